@@ -1,0 +1,1 @@
+"""Measures Capsule against what else runs Python for other programs: the `capsule-bench` command."""

@@ -1,0 +1,66 @@
+"""The options that every command which opens a session has."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule.config import NodeConfig
+
+
+def _environment_variables(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    variables = {}
+    for value in values:
+        name, assigned, content = value.partition("=")
+        if not name:
+            raise click.BadParameter(f"{value!r} is neither NAME=VALUE nor NAME.")
+        if not assigned and name not in os.environ:
+            raise click.BadParameter(f"{name!r} is not set here; give {name}=VALUE.")
+        variables[name] = content if assigned else os.environ[name]
+    return variables
+
+
+def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config`, `--environment`, `--env` and `--cwd`, passed as `config`, `environment`, `env` and `cwd`."""
+    folder = click.Path(exists=True, file_okay=False, resolve_path=True)
+    options = (
+        click.option(
+            "--config",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False),
+            help="Configuration of the environments (default: capsule.toml here, if there is one).",
+        ),
+        click.option("--environment", metavar="NAME", default="default", help="Environment of the session."),
+        click.option(
+            "--env",
+            metavar="NAME[=VALUE]",
+            multiple=True,
+            callback=_environment_variables,
+            help="Environment variable for the code; without a value, ours is passed on. Repeatable.",
+        ),
+        click.option(
+            "--cwd",
+            metavar="DIR",
+            type=folder,
+            help="Working directory of the code (default: ours; for a notebook, its folder).",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def one_session(path: str | None) -> NodeConfig:
+    """The configuration for a command that opens one session: none is made ahead for a second."""
+    from capsule.config import load
+
+    config = load(path)
+    environments = {name: one.model_copy(update={"min_idle": 0}) for name, one in config.environments.items()}
+    return config.model_copy(update={"environments": environments})

@@ -1,0 +1,135 @@
+"""The asynchronous client: a node of its own in this process, and the sessions it opens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from capsule.client.arguments import check_address, check_callback
+from capsule.client.finish import finish
+from capsule.client.loops import check_loop
+from capsule.client.options import ClientOptions, WorkerOptions, build_config, build_options
+from capsule.client.session import AsyncSession, OnBackground
+from capsule.node.info import NodeInfo
+from capsule.node.node import Node
+from capsule_protocol.errors import SessionError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator, Mapping
+    from types import TracebackType
+
+    from capsule.config import NodeConfig, SessionOptions
+    from capsule_pool import OnEvent
+
+
+class AsyncClient:
+    """Runs code in worker processes of this machine.
+
+    `config` is a NodeConfig or the path of a `capsule.toml`; `options` are the fields of NodeConfig and come before it.
+    Use it in `async with`, or call `close()`: the node starts with the first session and ends then, with all its
+    processes and files. It belongs to one event loop. `on_pool_event` is told what happens in the pools. Raises
+    ArgumentError for an unknown option, a bad value, or an `address`: only library mode exists.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        config: str | os.PathLike[str] | NodeConfig | None = None,
+        on_pool_event: OnEvent | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        check_address(address)
+        check_callback(on_pool_event, "on_pool_event")
+        self._config = build_config(options, config)
+        self._on_pool_event = on_pool_event
+        self._node: Node | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"sessions={len(self._node.sessions) if self._node else 0}"
+        return f"<{type(self).__name__} {state}>"
+
+    def session(
+        self,
+        environment: str = "default",
+        *,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        on_background: OnBackground | None = None,
+        **options: Unpack[WorkerOptions],
+    ) -> SessionOpener:
+        """A new session: `async with client.session() as session`, or `session = await client.session()`.
+
+        `env` adds variables (None removes one), `cwd` is the working directory, further options are the fields of
+        SessionOptions. `on_background` gets output that comes after its execution's verdict. Raises ArgumentError for
+        a bad argument at once; opening raises EnvironmentFailed, WorkerLost, SessionError.
+        """
+        check_callback(on_background, "on_background")
+        checked = build_options(environment, options, env=env, cwd=cwd, name=name)
+        self._check_open()
+        return SessionOpener(self, checked, on_background)
+
+    def info(self) -> NodeInfo:
+        """How many sessions there are, and the pools by environment, as they are now."""
+        return self._node.info() if self._node is not None else NodeInfo(sessions=0, pools={})
+
+    async def open(self, options: SessionOptions, on_background: OnBackground | None = None) -> AsyncSession:
+        """A new session from checked options."""
+        self._check_open()
+        check_loop(self._loop, "the client")
+        if self._node is None:
+            self._loop = asyncio.get_running_loop()
+            self._node = Node(self._config, on_pool_event=self._on_pool_event)
+        return AsyncSession(await self._node.open_session(options), on_background)
+
+    async def close(self) -> None:
+        """Close all sessions and the node; again: nothing."""
+        check_loop(self._loop, "the client")
+        self._closed = True
+        if self._node is not None:
+            await finish(self._node.close())
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        check_loop(self._loop, "the client")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionError("client_closed", "the client is closed")
+
+
+class SessionOpener:
+    """A session that is about to be opened: await it, or enter it."""
+
+    def __init__(self, client: AsyncClient, options: SessionOptions, on_background: OnBackground | None) -> None:
+        self._client = client
+        self._options = options
+        self._on_background = on_background
+        self._session: AsyncSession | None = None
+
+    async def open(self) -> AsyncSession:
+        """What awaiting it does."""
+        return await self._client.open(self._options, self._on_background)
+
+    def __await__(self) -> Generator[Any, Any, AsyncSession]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> AsyncSession:
+        self._session = await self.open()
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()

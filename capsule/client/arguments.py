@@ -1,0 +1,143 @@
+"""Checks of what a caller passes: each refusal names the argument and says what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from capsule_protocol.errors import ArgumentError
+from capsule_protocol.limits import DEFAULT_LIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class CellOptions(TypedDict, total=False):
+    """How one piece of code runs.
+
+    `quiet`: no value, no count, no history. `store_history`: it counts, and gets its `In` and `Out`. `cell`: the name
+    of its source in tracebacks.
+    """
+
+    quiet: bool
+    store_history: bool
+    cell: str | None
+
+
+class ExecuteOptions(CellOptions, total=False):
+    """As CellOptions; `stop_on_error`: if it does not end in `ok`, the rest of its batch is cancelled."""
+
+    stop_on_error: bool
+
+
+def check_code(code: str, argument: str = "code") -> str:
+    """The code itself, if it is text that can be sent."""
+    if not isinstance(code, str):
+        hint = "; decode it first" if isinstance(code, (bytes, bytearray, memoryview)) else ""
+        raise ArgumentError(argument, f"must be a str, not {type(code).__name__}{hint}", allowed="Python source as str")
+    try:
+        size = len(code) if code.isascii() else len(code.encode())
+    except UnicodeEncodeError as error:
+        message = f"has a lone surrogate at offset {error.start}, which is no character"
+        raise ArgumentError(argument, message, allowed="text that UTF-8 can encode") from error
+    if size > DEFAULT_LIMITS.code_bytes:
+        limit = DEFAULT_LIMITS.code_bytes
+        raise ArgumentError(argument, f"has {size} bytes", allowed=f"at most {limit} bytes (code_bytes)")
+    return code
+
+
+def check_codes(codes: Iterable[str]) -> list[str]:
+    """Several pieces of code, each of which can be sent."""
+    if isinstance(codes, (str, bytes)) or not isinstance(codes, Iterable):
+        raise ArgumentError("codes", f"is one {type(codes).__name__}", allowed="several pieces of code, as a list")
+    return [check_code(code, f"codes[{index}]") for index, code in enumerate(codes)]
+
+
+def check_timeout(timeout: float | None, argument: str = "timeout") -> float | None:
+    """A number of seconds above zero, or None for no limit."""
+    if timeout is None:
+        return None
+    allowed = "seconds as a number above 0, or None for no limit"
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise ArgumentError(argument, f"must be a number, not {type(timeout).__name__}", allowed=allowed)
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise ArgumentError(argument, f"is {timeout!r}", allowed=allowed)
+    return float(timeout)
+
+
+def check_key(key: str | None) -> None:
+    """Refuse an idempotency key: a promise that nothing keeps yet is not given."""
+    if key is not None:
+        message = "is not supported in library mode: nothing remembers executions yet"
+        raise ArgumentError("key", message, allowed="None", code="unsupported")
+
+
+def check_address(address: str | None) -> None:
+    """Refuse an address: only library mode exists."""
+    if address is not None:
+        message = f"is {address!r}, but only library mode exists: the node runs in this process"
+        raise ArgumentError("address", message, allowed="None", code="unsupported")
+
+
+def check_flag(value: bool, argument: str) -> bool:
+    """A real bool: 1 or "no" is more likely a mistake than meant."""
+    if not isinstance(value, bool):
+        raise ArgumentError(argument, f"must be a bool, not {type(value).__name__}", allowed="True or False")
+    return value
+
+
+def check_callback(value: Callable[..., Any] | None, argument: str) -> None:
+    """Something that can be called, or None."""
+    if value is not None and not callable(value):
+        raise ArgumentError(argument, f"must be callable, not {type(value).__name__}", allowed="a function, or None")
+
+
+def check_integer(value: int, argument: str, allowed: range) -> int:
+    """An integer within `allowed`."""
+    text = f"an int from {allowed.start} to {allowed.stop - 1}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(argument, f"must be an int, not {type(value).__name__}", allowed=text)
+    if value not in allowed:
+        raise ArgumentError(argument, f"is {value}", allowed=text)
+    return value
+
+
+def check_cursor(code: str, cursor: int | None) -> int:
+    """An offset into `code`, in characters; None is its end."""
+    return len(code) if cursor is None else check_integer(cursor, "cursor", range(len(code) + 1))
+
+
+def check_text(value: str | os.PathLike[str], argument: str) -> str:
+    """Text without NUL; a path counts as its text."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(value, str):
+        raise ArgumentError(argument, f"must be a str, not {type(value).__name__}", allowed="a str")
+    if "\0" in value:
+        raise ArgumentError(argument, "has a NUL character", allowed="text without NUL")
+    return value
+
+
+def check_execute(options: Mapping[str, Any]) -> ExecuteOptions:
+    """The options of one execution, if all are known and of their types."""
+    if not options:
+        return ExecuteOptions()
+    check_names(options, ExecuteOptions.__annotations__)
+    for name, value in options.items():
+        if name != "cell":
+            check_flag(value, name)
+        elif value is not None:
+            check_text(value, name)
+    return ExecuteOptions(**options)  # type: ignore[no-any-return,typeddict-item]  # checked above
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a name that is not known, and say which one was probably meant."""
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ArgumentError(name, f"is not an option{meant}", allowed=", ".join(known), code="unknown_option")

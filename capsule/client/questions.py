@@ -1,0 +1,93 @@
+"""What a session can be asked about code, its history and its names."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from capsule.client.answers import Completeness, Completion, HistoryEntry, Inspection, Namespace, variable
+from capsule.client.arguments import check_code, check_cursor, check_flag, check_integer, check_text, check_timeout
+from capsule.client.loops import check_loop
+from capsule_protocol.errors import SessionError
+
+if TYPE_CHECKING:
+    from capsule.node.session import Session as NodeSession
+
+
+class AsyncQuestions:
+    """The questions. They wait for the cell that runs, so each takes a `timeout` in seconds (None: no limit).
+
+    All raise ArgumentError for a bad argument, SessionError when the session cannot answer, and CapsuleError with code
+    `request_timeout` when it does not in time.
+    """
+
+    def __init__(self, inner: NodeSession) -> None:
+        self._inner = inner
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    @property
+    def id(self) -> str:
+        """`s_` and 16 characters."""
+        return self._inner.id
+
+    @property
+    def name(self) -> str:
+        """The name that the session was given; its id without one."""
+        return self._inner.name
+
+    @property
+    def state(self) -> str:
+        """`starting`, `ready`, `busy`, `restarting`, `dead` or `closed`."""
+        return self._inner.state
+
+    async def complete(self, code: str, cursor: int | None = None, *, timeout: float | None = None) -> Completion:
+        """What could stand at `cursor` (an offset in characters; None: the end)."""
+        reply = await self._ask("complete", {"code": check_code(code), "cursor": check_cursor(code, cursor)}, timeout)
+        return Completion(reply["matches"], reply["start"], reply["end"], reply.get("metadata", {}))
+
+    async def inspect(
+        self, code: str, cursor: int | None = None, *, detail: int = 0, timeout: float | None = None
+    ) -> Inspection:
+        """What is known of the name at `cursor`; `detail` 1 adds its source."""
+        body = {
+            "code": check_code(code),
+            "cursor": check_cursor(code, cursor),
+            "detail": check_integer(detail, "detail", range(2)),
+        }
+        reply = await self._ask("inspect", body, timeout)
+        return Inspection(reply["found"], reply.get("data", {}), reply.get("metadata", {}))
+
+    async def is_complete(self, code: str, *, timeout: float | None = None) -> Completeness:
+        """Whether `code` can run as it is, or needs more lines."""
+        reply = await self._ask("is_complete", {"code": check_code(code)}, timeout)
+        return Completeness(reply["status"], reply.get("indent", ""))
+
+    async def history(
+        self, n: int = 100, *, pattern: str | None = None, unique: bool = False, timeout: float | None = None
+    ) -> list[HistoryEntry]:
+        """The last `n` cells that ran, or the last `n` that match the glob `pattern`."""
+        body: dict[str, Any] = {"kind": "tail", "n": check_integer(n, "n", range(1, 2**31)), "raw": True}
+        if pattern is not None:
+            body |= {
+                "kind": "search",
+                "pattern": check_text(pattern, "pattern"),
+                "unique": check_flag(unique, "unique"),
+            }
+        reply = await self._ask("history", body, timeout)
+        return [HistoryEntry(session, line, source) for session, line, source in reply["entries"]]
+
+    async def namespace(self, *, timeout: float | None = None) -> Namespace:
+        """What names the code has defined, described without their data."""
+        reply = await self._ask("namespace_summary", {}, timeout)
+        return Namespace([variable(entry) for entry in reply["entries"]], reply.get("truncated", 0))
+
+    def check_open(self) -> None:
+        """Raise SessionError after `close()`, also the client's, and on an event loop that is not the session's."""
+        if self._closed or self.state == "closed":
+            raise SessionError("session_closed", f"the session {self.name!r} is closed")
+        check_loop(self._loop, f"the session {self.name!r}")
+
+    async def _ask(self, kind: str, body: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        self.check_open()
+        return await self._inner.ask(kind, body, check_timeout(timeout))

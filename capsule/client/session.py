@@ -1,0 +1,255 @@
+"""A session, seen by an asynchronous caller."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from capsule.client.arguments import (
+    CellOptions,
+    ExecuteOptions,
+    check_callback,
+    check_code,
+    check_codes,
+    check_execute,
+    check_key,
+    check_text,
+    check_timeout,
+)
+from capsule.client.execution import AsyncEvents, AsyncExecution, OnEvent
+from capsule.client.finish import finish
+from capsule.client.loops import check_loop
+from capsule.client.questions import AsyncQuestions
+from capsule.events import Event
+from capsule.node.execution import ExecuteRequest
+from capsule_protocol.ids import new_id
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from capsule.client.inputs import OnInput
+    from capsule.client.results import Result
+    from capsule.node.session import Session as NodeSession
+    from capsule.node.session import SessionInfo
+
+logger = logging.getLogger("capsule.client")
+
+OnBackground = Callable[[Event], None]
+"""Gets output that came after the verdict of its execution: from threads, tasks and children that went on."""
+
+
+class AsyncSession(AsyncQuestions):
+    """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
+
+    Executions run one after another, in order of submission. Every method raises SessionError when the session or its
+    client is closed. Closing it ends the worker with all its processes and files.
+    """
+
+    def __init__(self, inner: NodeSession, on_background: OnBackground | None = None) -> None:
+        super().__init__(inner)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unread: dict[str, AsyncExecution] = {}
+        self._prune_at = 64
+        if on_background is not None:
+            inner.on_background = guarded(on_background)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.name!r} {self.state}>"
+
+    async def run(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_event: OnEvent | None = None,
+        on_input: OnInput | None = None,
+        **options: Unpack[ExecuteOptions],
+    ) -> Result:
+        """Run `code` and wait for its result, whatever the verdict.
+
+        `timeout` in seconds, counted from the start of the code. Without `on_input`, `input()` raises EOFError. A
+        caller that is cancelled interrupts its execution. `key` is refused until executions are durable. Raises
+        ArgumentError for a bad argument, SessionError when the session cannot run code, and what the callbacks raised.
+        """
+        check_callback(on_event, "on_event")
+        execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input)
+        try:
+            return await execution.result(on_event)
+        except BaseException:
+            execution.abandon()
+            raise
+
+    def submit(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_input: OnInput | None = None,
+        batch: str = "",
+        **options: Unpack[ExecuteOptions],
+    ) -> AsyncExecution:
+        """Queue `code` and return a handle at once; executions run in the order of submission.
+
+        `batch` names what belongs together for `stop_on_error`. Raises as `run` does.
+        """
+        execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input, batch=batch)
+        self._unread[execution.execution_id] = execution
+        self._prune()
+        return execution
+
+    def stream(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_input: OnInput | None = None,
+        **options: Unpack[ExecuteOptions],
+    ) -> AsyncEvents:
+        """Run `code` and iterate over its events, the last of which is `Finished`.
+
+        Use it in `async with`: leaving it early cancels the execution. A reader that is slow slows the code down, once
+        `buffer_bytes` are waiting. Raises as `run` does.
+        """
+        return self.start(code, options, timeout=timeout, key=key, on_input=on_input).events()
+
+    async def run_all(
+        self,
+        codes: Iterable[str],
+        *,
+        timeout: float | None = None,
+        stop_on_error: bool = True,
+        **options: Unpack[CellOptions],
+    ) -> list[Result]:
+        """Submit all pieces of code at once and wait for their results, in order; `timeout` holds for each.
+
+        After one that does not end in `ok` the rest is cancelled: verdict `interrupted`, code `execution_cancelled`.
+        Nothing runs if one of the arguments is wrong.
+        """
+        checked = check_codes(codes)
+        batched = ExecuteOptions(stop_on_error=stop_on_error, **options)
+        batch = new_id("b_")
+        executions: list[AsyncExecution] = []
+        try:
+            for code in checked:
+                executions.append(self.start(code, batched, timeout=timeout, batch=batch))  # noqa: PERF401 - see except
+            return [await execution.result() for execution in executions]
+        except BaseException:
+            for execution in reversed(executions):
+                execution.abandon()
+            raise
+
+    async def interrupt(self) -> bool:
+        """Interrupt the running execution; False if none runs. Its verdict comes to whoever waits for it."""
+        self.check_open()
+        return await self._inner.interrupt()
+
+    async def cancel(self, execution_id: str) -> bool:
+        """Interrupt an execution, or take it out of the queue; False if it had ended or is unknown."""
+        self.check_open()
+        return await self._inner.cancel(check_text(execution_id, "execution_id"))
+
+    async def restart(self) -> None:
+        """Replace the worker by a new one: all state of the code is gone, what was queued gets its verdict."""
+        self.check_open()
+        await self._inner.restart()
+
+    def info(self) -> SessionInfo:
+        """State, process id, counts, memory (bytes), last heartbeat, queue, negotiated protocol; also when closed."""
+        return self._inner.info()
+
+    async def close(self) -> None:
+        """End the worker, its processes and files; again: nothing. What still runs gets its verdict first."""
+        check_loop(self._loop, f"the session {self.name!r}")
+        self._closed = True
+        await finish(self._close())
+
+    async def __aenter__(self) -> Self:
+        self.check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # For this package
+
+    def start(
+        self,
+        code: str,
+        options: ExecuteOptions,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_input: OnInput | None = None,
+        allow_input: bool = False,
+        batch: str = "",
+    ) -> AsyncExecution:
+        """Check everything, then submit. `allow_input` without `on_input`: whoever reads the events answers."""
+        self.check_open()
+        check_key(key)
+        check_callback(on_input, "on_input")
+        request = ExecuteRequest(
+            code=check_code(code),
+            timeout=check_timeout(timeout),
+            allow_input=allow_input or on_input is not None,
+            batch=check_text(batch, "batch"),
+            **check_execute(options),
+        )
+        return AsyncExecution(self, self._inner.submit(request), on_input)
+
+    def collect_before(self, execution: AsyncExecution) -> None:
+        """Read what was submitted before this execution and nobody reads.
+
+        At the bound it would hold up the worker, and this execution with it.
+        """
+        if not self._unread:
+            return
+        for other in list(self._unread.values()):
+            if other is execution:
+                break
+            self.forget(other)
+            if not other.over:
+                self.own(other.drain())
+
+    def forget(self, execution: AsyncExecution) -> None:
+        """Somebody reads this execution, or has read it."""
+        self._unread.pop(execution.execution_id, None)
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` in the background, at most until the session is closed."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._disown)
+
+    def _disown(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the end of an execution of session %s failed", self.id, exc_info=error)
+
+    def _prune(self) -> None:
+        """Forget what has ended at the node: its output waits there, or nobody wants it, but it holds up nobody."""
+        if len(self._unread) > self._prune_at:
+            self._unread = {name: execution for name, execution in self._unread.items() if not execution.over}
+            self._prune_at = max(64, 2 * len(self._unread))
+
+    async def _close(self) -> None:
+        await self._inner.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def guarded(on_background: OnBackground) -> OnBackground:
+    """The callback, called where nobody could catch what it raises: that is logged."""
+
+    def call(event: Event) -> None:
+        try:
+            on_background(event)
+        except Exception:
+            logger.exception("on_background raised")
+
+    return call

@@ -1,0 +1,104 @@
+"""The events of an execution: what a client sees, in order, ending in exactly one `Finished`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["ok", "error", "timeout", "interrupted", "oom", "killed", "crashed", "worker_lost"]
+"""How an execution can end; each accepted execution ends in exactly one of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """Why an execution did not end in `ok`.
+
+    `name` and `message` are those of the exception (`ValueError`, its text) or, where no exception ended the code, of
+    the verdict. `traceback` is a list of lines with source text, without terminal colours. `code` is the stable code.
+    """
+
+    name: str
+    message: str
+    traceback: list[str] = field(default_factory=list)
+    code: str = "execution_error"
+    hint: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What every event has: the execution it belongs to and its number there (1, 2, 3 …; 0: after the verdict)."""
+
+    execution_id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """The worker has been given the code; nothing precedes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output(Event):
+    """At most 64 KiB of text; `dropped` counts the bytes lost right before it to the backpressure mode."""
+
+    stream: Literal["stdout", "stderr"]
+    text: str
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Display(Event):
+    """A rich display: a MIME bundle. `update` means: replace the display with the same `display_id`."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    display_id: str | None = None
+    update: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClearOutput(Event):
+    """Forget what was shown; with `wait`, only when the next output comes."""
+
+    wait: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """How far the code says it is; `total` None: unknown."""
+
+    current: float | None
+    total: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputRequest(Event):
+    """The code waits in `input()` or `getpass()`; answer by `request`."""
+
+    request: str
+    prompt: str
+    password: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Event):
+    """A step of the ladder that ends an execution: `interrupting`, `interrupting_again`, `killing`."""
+
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None)."""
+
+    verdict: Verdict
+    text: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: ErrorInfo | None = None
+    execution_count: int = 0
+    duration: float = 0.0
+    dropped: int = 0

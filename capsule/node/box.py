@@ -1,0 +1,190 @@
+"""The node's side of a box: the lease that keeps it alive and what is told over it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import shutil
+import signal
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgpack
+
+from capsule_protocol.errors import WorkerLost
+
+_MESSAGE_BYTES = 64 * 1024
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a worker ended: by a code or a signal; neither is known if its box was killed before it."""
+
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+
+    def __str__(self) -> str:
+        if self.oom:
+            return "out of memory"
+        if self.signal is not None:
+            return f"signal {self.signal}"
+        return "unknown" if self.code is None else f"exit code {self.code}"
+
+
+class Box:
+    """A worker and all its descendants; they live until the worker ends or the box is closed.
+
+    The descriptors are closed and `worker_pidfd` is -1 when the box is gone. Whoever closes a box waits for `gone()`.
+    """
+
+    def __init__(self, pid: int, lease: socket.socket, directory: str) -> None:
+        self.pid = pid
+        self.worker_pid = 0
+        self.worker_pidfd = -1
+        self._directory = directory
+        self._lease = lease
+        self._loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[str] = self._loop.create_future()
+        self._bound: asyncio.Future[bool] = self._loop.create_future()
+        self._exited: asyncio.Future[ExitStatus] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(lease, self._on_lease)
+
+    @classmethod
+    async def open(cls, pid: int, lease: socket.socket, directory: str) -> Box:
+        """The box at the other end of the lease, once its worker runs; WorkerLost if it cannot start one."""
+        box = cls(pid, lease, directory)
+        try:
+            failure = await box._started
+        except BaseException:
+            box._release()
+            raise
+        if failure:
+            box._release()
+            raise WorkerLost("worker_start_failed", f"the worker could not be started: {failure}")
+        return box
+
+    async def bound(self) -> None:
+        """Wait until the worker listens in its directory; WorkerLost if it ends before."""
+        if not await asyncio.shield(self._bound):
+            status = await self.exited()
+            raise WorkerLost("worker_start_failed", f"the worker ended while it started: {status}")
+
+    def signal_worker(self, number: int) -> bool:
+        """Send the worker a signal; False if it has ended."""
+        if self.worker_pidfd < 0:
+            return False
+        try:
+            signal.pidfd_send_signal(self.worker_pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def has_worker(self) -> bool:
+        """Whether the worker lives, also if the box has not told of its end yet."""
+        if self.worker_pidfd < 0 or self._exited.done():
+            return False
+        ended = select.poll()
+        ended.register(self.worker_pidfd, select.POLLIN)
+        return not ended.poll(0)
+
+    def interrupt_children(self, serial: int) -> None:
+        """Send SIGINT to the processes that the execution has started, if it is the one that runs."""
+        with suppress(OSError):  # the box is gone, and they with it
+            self._lease.send(msgpack.packb({"op": "children_interrupt", "serial": serial}))
+
+    def limit_memory(self, limit: int) -> None:
+        """Bound what the worker and its descendants may hold."""
+        with suppress(OSError):  # it is gone
+            self._lease.send(msgpack.packb({"op": "limit_memory", "bytes": limit}))
+
+    def kill(self) -> None:
+        """Kill the worker; the box then kills what it leaves. Works also while the box itself is held up."""
+        self.signal_worker(signal.SIGKILL)
+
+    async def exited(self) -> ExitStatus:
+        """Wait for the end of the worker."""
+        return await asyncio.shield(self._exited)
+
+    async def gone(self) -> None:
+        """Wait until no process and no file of the box is left."""
+        await asyncio.shield(self._gone)
+
+    def close(self) -> None:
+        """Let go of the box: its whole tree is killed. What it tells of its end is still heard."""
+        with suppress(OSError):
+            self._lease.shutdown(socket.SHUT_WR)
+
+    def _on_lease(self) -> None:
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._lease, _MESSAGE_BYTES, 4, flags=socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            try:
+                over = not data or not self._take(msgpack.unpackb(data), descriptors)
+            except (ValueError, LookupError, TypeError):
+                over = True  # no box speaks like that
+            for descriptor in descriptors:
+                if descriptor != self.worker_pidfd:
+                    os.close(descriptor)
+            if over:
+                self._on_end()
+                return
+
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> bool:
+        """Act on a message; False if it was the last."""
+        if "worker" in message and not self._started.done():
+            self.worker_pid, self.worker_pidfd = message["worker"], descriptors[0]
+            _resolve(self._started, "")
+        elif "error" in message:
+            _resolve(self._started, f"{message['error']['name']}: {message['error']['message']}")
+        elif "bound" in message:
+            _resolve(self._bound, value=True)
+        elif "exit" in message:
+            self._set_exit(message["exit"], oom=message["oom"])
+        return "gone" not in message
+
+    def _set_exit(self, status: int, *, oom: bool) -> None:
+        _resolve(self._bound, value=False)
+        _resolve(self._exited, ExitStatus(status, oom=oom) if status >= 0 else ExitStatus(signal=-status, oom=oom))
+
+    def _on_end(self) -> None:
+        """The box has gone: in order if it told so, else the kernel is killing its worker."""
+        self._loop.remove_reader(self._lease)
+        self._lease.close()
+        _resolve(self._started, "its box ended")
+        if self._exited.done() or self.worker_pidfd < 0:
+            self._on_gone()
+        else:
+            self.kill()
+            self._loop.add_reader(self.worker_pidfd, self._on_gone)
+
+    def _on_gone(self) -> None:
+        self._release()
+        shutil.rmtree(self._directory, ignore_errors=True)  # the box has done it, unless it was killed
+        _resolve(self._bound, value=False)
+        _resolve(self._exited, ExitStatus())
+        _resolve(self._gone, None)
+
+    def _release(self) -> None:
+        """Close all descriptors; if that is before the box's end, it ends the box."""
+        if self._lease.fileno() >= 0:
+            self._loop.remove_reader(self._lease)
+            self._lease.close()
+        if self.worker_pidfd >= 0:
+            self._loop.remove_reader(self.worker_pidfd)
+            os.close(self.worker_pidfd)
+            self.worker_pidfd = -1
+
+
+def _resolve(future: asyncio.Future[_T], value: _T) -> None:
+    if not future.done():
+        future.set_result(value)

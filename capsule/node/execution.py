@@ -1,0 +1,302 @@
+"""One execution as the node keeps it: what was asked, how far it is, and the events for its one consumer."""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from capsule.events import (
+    ClearOutput,
+    Display,
+    ErrorInfo,
+    Event,
+    Finished,
+    InputRequest,
+    Output,
+    Progress,
+    Started,
+    Status,
+    Verdict,
+)
+from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
+from capsule_protocol.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator
+
+    from capsule.config import SessionOptions
+    from capsule.node.ladder import Ladder
+
+ExecutionState = Literal["queued", "running", "done"]
+InputError = Literal["eof", "timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteRequest:
+    """What to run and how.
+
+    `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
+    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks.
+    """
+
+    code: str
+    timeout: float | None = None
+    quiet: bool = False
+    store_history: bool = True
+    allow_input: bool = False
+    stop_on_error: bool = False
+    batch: str = ""
+    cell: str | None = None
+
+
+class Host(Protocol):
+    """What an execution asks of its session."""
+
+    options: SessionOptions
+
+    def on_full(self, execution: Execution) -> None:
+        """The execution's buffer is at its bound."""
+
+    def on_room(self, execution: Execution) -> None:
+        """There is room again."""
+
+    def on_started(self, execution: Execution) -> None:
+        """The code runs."""
+
+    def on_late(self, event: Event) -> None:
+        """An event that belongs to no stream any more."""
+
+    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+        """Answer a request of the worker."""
+
+
+class Execution:
+    """The consumer iterates over it, or calls `next_event`, until `Finished`; or it calls `finished` and nothing else.
+
+    The other methods belong to the session.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_host",
+        "_inputs",
+        "_loop",
+        "_reading",
+        "_rests",
+        "_waiters",
+        "cancelled",
+        "id",
+        "ladder",
+        "limit_exceeded",
+        "request",
+        "serial",
+        "session",
+        "state",
+        "timer",
+        "verdict",
+    )
+
+    def __init__(self, execution_id: str, host: Host, request: ExecuteRequest, loop: asyncio.AbstractEventLoop) -> None:
+        self.id = execution_id
+        self.session = host
+        self.request = request
+        self.serial = 0
+        self.state: ExecutionState = "queued"
+        self.verdict: Finished | None = None
+        self.ladder: Ladder | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.cancelled = False
+        self.limit_exceeded = False
+        self._host = host
+        self._loop = loop
+        self._reading = False
+        self._rests = [b"", b""]
+        self._inputs: dict[str, asyncio.TimerHandle | None] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+        options = host.options
+        self._channel = Channel(execution_id, options.backpressure, options.buffer_bytes, self._full, self._room)
+
+    # --- the consumer's side ---
+
+    async def next_event(self) -> Event:
+        """The next event; after `Finished`, `Finished` again. Only one consumer may wait."""
+        self._reading = True
+        channel = self._channel
+        while (event := channel.take()) is None:
+            if self.verdict is not None:
+                return self.verdict
+            await channel.wait(self._loop)
+        return event
+
+    def take(self) -> Event | None:
+        """The next event if there is one now."""
+        self._reading = True
+        return self._channel.take()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[Event]:
+        while not self._channel.ended:
+            yield await self.next_event()
+
+    async def finished(self) -> Finished:
+        """Wait for the verdict. If nobody has begun to read the events, they are thrown away."""
+        if not self._reading:
+            self._channel.discard()
+        while self.verdict is None:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+        return self.verdict
+
+    def reply_input(self, request_id: str, value: str | None, error: InputError | None = None) -> None:
+        """Answer an `InputRequest`, with text or with why there is none. Raises ArgumentError for an unknown one."""
+        if (value is None) == (error is None):
+            raise ArgumentError("value", "exactly one of value and error must be given", allowed="text, or an error")
+        if request_id not in self._inputs:
+            raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
+        self._answer(request_id, value, error)
+
+    # --- the session's side ---
+
+    def begin(self) -> None:
+        """The worker runs the code from now on, at the latest. Idempotent."""
+        if self.state == "queued":
+            self.state = "running"
+            self._channel.put_event(self._make_started, 0)
+            self._host.on_started(self)
+
+    def output(self, stream: int, data: bytes) -> None:
+        """Bytes of a pipe that belong to this execution."""
+        if self.state == "queued":
+            self.begin()
+        for start in range(0, len(data), CHUNK_BYTES):
+            piece = data[start : start + CHUNK_BYTES]  # the same object when it is all
+            size = len(piece)
+            text = self._decode(stream, piece)
+            if not text:
+                continue
+            if self.verdict is None:
+                self._channel.put_text(stream, text, size)
+            else:
+                self._host.on_late(Output(self.id, 0, STREAMS[stream], text))
+
+    def status(self, state: str, reason: str) -> None:
+        """Tell a step of the ladder."""
+        self._put(lambda number: Status(self.id, number, state, reason))
+
+    def display(
+        self, data: dict[str, Any], metadata: dict[str, Any], display_id: str | None, *, update: bool, size: int
+    ) -> None:
+        """Something to show."""
+        self._put(lambda number: Display(self.id, number, data, metadata, display_id, update), size, droppable=True)
+
+    def clear_output(self, *, wait: bool) -> None:
+        """Forget what was shown."""
+        self._put(lambda number: ClearOutput(self.id, number, wait), droppable=True)
+
+    def progress(self, current: float | None, total: float | None, text: str) -> None:
+        """How far the code is."""
+        self._put(lambda number: Progress(self.id, number, current, total, text), droppable=True)
+
+    def ask_input(self, request: str, prompt: str, *, password: bool) -> None:
+        """The code waits for a line of text. If nobody reads the events, nobody will answer."""
+        if self.verdict is not None or self._channel.discarding or not self.request.allow_input:
+            self._host.send_input(request, None, "eof")
+            return
+        timeout = self._host.options.input_timeout
+        timer = None if timeout is None else self._loop.call_later(timeout, self._answer, request, None, "timeout")
+        self._inputs[request] = timer
+        self._put(lambda number: InputRequest(self.id, number, request, prompt, password))
+
+    def hurry(self) -> None:
+        """The execution is being ended: do not wait for a slow reader any more."""
+        self._channel.hurry()
+
+    def finish(
+        self,
+        verdict: Verdict,
+        *,
+        text: str = "",
+        data: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        error: ErrorInfo | None = None,
+        execution_count: int = 0,
+        duration: float = 0.0,
+    ) -> None:
+        """The verdict; only the first one counts."""
+        if self.verdict is not None:
+            return
+        if self._rests[0] or self._rests[1]:
+            self._flush_decoders()
+        channel = self._channel
+        self.verdict = channel.close(
+            lambda number: Finished(
+                self.id,
+                number,
+                verdict,
+                text,
+                {} if data is None else data,
+                {} if metadata is None else metadata,
+                error,
+                execution_count,
+                duration,
+                channel.dropped,
+            )
+        )
+        self.state = "done"
+        self._stop_timers()
+        for request in list(self._inputs):  # a thread may still wait for its line
+            self._answer(request, None, "eof")
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    # --- inside ---
+
+    def _make_started(self, number: int) -> Event:
+        return Started(self.id, number)
+
+    def _put(self, make: Any, size: int = 256, *, droppable: bool = False) -> None:
+        if self.verdict is not None:
+            self._host.on_late(make(0))
+            return
+        self._channel.put_event(make, size, droppable=droppable)
+
+    def _decode(self, stream: int, data: bytes) -> str:
+        """UTF-8 that may be cut anywhere; what cannot be decoded is replaced."""
+        rest = self._rests[stream]
+        if rest:
+            data = rest + data
+        text, used = utf_8_decode(data, "replace", False)  # noqa: FBT003 - positional only
+        self._rests[stream] = data[used:] if used < len(data) else b""
+        return text
+
+    def _flush_decoders(self) -> None:
+        for stream, rest in enumerate(self._rests):
+            if rest:
+                self._channel.put_text(stream, rest.decode("utf-8", "replace"), len(rest))
+        self._rests = [b"", b""]
+
+    def _answer(self, request: str, value: str | None, error: InputError | None) -> None:
+        timer = self._inputs.pop(request, None)
+        if timer is not None:
+            timer.cancel()
+        self._host.send_input(request, value, error)
+
+    def _stop_timers(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.ladder is not None:
+            self.ladder.stop()
+
+    def _full(self) -> None:
+        self._host.on_full(self)
+
+    def _room(self) -> None:
+        self._host.on_room(self)

@@ -1,0 +1,172 @@
+"""What a worker's messages mean: each is checked against what the session expects, then acted upon.
+
+Anything that an honest worker cannot send raises RemoteProtocolError, which costs the worker its life.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capsule.events import ClearOutput, Display, Progress
+from capsule.node.verdicts import of_error, output_limit
+from capsule_protocol.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule.events import Event
+    from capsule.node.execution import Execution, InputError
+    from capsule.node.late import Late
+    from capsule.node.lineup import Lineup
+    from capsule.node.questions import Questions
+    from capsule_protocol.envelope import Envelope
+    from capsule_protocol.messages import execution as words
+
+
+class Actions(Protocol):
+    """What the inbox asks of its session."""
+
+    def settle(self, execution: Execution) -> None:
+        """An execution has its verdict."""
+
+    def on_pulse(self, message: Any) -> None:
+        """A heartbeat was answered."""
+
+    def on_late(self, event: Event) -> None:
+        """An event that belongs to no stream."""
+
+    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+        """Answer a request for input."""
+
+
+class Inbox:
+    """The handlers of one session, by message type."""
+
+    def __init__(self, lineup: Lineup, late: Late, questions: Questions, actions: Actions) -> None:
+        self._lineup = lineup
+        self._questions = questions
+        self._actions = actions
+        self.late = late
+        self._handlers: dict[str, Callable[[Any, Envelope], None]] = {
+            "result": self._result,
+            "error": self._error,
+            "display": self._display,
+            "clear_output": self._clear_output,
+            "progress": self._progress,
+            "input_request": self._input_request,
+        }
+
+    def on_event(self, message: Any, envelope: Envelope) -> None:
+        """A message that has a place among the output."""
+        self._handlers[envelope.type](message, envelope)
+
+    def on_message(self, message: Any, envelope: Envelope) -> None:
+        """A message without one."""
+        kind = envelope.type
+        if kind == "heartbeat":
+            self._actions.on_pulse(message)
+        elif kind.endswith("_reply") and hasattr(message, "reply_to"):
+            self._questions.take(message.reply_to, envelope)
+        elif not kind.startswith("comm_"):  # widgets need a client that speaks of them; none does yet
+            raise RemoteProtocolError("unexpected_message", f"a worker may not send {kind}")
+
+    def _result(self, message: words.Result, envelope: Envelope) -> None:
+        execution = self._settled(envelope)
+        if execution.limit_exceeded:
+            self._rule(execution, message, *output_limit(execution, []))
+            return
+        execution.finish(
+            "ok",
+            text=message.text or str(message.data.get("text/plain", "")),
+            data=_with_buffers(message.data, envelope),
+            metadata=message.metadata,
+            execution_count=message.execution_count,
+            duration=message.duration,
+        )
+        self._actions.settle(execution)
+
+    def _error(self, message: words.Error, envelope: Envelope) -> None:
+        if message.reply_to:
+            self._questions.take(message.reply_to, envelope)
+            return
+        execution = self._settled(envelope)
+        self._rule(execution, message, *of_error(message, execution))
+
+    def _rule(self, execution: Execution, message: Any, verdict: Any, error: Any) -> None:
+        execution.finish(verdict, error=error, execution_count=message.execution_count, duration=message.duration)
+        self._actions.settle(execution)
+
+    def _settled(self, envelope: Envelope) -> Execution:
+        """The execution that a verdict is for: the oldest one, or one that was cancelled before its turn."""
+        execution = self._lineup.sent(envelope.execution)
+        if execution is None:
+            raise _unknown(envelope)
+        if execution is not self._lineup.head and not execution.cancelled:
+            raise RemoteProtocolError("unexpected_message", "a verdict came before that of an earlier execution")
+        return execution
+
+    def _display(self, message: words.Display, envelope: Envelope) -> None:
+        data = _with_buffers(message.data, envelope)
+        execution = self._execution(envelope)
+        if execution is None:
+            self._actions.on_late(
+                Display(envelope.execution, 0, data, message.metadata, message.display_id, message.update)
+            )
+            return
+        execution.display(data, message.metadata, message.display_id, update=message.update, size=_size_of(data))
+
+    def _clear_output(self, message: words.ClearOutput, envelope: Envelope) -> None:
+        execution = self._execution(envelope)
+        if execution is None:
+            self._actions.on_late(ClearOutput(envelope.execution, 0, message.wait))
+        else:
+            execution.clear_output(wait=message.wait)
+
+    def _progress(self, message: words.Progress, envelope: Envelope) -> None:
+        execution = self._execution(envelope)
+        if execution is None:
+            self._actions.on_late(Progress(envelope.execution, 0, message.current, message.total, message.text))
+        else:
+            execution.progress(message.current, message.total, message.text)
+
+    def _input_request(self, message: words.InputRequest, envelope: Envelope) -> None:
+        # Late code may ask too, while the next cell runs: whoever is asked now can answer.
+        execution = self._execution(envelope) or self._lineup.head
+        if execution is None:
+            self._actions.send_input(message.request, None, "eof")
+        else:
+            execution.ask_input(message.request, message.prompt, password=message.password)
+
+    def _execution(self, envelope: Envelope) -> Execution | None:
+        """The execution of an event; None if it has ended, or if the event belongs to the session."""
+        execution = self._lineup.sent(envelope.execution)
+        if execution is None and not self.late.knows(envelope.execution):
+            raise _unknown(envelope)
+        return execution
+
+
+def _with_buffers(data: dict[str, Any], envelope: Envelope) -> dict[str, Any]:
+    """The bundle with its raw buffers in their places."""
+    if not envelope.buffers:
+        return data
+    return {mime: _resolve(value, envelope) for mime, value in data.items()}
+
+
+def _resolve(value: Any, envelope: Envelope) -> Any:
+    if not (isinstance(value, dict) and value.keys() == {"$buffer"}):
+        return value
+    number = value["$buffer"]
+    if type(number) is not int or not 0 <= number < len(envelope.buffers):
+        raise RemoteProtocolError("invalid_message", f"{envelope.type}: there is no such buffer")
+    return bytes(envelope.buffers[number])
+
+
+def _size_of(data: dict[str, Any]) -> int:
+    """Roughly the bytes of a bundle."""
+    return 256 + sum(len(value) if isinstance(value, str | bytes) else 256 for value in data.values())
+
+
+def _unknown(envelope: Envelope) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        "unexpected_message", f"{envelope.type} is for an execution that the worker does not have"
+    )

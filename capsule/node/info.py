@@ -1,0 +1,35 @@
+"""What sessions and nodes tell about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from capsule_pool import PoolInfo
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session at one moment. `memory` is its worker's, in bytes; `last_heartbeat` is seconds since the epoch."""
+
+    id: str
+    name: str
+    environment: str
+    state: str
+    pid: int
+    epoch: int
+    executions: int
+    queue: int
+    memory: int
+    last_heartbeat: float
+    responsive: bool
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A node at one moment: how many sessions it has, and its pools by environment."""
+
+    sessions: int
+    pools: dict[str, PoolInfo]

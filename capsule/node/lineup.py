@@ -1,0 +1,91 @@
+"""The executions of a session in their order: those that wait in the node, and the few that the worker already has.
+
+Sending ahead spares a pipelined cell the round trip. Nothing is sent behind an execution that cancels others when it
+fails: what is at the worker is beyond recall.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from capsule.node.execution import Execution
+
+WINDOW = 8
+"""Executions that the worker has at most, the running one included."""
+
+
+class Lineup:
+    """Queued and sent executions. Pure: it says what may be sent, and never sends."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Execution] = deque()
+        self._sent: dict[str, Execution] = {}
+        self._by_serial: dict[int, Execution] = {}
+        self._last: Execution | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._sent)
+
+    @property
+    def queued(self) -> int:
+        """How many have not been sent."""
+        return len(self._queue)
+
+    @property
+    def head(self) -> Execution | None:
+        """The oldest of those that the worker has: the one that runs."""
+        return next(iter(self._sent.values()), None)
+
+    def add(self, execution: Execution) -> None:
+        """Line up a new one."""
+        self._queue.append(execution)
+
+    def next_to_send(self, serial: int) -> Execution | None:
+        """The next one that may go to the worker, under this serial; it counts as sent."""
+        if not self._queue or len(self._sent) >= WINDOW:
+            return None
+        if self._sent and self._last is not None and self._last.request.stop_on_error:
+            return None
+        execution = self._queue.popleft()
+        execution.serial = serial
+        self._sent[execution.id] = self._by_serial[serial] = self._last = execution
+        return execution
+
+    def sent(self, execution_id: str) -> Execution | None:
+        """One that the worker has, by id."""
+        return self._sent.get(execution_id)
+
+    def by_serial(self, serial: int) -> Execution | None:
+        """One that the worker has, by serial."""
+        return self._by_serial.get(serial)
+
+    def settle(self, execution: Execution) -> None:
+        """The worker is done with it."""
+        del self._sent[execution.id]
+        del self._by_serial[execution.serial]
+
+    def take_queued(self, execution_id: str) -> Execution | None:
+        """Take one out of the queue, if it is there."""
+        for execution in self._queue:
+            if execution.id == execution_id:
+                self._queue.remove(execution)
+                return execution
+        return None
+
+    def take_batch(self, batch: str) -> list[Execution]:
+        """Take all queued executions of a batch out of the queue."""
+        taken = [execution for execution in self._queue if execution.request.batch == batch]
+        if taken:
+            self._queue = deque(execution for execution in self._queue if execution.request.batch != batch)
+        return taken
+
+    def take_all(self) -> tuple[list[Execution], list[Execution]]:
+        """Take everything: what was sent, and what was queued."""
+        sent, queued = list(self._sent.values()), list(self._queue)
+        self._sent.clear()
+        self._by_serial.clear()
+        self._queue.clear()
+        self._last = None
+        return sent, queued

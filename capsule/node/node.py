@@ -1,0 +1,111 @@
+"""The node of library mode: it owns the zygotes and the sessions, in the event loop of its caller."""
+
+from __future__ import annotations
+
+import asyncio
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+import zmq
+
+from capsule.config import NodeConfig, SessionOptions
+from capsule.node.environments import Environments
+from capsule.node.info import NodeInfo
+from capsule.node.pools import Pools
+from capsule.node.session import Session
+from capsule.node.tasks import Tasks, result_of
+from capsule.node.worker import Place
+from capsule_protocol.errors import SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from capsule_pool import OnEvent
+
+
+ZMQ_SOCKETS = 16_384
+"""Sockets of the node's ZeroMQ context: a session has six (two, each with its monitor), and 1023 is the default."""
+
+
+class Node:
+    """An asynchronous context manager; leaving it closes every session and leaves no process and no file."""
+
+    def __init__(self, config: NodeConfig | None = None, *, on_pool_event: OnEvent | None = None) -> None:
+        self.config = config or NodeConfig()
+        self._tasks = Tasks()
+        self._openings = Tasks()
+        self._environments = Environments(self.config.environments, self._tasks, self.config.directory)
+        self._pools = Pools(self.config.environments, self._place, self._tasks, on_pool_event)
+        self._sessions: dict[str, Session] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The open sessions by id."""
+        return MappingProxyType(self._sessions)
+
+    async def open_session(self, options: SessionOptions | None = None) -> Session:
+        """A ready session. A caller that is cancelled leaves nothing behind.
+
+        Raises EnvironmentFailed, PoolError, WorkerLost, ArgumentError for options that the worker refuses, and
+        SessionError when the node is closed or has as many sessions as it may.
+        """
+        options = options or SessionOptions()
+        self._check_open()
+        self._environments.check(options.environment)
+        if len(self._sessions) >= self.config.max_sessions:
+            raise SessionError("too_many_sessions", f"the node has max_sessions={self.config.max_sessions} already")
+        return await self._openings.run_or_undo(self._open(options), Session.close)
+
+    def info(self) -> NodeInfo:
+        """The node as it is now."""
+        return NodeInfo(sessions=len(self._sessions), pools=self._pools.info())
+
+    async def prepare(self, environment: str = "default") -> None:
+        """Start the zygote of an environment ahead of the first session. Raises EnvironmentFailed."""
+        self._check_open()
+        await self._environments.zygote(environment)
+
+    async def close(self) -> None:
+        """Close all sessions, then the zygotes. Idempotent; goes on to its end when the caller is cancelled."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await result_of(self._closing)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise SessionError("node_closed", "the node has been closed")
+
+    async def _open(self, options: SessionOptions) -> Session:
+        session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget)
+        self._sessions[session.id] = session
+        await session.start()
+        return session
+
+    async def _place(self, environment: str) -> Place:
+        zygote = await self._environments.zygote(environment)
+        if self._context is None:
+            self._context = zmq.Context()
+            self._context.set(zmq.MAX_SOCKETS, ZMQ_SOCKETS)
+        return Place(self._context, zygote, self.config.directory)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+
+    async def _close(self) -> None:
+        await self._openings.close()
+        await asyncio.gather(*(session.close() for session in list(self._sessions.values())))
+        await self._pools.close()
+        await self._tasks.close()
+        await self._environments.close()
+        if self._context is not None:
+            self._context.destroy(linger=0)

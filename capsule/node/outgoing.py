@@ -1,0 +1,54 @@
+"""The messages that a session sends to its worker."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from capsule_protocol.envelope import Envelope
+
+if TYPE_CHECKING:
+    from capsule.config import SessionOptions
+    from capsule.node.execution import Execution, InputError
+
+
+def execute(session_id: str, execution: Execution) -> Envelope:
+    """Run this; the serial is the sequence."""
+    request = execution.request
+    body = {
+        "code": request.code,
+        "quiet": request.quiet,
+        "store_history": request.store_history,
+        "allow_input": request.allow_input,
+        "stop_on_error": request.stop_on_error,
+        "cell": request.cell,
+        "executor": "auto",
+    }
+    return Envelope("execute", body, "", session_id, execution.id, execution.serial, time.time())
+
+
+def cancel(session_id: str, execution: Execution) -> Envelope:
+    """Do not begin this."""
+    body = {"execution": execution.id}
+    return Envelope("cancel", body, "", session_id, execution.id, execution.serial, time.time())
+
+
+def input_reply(session_id: str, request: str, value: str | None, error: InputError | None) -> Envelope:
+    """The answer to a request for input."""
+    return Envelope("input_reply", {"request": request, "value": value, "error": error}, session=session_id)
+
+
+def opening(options: SessionOptions, name: str) -> dict[str, Any]:
+    """The body of `open`."""
+    return {
+        "environment": options.environment,
+        "name": name,
+        "env": dict(options.env),
+        "cwd": options.cwd,
+        "argv": list(options.argv),
+        "path": list(options.path),
+        "options": {
+            "out_cache": options.out_cache,
+            "source_cache": options.source_cache,
+        },
+    }

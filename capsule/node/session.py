@@ -1,0 +1,373 @@
+"""A session: one worker at a time, its executions in order, and what can be asked of it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+from anyio import CancelScope
+
+from capsule.node.execution import ExecuteRequest, Execution, InputError
+from capsule.node.inbox import Inbox
+from capsule.node.info import SessionInfo
+from capsule.node.ladder import Ladder, Reason
+from capsule.node.late import Late
+from capsule.node.lineup import Lineup
+from capsule.node.outgoing import cancel, execute, input_reply, opening
+from capsule.node.pulse import Pulse
+from capsule.node.questions import Questions
+from capsule.node.requests import check_request
+from capsule.node.tasks import Tasks, result_of
+from capsule.node.verdicts import Loss, Ruling, cancelled, of_loss, unsent
+from capsule_protocol.errors import SessionError, WorkerLost
+from capsule_protocol.ids import EXECUTION, SESSION, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule.config import SessionOptions
+    from capsule.events import Event
+    from capsule.node.pools import Pools
+    from capsule.node.worker import Worker
+    from capsule_protocol.envelope import Envelope
+
+__all__ = ["ExecuteRequest", "Execution", "Session", "SessionInfo"]
+
+logger = logging.getLogger("capsule.node")
+
+State = Literal["starting", "ready", "busy", "restarting", "dead", "closed"]
+
+
+class Session:
+    """Made by `Node.open_session`. Methods that need a live worker raise SessionError when there is none."""
+
+    def __init__(
+        self,
+        options: SessionOptions,
+        tasks: Tasks,
+        pools: Pools,
+        heartbeat_interval: float,
+        on_closed: Callable[[Session], None],
+    ) -> None:
+        self.id = new_id(SESSION)
+        self.name = options.name or self.id
+        self.options = options
+        self.epoch = 1
+        self.on_background: Callable[[Event], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._tasks = tasks
+        self._pools = pools
+        self._on_closed = on_closed
+        self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = "starting"
+        self._executions = 0
+        self._lineup = Lineup()
+        self._late = Late()
+        self._full: set[Execution] = set()
+        self._worker: Worker | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._questions = Questions(self._loop)
+        self._inbox = Inbox(self._lineup, self._late, self._questions, self)
+        self._pulse = Pulse(self._loop, heartbeat_interval, self._send_urgent)
+
+    # --- for clients ---
+
+    @property
+    def state(self) -> State:
+        """What it does now."""
+        if self._state != "ready":
+            return self._state
+        return "busy" if self._lineup or self._questions else "ready"
+
+    def submit(self, request: ExecuteRequest) -> Execution:
+        """Line up an execution. Raises ArgumentError, or SessionError if the session takes none."""
+        check_request(request, self.options.message_bytes)
+        self._worker_or_error()
+        if self._lineup.queued >= self.options.max_queue:
+            raise SessionError("queue_full", f"the session has max_queue={self.options.max_queue} executions waiting")
+        execution = Execution(new_id(EXECUTION), self, request, self._loop)
+        self._executions += 1
+        self._lineup.add(execution)
+        self._dispatch()
+        return execution
+
+    async def interrupt(self) -> bool:
+        """Interrupt the running execution; False if there is none. The verdict tells how that went."""
+        head = self._lineup.head
+        if head is None or self._worker is None:
+            return False
+        self._end_execution(head, "interrupt")
+        return True
+
+    async def cancel(self, execution_id: str) -> bool:
+        """Take an execution out of the queue, or interrupt it if it runs; False if it has ended or is not known."""
+        queued = self._lineup.take_queued(execution_id)
+        if queued is not None:
+            _finish(queued, cancelled("on request"))
+            return True
+        sent = self._lineup.sent(execution_id)
+        if sent is None or self._worker is None:
+            return False
+        if sent.state == "running":
+            self._end_execution(sent, "interrupt")
+        elif not sent.cancelled:
+            sent.cancelled = True
+            self._send_urgent(cancel(self.id, sent))
+        return True
+
+    async def restart(self) -> None:
+        """A new worker; what runs is killed and what is queued is cancelled. Goes on if the caller is cancelled."""
+        if self._state in {"closed", "starting", "restarting"}:
+            raise self._refusal()
+        self._state = "restarting"
+        self._restarting = self._tasks.start(self._restart())
+        await result_of(self._restarting)
+
+    async def close(self) -> None:
+        """End everything that belongs to the session. Idempotent; goes on to its end if the caller is cancelled."""
+        if self._closing is None:
+            self._state = "closed"
+            self._closing = self._tasks.start(self._close())
+        await result_of(self._closing)
+
+    async def ask(self, type: str, body: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:  # noqa: A002 - the protocol's word; a plain time limit
+        """Ask the worker something between two executions; CapsuleError says why there is no answer."""
+        worker = self._worker_or_error()
+        return await self._questions.ask(worker.send, self.id, type, body, timeout)
+
+    def info(self) -> SessionInfo:
+        """The session as it is now."""
+        worker = self._worker
+        return SessionInfo(
+            id=self.id,
+            name=self.name,
+            environment=self.options.environment,
+            state=self.state,
+            pid=worker.pid if worker else 0,
+            epoch=self.epoch,
+            executions=self._executions,
+            queue=self._lineup.queued,
+            memory=self._pulse.memory(worker.pid) if worker else 0,
+            last_heartbeat=self._pulse.last,
+            responsive=worker is not None and self._pulse.responsive,
+            protocol=worker.agreement.version if worker else "",
+        )
+
+    # --- for the node ---
+
+    async def start(self) -> None:
+        """Start the first worker; if that fails or is cancelled, the session is closed."""
+        try:
+            await self._start_worker()
+        except BaseException:
+            self._state = "closed"
+            self._on_closed(self)
+            raise
+
+    # --- for the worker ---
+
+    def on_output(self, serial: int, stream: int, data: bytes) -> None:
+        """Bytes of a pipe."""
+        execution = self._lineup.by_serial(serial)
+        if execution is not None:
+            execution.output(stream, data)
+        elif self.on_background is not None:
+            for event in self._late.output(serial, stream, data):
+                self.on_late(event)
+
+    def on_event(self, message: Any, envelope: Envelope) -> None:
+        """A message in its place."""
+        self._inbox.on_event(message, envelope)
+
+    def on_message(self, message: Any, envelope: Envelope) -> None:
+        """Any other message."""
+        self._inbox.on_message(message, envelope)
+
+    def on_lost(self, loss: Loss) -> None:
+        """The worker has ended, and all that it said has been told."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._pools.give_back(worker)
+        if self._state == "ready":
+            self._state = "dead"
+        self._pulse.stop()
+        self._questions.fail(WorkerLost("worker_lost", f"the worker ended: {loss.message or loss.cause}"))
+        sent, queued = self._lineup.take_all()
+        for execution in sent:
+            started = worker is not None and worker.started(execution.serial)
+            _finish(execution, of_loss(loss, execution, started=started))
+        for execution in queued:
+            _finish(execution, unsent(loss))
+        self._full.clear()
+
+    # --- for the inbox ---
+
+    def settle(self, execution: Execution) -> None:
+        """The worker has given its verdict, and the execution has it."""
+        self._lineup.settle(execution)
+        self._late.remember(execution.serial, execution.id)
+        if execution in self._full:
+            self.on_room(execution)
+        request = execution.request
+        if request.stop_on_error and execution.verdict is not None and execution.verdict.verdict != "ok":
+            for other in self._lineup.take_batch(request.batch):
+                _finish(other, cancelled(f"{execution.id} of the same batch did not end in ok"))
+        self._dispatch()
+
+    def on_pulse(self, message: Any) -> None:
+        """The worker answered a heartbeat."""
+        self._pulse.answered(message)
+
+    # --- for the executions ---
+
+    def on_started(self, execution: Execution) -> None:
+        """The code runs: its time counts."""
+        timeout = execution.request.timeout
+        if timeout is not None:
+            execution.timer = self._loop.call_later(timeout, self._end_execution, execution, "timeout")
+
+    def on_full(self, execution: Execution) -> None:
+        """Its buffer is at the bound."""
+        if self.options.backpressure == "error":
+            execution.limit_exceeded = True
+            self._end_execution(execution, "output_limit")
+        elif self._worker is not None:
+            self._full.add(execution)
+            self._pulse.paused = True
+            self._worker.pause()
+
+    def on_room(self, execution: Execution) -> None:
+        """There is room again."""
+        self._full.discard(execution)
+        if not self._full and self._worker is not None:
+            self._pulse.paused = False
+            self._worker.resume()
+
+    def on_late(self, event: Event) -> None:
+        """An event that belongs to no stream any more."""
+        if self.on_background is None:
+            return
+        try:
+            self.on_background(event)
+        except Exception:
+            logger.exception("on_background of session %s failed", self.id)
+
+    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+        """Answer the worker's request for input."""
+        self._send_urgent(input_reply(self.id, request, value, error))
+
+    # --- inside ---
+
+    def _worker_or_error(self) -> Worker:
+        if self._state == "ready" and self._worker is not None:
+            return self._worker
+        raise self._refusal()
+
+    def _refusal(self) -> SessionError:
+        code, text = {
+            "closed": ("session_closed", "has been closed"),
+            "dead": ("session_dead", "has lost its worker"),
+            "restarting": ("session_restarting", "is being restarted"),
+        }.get(self._state, ("session_restarting", "is being started"))
+        return SessionError(code, f"session {self.name!r} {text}")
+
+    def _dispatch(self) -> None:
+        """Send as much as the window allows; the oldest one at the worker runs."""
+        worker = self._worker
+        if worker is None or self._state != "ready":
+            return
+        while (execution := self._lineup.next_to_send(worker.next_serial())) is not None:
+            worker.execute(execute(self.id, execution))
+        head = self._lineup.head
+        if head is None:
+            return
+        if head.cancelled:  # if the worker began it before it heard of that, it must be interrupted
+            self._end_execution(head, "interrupt")
+        else:
+            head.begin()
+
+    def _send_urgent(self, envelope: Envelope) -> None:
+        if self._worker is not None:
+            self._worker.send_urgent(envelope)
+
+    def _end_execution(self, execution: Execution, reason: Reason) -> None:
+        worker = self._worker
+        if worker is None or execution.verdict is not None or execution.ladder is not None:
+            return
+        execution.ladder = Ladder(
+            self._loop,
+            execution,
+            reason,
+            self.options.interrupt_grace,
+            lambda: worker.interrupt(execution.serial, timed_out=reason == "timeout"),
+            lambda: worker.kill("exit"),
+        )
+        execution.ladder.start()
+
+    async def _start_worker(self) -> None:
+        worker = await self._open_worker()
+        self._worker = worker
+        self._watch = worker.watching
+        self._late = self._inbox.late = Late()
+        self._pulse.start()
+        self._state = "ready"
+
+    async def _open_worker(self) -> Worker:
+        """A worker of the pool that is this session's; one that had ended unnoticed costs another try."""
+        worker = await self._pools.take(self.options)
+        try:
+            await self._open(worker)
+        except WorkerLost:
+            if not worker.died.done():
+                raise
+        else:
+            return worker
+        worker = await self._pools.take(self.options)
+        await self._open(worker)
+        return worker
+
+    async def _open(self, worker: Worker) -> None:
+        limit = self.options.start_timeout
+        try:
+            async with asyncio.timeout(limit):
+                body = opening(self.options, self.name)
+                worker.drain_timeout = self.options.drain_timeout
+                await worker.open(self, self.id, body, self.options.memory_bytes)
+        except BaseException as error:
+            self._pools.give_back(worker)
+            with CancelScope(shield=True):
+                await worker.gone.wait()
+            if isinstance(error, TimeoutError):
+                message = f"the session was not open within start_timeout={limit:g} s"
+                raise WorkerLost("worker_start_timeout", message) from None
+            raise
+
+    async def _end_worker(self, cause: Literal["restart", "close"]) -> None:
+        if self._worker is not None:
+            self._worker.end(cause)
+            self._pools.give_back(self._worker)
+        if self._watch is not None:
+            await asyncio.wait([self._watch])
+
+    async def _restart(self) -> None:
+        await self._end_worker("restart")
+        self.epoch += 1
+        try:
+            if self._state == "restarting":
+                await self._start_worker()
+        except BaseException:
+            self._state = "dead" if self._state == "restarting" else self._state
+            raise
+
+    async def _close(self) -> None:
+        if self._restarting is not None and not self._restarting.done():
+            self._restarting.cancel()
+            await asyncio.wait([self._restarting])
+        await self._end_worker("close")
+        self._on_closed(self)
+
+
+def _finish(execution: Execution, ruling: Ruling) -> None:
+    execution.finish(ruling.verdict, error=ruling.error)

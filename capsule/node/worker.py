@@ -1,0 +1,369 @@
+"""One worker and all that the node holds of it: its box, both sockets, both pipes, the shared page."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import zmq
+
+from capsule.node.capture import Capture
+from capsule.node.handshake import Greeting
+from capsule.node.memory import own_bytes
+from capsule.node.merge import Merge
+from capsule.node.resources import Descriptors, box_directory
+from capsule.node.verdicts import Loss, LossCause
+from capsule.node.worker_link import Door
+from capsule_protocol import page as shared
+from capsule_protocol.errors import RemoteProtocolError, WorkerLost
+from capsule_protocol.limits import DEFAULT_LIMITS
+from capsule_protocol.marks import TOKEN_SIZE, TOKEN_START
+from capsule_protocol.messages import Message, parse
+from capsule_protocol.messages.execution import Error, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from capsule.node.box import Box, ExitStatus
+    from capsule.node.launch import Zygote
+    from capsule_protocol.envelope import Envelope
+    from capsule_protocol.messages.link import Ready
+    from capsule_protocol.negotiation import Agreement
+
+T = TypeVar("T")
+
+SETTLE = 0.5
+"""Seconds that a dead worker's last words may take to arrive; they are here already, as a rule."""
+PATIENCE = 1.0
+"""Seconds after which a verdict no longer waits for a message that was announced before it."""
+
+
+class Owner(Protocol):
+    """What a worker tells its session."""
+
+    def on_output(self, serial: int, stream: int, data: bytes) -> None:
+        """Bytes of a pipe."""
+
+    def on_event(self, message: Message, envelope: Envelope) -> None:
+        """A message that belongs to the stream of an execution, in its place."""
+
+    def on_message(self, message: Message, envelope: Envelope) -> None:
+        """Any other message."""
+
+    def on_lost(self, loss: Loss) -> None:
+        """The worker has ended, and all that it said has been told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker starts: what does not depend on its session."""
+
+    context: zmq.Context[zmq.Socket[bytes]]
+    zygote: Zygote
+    directory: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What is settled before a worker has a session: how much a message may hold, the code that warms it up."""
+
+    message_bytes: int = DEFAULT_LIMITS.message_bytes
+    warmup: str = ""
+
+
+class Worker:
+    """Made by `prepare`, for nobody yet; `open` gives it to a session. Somebody runs `watch` from the start on.
+
+    Its end is told by `on_lost`, once; `died` is done just before, and `gone` says that nothing of it is left.
+    """
+
+    def __init__(self, place: Place, preparation: Preparation) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._owner: Owner | None = None
+        self._preparation = preparation
+        self._token = TOKEN_START + secrets.token_bytes(TOKEN_SIZE - len(TOKEN_START))
+        self._limits = replace(DEFAULT_LIMITS, message_bytes=preparation.message_bytes)
+        self._cause: LossCause | None = None
+        self._why = ""
+        self._greeting = Greeting(loop)
+        self._box: Box | None = None
+        with ExitStack() as undo:  # descriptors may run out at any of these
+            self._fds = Descriptors()
+            undo.callback(self._fds.close)
+            self._page = shared.Page(self._fds.page)
+            undo.callback(self._page.close)
+            self._merge = Merge(self._token, self._on_output, self._on_tied)
+            self._capture = Capture(loop, self._fds.read_ends, self._page, self._merge, self._violation)
+            undo.callback(self._capture.close)
+            self._shell = Door(place.context, loop, self._limits, self._on_envelope, self._violation)
+            undo.callback(self._shell.close)
+            self._control = Door(place.context, loop, self._limits, self._on_envelope, self._violation)
+            undo.pop_all()
+        self._doubted: asyncio.TimerHandle | None = None
+        self._paused = False
+        self.serial = 0
+        self.died: asyncio.Future[str] = loop.create_future()
+        self.gone = asyncio.Event()
+        self.drain_timeout = 10 * PATIENCE
+        """Seconds that a verdict may wait for output that the pipes do not bring; its session sets it."""
+        self._undrained = 0.0
+        self.watching: asyncio.Task[None] | None = None
+        self.agreement: Agreement
+        self.ready: Ready
+
+    @property
+    def pid(self) -> int:
+        """The process id of the worker."""
+        return self._box.worker_pid if self._box is not None else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process lives, asked of the system."""
+        return self._box is not None and self._box.has_worker()
+
+    @classmethod
+    async def prepare(cls, place: Place, preparation: Preparation) -> Worker:
+        """A worker that has greeted, and run its warm-up code. Raises WorkerLost or EnvironmentFailed.
+
+        There is no time limit: cancel it. After an error or a cancellation nothing is left.
+        """
+        try:
+            worker = cls(place, preparation)
+        except (OSError, zmq.ZMQError) as error:
+            raise WorkerLost("worker_start_failed", f"the worker could not be started: {error}") from error
+        try:
+            await worker._launch(place)
+            worker.agreement = await worker._unless_exited(
+                lambda exited: worker._greeting.hello(worker._shell.send, worker._limits, exited)
+            )
+            worker._capture.skip()
+        except BaseException:
+            await worker._abort()
+            raise
+        return worker
+
+    async def open(
+        self, owner: Owner, session_id: str, opening: dict[str, Any], memory_bytes: int | None = None
+    ) -> None:
+        """Make it the worker of a session. Raises WorkerLost, or what the worker says against the options."""
+        if self.died.done():
+            raise WorkerLost("worker_lost", "the worker ended while nobody used it")
+        assert self._box is not None
+        if memory_bytes is not None:
+            self._box.limit_memory(memory_bytes)
+        self.ready = await self._unless_exited(
+            lambda exited: self._greeting.open(self._shell.send, session_id, opening, exited)
+        )
+        if self.died.done():
+            raise WorkerLost("worker_lost", "the worker ended when its session was open")
+        self._owner = owner
+
+    def memory(self) -> int:
+        """The bytes that belong to the worker process alone."""
+        return own_bytes(self.pid)
+
+    async def close(self) -> None:
+        """End it and wait until nothing is left."""
+        self.end("close")
+        await self.gone.wait()
+
+    def next_serial(self) -> int:
+        """The serial of the next execution."""
+        return self.serial + 1
+
+    def execute(self, envelope: Envelope) -> None:
+        """Send an execution; its serial is the envelope's sequence."""
+        self.serial = self._merge.newest = envelope.sequence
+        self._shell.send(envelope)
+
+    def send(self, envelope: Envelope) -> None:
+        """Send on the socket that waits for the main thread."""
+        self._shell.send(envelope)
+
+    def send_urgent(self, envelope: Envelope) -> None:
+        """Send on the socket that is served also while code runs."""
+        self._control.send(envelope)
+
+    def interrupt(self, serial: int, *, timed_out: bool = False) -> None:
+        """Interrupt an execution; one that has ended by then is not harmed, nor is any other."""
+        if self._box is None or self.gone.is_set():
+            return
+        self._page.set(shared.TARGET, serial)
+        if timed_out:
+            self._page.set(shared.TIMED_OUT, serial)
+        self._box.signal_worker(shared.INTERRUPT_SIGNAL)
+        self._box.interrupt_children(serial)
+
+    def started(self, serial: int) -> bool:
+        """Whether the worker says that it began this execution."""
+        return serial <= self._page.get(shared.STARTED)
+
+    def pause(self) -> None:
+        """Read nothing more: the worker blocks once everything between is full."""
+        self._paused = True
+        self._capture.pause()
+        self._shell.pause()
+        self._control.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        self._capture.resume()
+        self._shell.resume()
+        self._control.resume()
+
+    def kill(self, cause: LossCause, why: str = "") -> None:
+        """End it; the first cause counts."""
+        if self._cause is None:
+            self._cause, self._why = cause, why
+        if self._box is not None:
+            self._box.kill()
+
+    def end(self, cause: LossCause) -> None:
+        """End it with its whole box."""
+        self.kill(cause)
+        if self._box is not None:
+            self._box.close()
+
+    async def watch(self) -> None:
+        """Wait for its end, tell it, and clean up."""
+        box = self._box
+        assert box is not None
+        gone = asyncio.ensure_future(box.gone())
+        try:
+            status = await box.exited()
+            self.died.set_result(str(status))
+            self._shell.end()
+            self._control.end()
+            await asyncio.wait([gone, self._shell.disconnected, self._control.disconnected], timeout=SETTLE)
+            self._shell.drain_rest()
+            self._control.drain_rest()
+            self._capture.finish()
+            if self._owner is not None:
+                self._owner.on_lost(Loss(self._cause or "exit", status, self._why))
+            await gone
+        finally:
+            gone.cancel()
+            box.close()
+            self._release()
+
+    async def _launch(self, place: Place) -> None:
+        directory = box_directory(place.directory, place.zygote.pid)
+        spec = {
+            "dir": str(directory),
+            "token": self._token,
+            "rlimits": {},
+            "limits": {"message_bytes": self._limits.message_bytes},
+            "memory_bytes": None,
+            "warmup": self._preparation.warmup,
+        }
+        try:
+            self._box = await place.zygote.fork(spec, self._fds.given())
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        self._fds.close()
+        await self._box.bound()
+        self._capture.start()
+        self._shell.connect(directory / "shell.sock")
+        self._control.connect(directory / "control.sock")
+        self._shell.disconnected.add_done_callback(self._on_disconnected)
+        self._control.disconnected.add_done_callback(self._on_disconnected)
+
+    async def _unless_exited(self, ask: Callable[[asyncio.Future[ExitStatus]], Awaitable[T]]) -> T:
+        """Ask the worker something that its end answers too."""
+        assert self._box is not None
+        exited = asyncio.ensure_future(self._box.exited())
+        try:
+            return await ask(exited)
+        finally:
+            exited.cancel()
+
+    async def _abort(self) -> None:
+        """Undo a start that failed."""
+        self._fds.close()
+        if self._box is not None:
+            self._box.close()
+            self._box.kill()
+            await self._box.gone()
+        self._release()
+
+    def _release(self) -> None:
+        self._fds.close()
+        self._shell.close()
+        self._control.close()
+        self._capture.close()
+        self._page.close()
+        if self._doubted is not None:
+            self._doubted.cancel()
+        self.gone.set()
+
+    def _on_envelope(self, envelope: Envelope) -> None:
+        message = parse(envelope)
+        fence = getattr(message, "fence", None)
+        if fence is not None:
+            if fence == 0 and self._merge.unsettled and self._capture.drained():
+                self._merge.settle()
+            self._merge.message(fence, (message, envelope))
+            self._capture.settle()
+            # A verdict that had no need of a fence may still stand behind one that announced what never comes.
+            last = fence or self._merge.newest_fence
+            if last > self._merge.passed and isinstance(message, Result | Error):
+                self._doubt(last)
+        elif not self._greeting.take(message, envelope) and self._owner is not None:
+            self._owner.on_message(message, envelope)
+
+    def _on_output(self, serial: int, stream: int, data: bytes) -> None:
+        if self._owner is not None:  # else it is the warm-up code's, and of no use to anybody
+            self._owner.on_output(serial, stream, data)
+
+    def _on_tied(self, pair: tuple[Message, Envelope]) -> None:
+        message, envelope = pair
+        if self._cause == "drain" and isinstance(message, Result | Error):
+            return  # without its output it is no verdict; the loss of the worker gives one
+        if not self._greeting.take(message, envelope) and self._owner is not None:
+            self._owner.on_event(message, envelope)
+
+    def _doubt(self, fence: int) -> None:
+        """A verdict waits for its fence: see to it that it does not wait for what never comes."""
+        if self._doubted is None:
+            self._doubted = self._loop.call_later(min(PATIENCE, self.drain_timeout), self._insist, fence)
+
+    def _insist(self, fence: int) -> None:
+        self._doubted = None
+        if self.gone.is_set() or fence <= self._merge.passed:
+            return
+        if self._capture.drained() and not self._paused:
+            try:
+                self._merge.give_up(fence)
+            except RemoteProtocolError as error:
+                self._violation(error)
+            if fence > self._merge.passed:
+                self._undrained += min(PATIENCE, self.drain_timeout)
+        if fence <= self._merge.passed:
+            self._undrained = 0.0
+        elif self._undrained >= self.drain_timeout:
+            what = f"the output of the code was not handed over within drain_timeout={self.drain_timeout:g} s"
+            self.kill("drain", what)
+        else:
+            self._doubt(fence)
+
+    def _violation(self, error: RemoteProtocolError) -> None:
+        self.kill("violation", error.message)
+        self._greeting.fail(error)
+
+    def _on_disconnected(self, _future: asyncio.Future[None]) -> None:
+        """A worker that hangs up dies at the same time, or is of no use any more."""
+        if not self.gone.is_set():
+            self._loop.call_later(SETTLE, self._still_there)
+
+    def _still_there(self) -> None:
+        if not self.gone.is_set():
+            limit = self._limits.message_bytes
+            self.kill("violation", f"it broke its link, or sent a message over message_bytes={limit}")

@@ -1,0 +1,165 @@
+"""The box of one worker: a stub init that runs no user code, reaps, and leaves nothing behind.
+
+The box forks the worker and then waits. Three things can happen: the node lets go of the lease (all is killed), the
+worker ends (its leftovers are killed), or the node sends a command. Whatever happens, it ends with the same steps: kill
+the tree, remove the directory, say so, exit. If the box itself is killed, the kernel kills the worker and hands deeper
+descendants to the zygote, which kills them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from capsule_kernels import descriptors, memory, newborn, system
+from capsule_protocol.page import RUNNING, SINCE
+
+# Nobody announces memory use without cgroups: this is the one thing that a box must look at now and then, and does so
+# only for a worker that has a limit.
+_MEMORY_INTERVAL_MS: Final = 100
+# Each death of a child announces itself, so this only covers a child that /proc left out of a listing while it changed.
+_LEFTOVER_INTERVAL_MS: Final = 50
+
+
+def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain) -> NoReturn:
+    """Run a box in the process that the zygote has just forked for it."""
+    os.setsid()
+    system.set_name("capsule-box")
+    system.adopt_orphans()
+    system.block_signals()
+    lease = socket.socket(fileno=given.lease)
+    try:
+        keeper = os.getpid()
+        pid = os.fork()
+    except OSError as error:
+        descriptors.send(lease, {"error": {"name": type(error).__name__, "message": str(error)}})
+        _leave(spec, lease)
+    if pid == 0:
+        newborn.become_worker(spec, given, worker, keeper)
+    with suppress(OSError):  # it may be gone already
+        os.setpgid(pid, pid)
+    descriptors.close_all_but([given.lease, given.page])
+    _Box(spec, lease, given.page, pid).run()
+    _leave(spec, lease)
+
+
+class _Box:
+    """The life of one worker, seen by its keeper."""
+
+    def __init__(self, spec: dict[str, Any], lease: socket.socket, page: int, worker: int) -> None:
+        self._lease = lease
+        self._page = page
+        self._worker = worker
+        self._limit: int | None = spec.get("memory_bytes")
+        self._oom = False
+        self._alive = True
+        self._childless = False
+        self._signals = system.child_signals()
+        self._poll = select.poll()
+        self._poll.register(self._signals, select.POLLIN)
+        self._poll.register(lease, select.POLLIN)
+
+    def run(self) -> None:
+        """Wait for the worker's end and then for that of everything it left."""
+        pidfd = os.pidfd_open(self._worker)
+        descriptors.send(self._lease, {"worker": self._worker}, [pidfd])
+        os.close(pidfd)
+        self._reap()
+        while self._alive:
+            self._wait(_MEMORY_INTERVAL_MS if self._limit is not None else None)
+            if self._limit is not None:
+                self._check_memory(self._limit)
+        while not self._childless:
+            system.signal_all(system.descendants(os.getpid()), signal.SIGKILL)
+            self._reap()
+            if not self._childless:
+                self._wait(_LEFTOVER_INTERVAL_MS)
+
+    def _wait(self, timeout: float | None) -> None:
+        for descriptor, _ in self._poll.poll(timeout):
+            if descriptor == self._signals:
+                system.clear(self._signals)
+                self._reap()
+            else:
+                self._obey()
+
+    def _obey(self) -> None:
+        message, given = descriptors.receive(self._lease)
+        descriptors.close_all(given)
+        if message is None:
+            self._poll.unregister(self._lease)
+            self._kill()
+        elif message.get("op") == "kill":
+            self._kill()
+        elif message.get("op") == "children_interrupt":
+            self._interrupt_children(message["serial"])
+        elif message.get("op") == "limit_memory":
+            self._limit = message["bytes"]
+
+    def _interrupt_children(self, serial: int) -> None:
+        """Interrupt what the execution has started, if it is the one that runs: nobody else's children."""
+        if self._number(RUNNING) == serial:
+            since = self._number(SINCE)
+            system.signal_all(system.begun_since(system.descendants(self._worker), since), signal.SIGINT)
+
+    def _number(self, slot: int) -> int:
+        try:
+            return int.from_bytes(os.pread(self._page, 8, slot), sys.byteorder)
+        except OSError:  # it is no page: nothing has been told
+            return 0
+
+    def _kill(self) -> None:
+        """Kill the worker and its process group in one step, which no forking in a loop can outrun.
+
+        The worker has not been reaped while this is called, so its number belongs to nobody else.
+        """
+        if self._alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self._worker, signal.SIGKILL)
+            os.kill(self._worker, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        try:
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid == self._worker:
+                    self._kill()
+                    self._alive = False
+                    status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                    descriptors.send(self._lease, {"exit": status, "oom": self._oom})
+                os.waitpid(ended.si_pid, 0)
+        except ChildProcessError:
+            self._childless = True
+
+    def _check_memory(self, limit: int) -> None:
+        if self._alive and memory.exceeds(system.descendants(os.getpid()), limit):
+            self._oom = True
+            self._kill()
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all in it, also what its owner made inaccessible; what cannot be removed is left."""
+    shutil.rmtree(path, ignore_errors=True)
+    if not Path(path).is_dir():
+        return
+    with suppress(OSError):
+        Path(path).chmod(0o700)
+    for parent, names, _ in os.walk(path):
+        for name in names:
+            inner = Path(parent, name)
+            if not inner.is_symlink():
+                with suppress(OSError):
+                    inner.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _leave(spec: dict[str, Any], lease: socket.socket) -> NoReturn:
+    remove_tree(spec["dir"])
+    descriptors.send(lease, {"gone": True})
+    os._exit(0)

@@ -1,0 +1,185 @@
+"""Runs one cell: transform, parse once, compile once, run, show the last value; the answer is the verdict's body."""
+
+from __future__ import annotations
+import __future__ as future
+
+import ast
+import sys
+import time
+import tokenize
+from io import StringIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from IPython.core.interactiveshell import ExecutionInfo
+
+from capsule_kernels.caches import InputCache, SourceCache
+from capsule_kernels.executors import AsyncExecutor, Executor, Piece, ThreadedExecutor
+from capsule_kernels.verdicts import failed, succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from capsule_kernels.interrupts import Interrupts
+    from capsule_kernels.shell import ZMQInteractiveShell
+
+_FUTURES = [getattr(future, name) for name in future.all_feature_names]
+
+
+class Cell(NamedTuple):
+    """What `execute` asks for."""
+
+    serial: int
+    code: str
+    quiet: bool = False
+    store_history: bool = True
+    name: str | None = None
+
+
+class CellRunner:
+    """Runs the cells of one session, one after another, on the main thread."""
+
+    def __init__(
+        self,
+        shell: ZMQInteractiveShell,
+        interrupts: Interrupts,
+        executors: tuple[ThreadedExecutor, AsyncExecutor],
+    ) -> None:
+        self._shell = shell
+        self._interrupts = interrupts
+        self._threaded, self._async = executors
+        self.bound(SourceCache(shell, 1000), InputCache(shell, 1000))
+
+    def bound(self, sources: SourceCache, inputs: InputCache) -> None:
+        """Set what is kept of past cells."""
+        self._sources, self._inputs = sources, inputs
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """Run a cell; whatever it does, the answer is the body of `result` or `error`."""
+        start = time.perf_counter()
+        count = self._shell.execution_count
+        try:
+            try:
+                self._interrupts.arm(cell.serial)
+                value = self._evaluate(cell, count)
+            finally:
+                self._interrupts.disarm()
+        except BaseException as error:  # noqa: BLE001  # whatever the code raises becomes its verdict
+            asked = self._interrupts.asked
+            self._interrupts.disarm()  # the interrupt may have come in the line above
+            value, body = None, failed(self._shell, error, asked=asked)
+        else:
+            body = succeeded(value)
+        if cell.store_history and not cell.quiet:
+            self._shell.execution_count = count + 1
+        body["execution_count"] = count
+        body["duration"] = time.perf_counter() - start
+        return body
+
+    def _evaluate(self, cell: Cell, count: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        shell = self._shell
+        shell.restore_names()
+        store = cell.store_history and not cell.quiet
+        source, error = self._transform(cell.code)
+        if store:
+            self._inputs.add(count, source, cell.code)
+        info = ExecutionInfo(cell.code, store, cell.quiet, True, None)  # noqa: FBT003
+        self._trigger("pre_execute")
+        if not cell.quiet:
+            self._trigger("pre_run_cell", info)
+        shell.displayhook.value = None
+        try:
+            if error is not None:
+                raise error
+            pieces = self._compile(cell, source, count)
+            executor: Executor = self._async if any(piece.is_async for piece in pieces) else self._threaded
+            executor.run(pieces, shell.user_ns)
+        finally:
+            self._trigger("post_execute")
+            if not cell.quiet:
+                self._trigger("post_run_cell", info)
+        value: tuple[dict[str, Any], dict[str, Any]] | None = shell.displayhook.value
+        return value
+
+    def _transform(self, code: str) -> tuple[str, Exception | None]:
+        try:
+            return self._shell.transform_cell(code), None
+        except Exception as error:  # noqa: BLE001  # a transformer of the user's may raise anything
+            return code, error
+
+    def _compile(self, cell: Cell, source: str, count: int) -> list[Piece]:
+        """The statements as one piece, and the last expression, whose value is shown, as another."""
+        shell = self._shell
+        name = shell.compile.cache(source, count, raw_code=cell.code)
+        if cell.name is not None:
+            shell.compile.names[name] = cell.name
+        self._sources.add(name)
+        try:
+            tree = shell.transform_ast(shell.compile.ast_parse(source, filename=name))
+        except SyntaxError as error:
+            raise error.with_traceback(None)  # noqa: B904  # the frames of the parser say nothing to the user
+        mode = "none" if cell.quiet or _ends_silently(source) else shell.ast_node_interactivity
+        pieces = []
+        for nodes, is_shown in _split(tree.body, mode):
+            if is_shown:
+                code = self._code(ast.Expression(nodes[0].value), name, "eval")
+            else:
+                code = self._code(ast.Module(nodes, tree.type_ignores), name, "exec")
+            pieces.append(Piece(code, shell.displayhook if is_shown else None))
+        return pieces
+
+    def _code(self, tree: ast.AST, name: str, mode: str) -> Any:
+        compiler = self._shell.compile
+        code = compile(tree, name, mode, compiler.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)  # type: ignore[call-overload]
+        for feature in _FUTURES:  # `from __future__ import …` holds for the cells that follow
+            if code.co_flags & feature.compiler_flag:
+                compiler.flags |= feature.compiler_flag
+        return code
+
+    def _trigger(self, event: str, *arguments: Any) -> None:
+        """Call an event's callbacks; their errors are shown, an interrupt is the cell's."""
+        callbacks: list[Callable[..., Any]] = self._shell.events.callbacks[event]
+        for callback in tuple(callbacks):
+            try:
+                callback(*arguments)
+            except Exception:  # noqa: BLE001  # as IPython: a broken callback does not end the cell
+                print(f"Error in callback {callback} (for {event}):", file=sys.stderr)
+                self._shell.showtraceback()
+
+
+def _split(body: list[ast.stmt], mode: str) -> Iterator[tuple[list[Any], bool]]:
+    """Runs of statements, and expressions whose value is shown."""
+    if mode == "last_expr_or_assign" and body:
+        body = [*body, *_target(body[-1])]
+    shown_from = 0 if mode == "all" else len(body) - 1 if mode != "none" else len(body)
+    run: list[ast.stmt] = []
+    for number, node in enumerate(body):
+        if number >= shown_from and isinstance(node, ast.Expr):
+            if run:
+                yield run, False
+                run = []
+            yield [node], True
+        else:
+            run.append(node)
+    if run:
+        yield run, False
+
+
+def _target(node: ast.stmt) -> list[ast.stmt]:
+    """An expression that gives what an assignment to one name has assigned."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and isinstance(targets[0], ast.Name):
+        value = ast.Expr(ast.Name(targets[0].id, ast.Load()))
+        return [ast.fix_missing_locations(ast.copy_location(value, node))]
+    return []
+
+
+def _ends_silently(source: str) -> bool:
+    """Whether the last token is a semicolon, which hides the value."""
+    if ";" not in source:
+        return False
+    skipped = (tokenize.ENDMARKER, tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)
+    try:
+        tokens = [token for token in tokenize.generate_tokens(StringIO(source).readline) if token.type not in skipped]
+    except (tokenize.TokenError, SyntaxError):
+        return False
+    return bool(tokens) and tokens[-1].string == ";"

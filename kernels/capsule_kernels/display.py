@@ -1,0 +1,213 @@
+"""Rich display: MIME bundles, display ids and updates, clear_output, progress; and the value of a cell."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import datetime
+import numbers
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+
+if TYPE_CHECKING:
+    from capsule_kernels.publisher import Publisher
+
+_PLAIN = (int, bool, str, bytes)
+"""Types of which IPython shows the repr, and nothing but the repr."""
+
+PROGRESS_INTERVAL = 0.05
+"""Seconds between two progress messages of one worker; those in between are dropped, the last one (full) never."""
+
+
+class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]  # IPython is untyped
+    """What `display()` and `clear_output()` reach: sends messages of the execution that the caller belongs to."""
+
+    publisher: Publisher | None = None
+
+    def publish(
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        source: Any = None,  # noqa: ARG002  # IPython's signature
+        *,
+        transient: dict[str, Any] | None = None,
+        update: bool = False,
+        **_more: Any,
+    ) -> None:
+        """Send a MIME bundle; TypeError for what is none."""
+        self._validate_data(data, metadata)
+        if self.publisher is not None:
+            display_id = (transient or {}).get("display_id")
+            body = {
+                "data": plain(data),
+                "metadata": plain(metadata or {}),
+                "display_id": None if display_id is None else str(display_id),
+                "update": update,
+            }
+            self.publisher.publish("display", body)
+
+    def clear_output(self, wait: bool = False) -> None:
+        """Forget what the execution has shown."""
+        if self.publisher is not None:
+            self.publisher.publish("clear_output", {"wait": bool(wait)})
+
+
+class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
+    """Keeps the formatted value of the last expression for the verdict."""
+
+    _: Any
+    __: Any
+    ___: Any
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.value: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    @property
+    def prompt_count(self) -> int:
+        """The number of the running cell; IPython counts up before a cell runs, the worker after it."""
+        return int(self.shell.execution_count)
+
+    def note_printers(self) -> None:
+        """Take the printers of now for IPython's own: what they make of a plain value need not be asked again."""
+        self._names = self.shell.user_ns, self.shell.user_ns_hidden
+        formatter = self.shell.display_formatter
+        self._formatters = formatter.formatters
+        self._printers = [one.type_printers for one in formatter.formatters.values()]
+        self._known = {kind: self._printers_of(kind) for kind in _PLAIN}
+
+    def _printers_of(self, kind: type) -> list[Any]:
+        return [printers.get(kind) for printers in self._printers]
+
+    def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The MIME bundle of a value; of a number or a string without a printer of the user's, its repr at once."""
+        kind = type(result)
+        known = self._known.get(kind)
+        if known is not None and known == self._printers_of(kind) and len(self._formatters) == len(self._printers):
+            with suppress(ValueError):  # a number with too many digits: IPython shows the error
+                return {"text/plain": repr(result)}, {}
+        found: tuple[dict[str, Any], dict[str, Any]] = super().compute_format_data(result)
+        return found
+
+    def quiet(self) -> bool:
+        """Whether a semicolon hides the value: the cell knows, the history may not have it."""
+        return False
+
+    def write_output_prompt(self) -> None:
+        """No prompt: the client shows the count."""
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
+        """A second value in one cell makes the first one a display."""
+        self.flush_value()
+        self.value = (plain(format_dict), plain(md_dict or {}))
+
+    def flush_value(self) -> None:
+        """Send a kept value as a display."""
+        if self.value is not None:
+            data, metadata = self.value
+            self.shell.display_pub.publish(data, metadata)
+            self.value = None
+
+    def cull_cache(self) -> None:
+        """The bound on `Out` is reached: the oldest values go, without a word among the cell's output."""
+        kept = self.shell.user_ns["_oh"]
+        for count in sorted(kept)[: max(1, int(len(kept) * self.cull_fraction))]:
+            del kept[count]
+            self.shell.user_ns.pop(f"_{count}", None)
+
+    def __call__(self, result: Any = None) -> None:
+        """Show a value: keep its bundle for the verdict, and the value itself in `_` and `Out`."""
+        self.check_for_underscore()
+        if result is None:
+            return
+        data, metadata = self.compute_format_data(result)
+        self.update_user_ns(result)
+        self.fill_exec_result(result)
+        if data:
+            self.write_format_data(data, metadata)
+            self.log_output(data)
+
+    def update_user_ns(self, result: Any) -> None:
+        """Set `_`, `__`, `___`, `_<count>` and `Out` as IPython does, which asks its traits two dozen times for it."""
+        names, hidden = self._names
+        out = names["_oh"]
+        if not self.cache_size or result is out:
+            return
+        if self.do_full_cache and len(out) >= self.cache_size:
+            self.cull_cache()
+        mine = {"_": self._, "__": self.__, "___": self.___}
+        is_mine = all(name not in names or names[name] is hidden.get(name, value) for name, value in mine.items())
+        self.___, self.__, self._ = self.__, self._, result
+        new = {"_": self._, "__": self.__, "___": self.___} if is_mine and "_" not in vars(builtins) else {}
+        if self.do_full_cache:
+            count = self.prompt_count
+            new[f"_{count}"] = out[count] = result
+        names.update(new)
+        hidden.update(new)
+
+
+class Progress:
+    """`capsule_progress(current, total, text)`: rate-limited, so that a fast loop is not slowed by telling of it."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._last = 0.0
+        self._full: tuple[float | None, str] | None = None
+
+    def __call__(self, current: float | None = None, total: float | None = None, text: str = "") -> None:
+        """Say how far the code is; `total` None: unknown."""
+        now = time.monotonic()
+        full = (total, text) if total is not None and current == total else None
+        if now - self._last < PROGRESS_INTERVAL and (full is None or full == self._full):
+            return
+        body = {
+            "current": None if current is None else float(current),
+            "total": None if total is None else float(total),
+            "text": str(text),
+        }
+        self._last, self._full = now, full
+        self._publisher.publish("progress", body, fenced=False)
+
+
+def plain(value: Any) -> Any:
+    """The value as what msgpack carries: bytes become base64 text as in Jupyter, unknown objects their `str`."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool or kind is float:
+        return value
+    if isinstance(value, int):
+        number = int(value)
+        return number if -(2**63) <= number < 2**64 else str(number)
+    if isinstance(value, str):
+        return str.__str__(value)  # a subclass, as an enumeration's member, may have a `str` that is not its text
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(bytes(value)).decode("ascii")
+    if isinstance(value, dict):
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(item) for item in value]
+    return _converted(value)
+
+
+def _key(key: Any) -> str:
+    return str.__str__(key) if isinstance(key, str) else str(key)
+
+
+def _converted(value: Any) -> Any:
+    """A value of a type that JSON does not know: numpy's and other numbers as numbers, dates as in Jupyter."""
+    kind = type(value)
+    if callable(getattr(kind, "tolist", None)) and type(listed := value.tolist()) is not kind:
+        return plain(listed)
+    if isinstance(value, numbers.Integral):
+        return plain(int(value))
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    try:
+        return str.__str__(str(value))
+    except Exception:  # noqa: BLE001  # a user's object answers as it likes
+        return f"<{kind.__name__}>"

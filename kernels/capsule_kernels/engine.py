@@ -1,0 +1,255 @@
+"""The main thread's loop: one message after another; between them the session's tasks run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from capsule_kernels import system
+from capsule_kernels.attribution import OWNER
+from capsule_kernels.caches import InputCache, SourceCache
+from capsule_kernels.cells import Cell, CellRunner
+from capsule_kernels.link import Link, failure, unknown_type
+from capsule_kernels.memory import resident_bytes
+from capsule_kernels.streams import flush_c_output
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.errors import LocalProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule_kernels.capture import Outlet
+    from capsule_kernels.introspect import Answer
+    from capsule_kernels.loops import SessionLoop
+    from capsule_kernels.publisher import Publisher
+    from capsule_kernels.shell import ZMQInteractiveShell
+    from capsule_kernels.stdin import Stdin
+
+FEATURES = ["introspection", "comms", "progress", "stdin"]
+VERSION = "1.0"
+OWN_THREADS = 2
+"""The main thread and the I/O thread."""
+WARMUP = -1
+"""The serial of the warm-up code, which nobody can interrupt: executions are numbered from 1."""
+
+
+@dataclass(slots=True)
+class Engine:
+    """Serves one session. Everything here runs on the main thread, except `_control`'s handlers."""
+
+    shell: ZMQInteractiveShell
+    link: Link
+    outlet: Outlet
+    publisher: Publisher
+    stdin: Stdin
+    loop: SessionLoop
+    answers: dict[str, Answer]
+    comms: Callable[[Envelope], None]
+    runner: CellRunner
+    warmup: str = ""
+    pid: int = field(default_factory=os.getpid)
+    serving: bool = True
+    busy: bool = False
+    backlog: deque[Envelope] = field(default_factory=deque)
+    cancelled: set[str] = field(default_factory=set)
+    started: int = 0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an execution starts, or is cancelled before its start."""
+
+    def serve(self) -> None:
+        """Serve until the node asks to shut down."""
+        handlers: dict[str, Callable[[Envelope], None]] = {
+            "hello": self._hello,
+            "open": self._open,
+            "execute": self._execute,
+            "shutdown": self._shutdown,
+            **dict.fromkeys(("comm_open", "comm_msg", "comm_close"), self._comm),
+            **dict.fromkeys(self.answers, self._answer),
+        }
+        control = {"heartbeat": self._heartbeat, "input_reply": self.stdin.answer, "cancel": self._cancel}
+        self.link.start(control)
+        while self.serving:
+            try:
+                envelope = self._next()
+                handlers.get(envelope.type, self._unknown)(envelope)
+            except KeyboardInterrupt:  # it came behind the last bytecode of its cell, whose verdict is sent
+                continue
+
+    def _next(self) -> Envelope:
+        """The next message; while there is none, tasks that cells left behind go on."""
+        # A thread that a cell left behind may call into the loop at any time; one of ours serves the control socket.
+        in_loop = self.loop.used or threading.active_count() > OWN_THREADS
+        envelope = self.link.receive(wait=not in_loop)
+        if envelope is not None:
+            if in_loop:
+                self.loop.run_once()
+            return envelope
+        while envelope is None:
+            self.loop.run_until_readable(self.link.shell_descriptor)
+            envelope = self.link.receive(wait=False)
+        return envelope
+
+    def _execute(self, envelope: Envelope) -> None:
+        body, serial = envelope.body, envelope.sequence
+        with self.turn:
+            self.started = serial
+            if envelope.execution in self.cancelled:
+                self.cancelled.discard(envelope.execution)
+                return
+        self.busy = True
+        self.stdin.allowed = body.get("allow_input", False)
+        self.publisher.begin(serial, envelope.execution)
+        self.outlet.begin(serial)
+        OWNER.set(serial)
+        quiet, store = body.get("quiet", False), body.get("store_history", True)
+        answer = self.runner.run(Cell(serial, body["code"], quiet, store, body.get("cell")))
+        if os.getpid() != self.pid:  # the cell forked, and this is the child, which has come to its end
+            _end_fork(answer)
+        OWNER.set(0)
+        since = self.outlet.end()
+        if since is not None:
+            others = [pid for pid in system.descendants(os.getppid()) if pid != self.pid]
+            system.signal_all(system.begun_since(others, since), signal.SIGKILL)
+        self._send_verdict(envelope, answer)
+        self.busy = False
+
+    def _send_verdict(self, envelope: Envelope, body: dict[str, Any]) -> None:
+        """All output first: held text into the pipes, then, unless the node has read everything, a fence."""
+        flush_c_output()
+        body["fence"] = self.outlet.fence(message=False)
+        kind = "result" if body["verdict"] == "ok" else "error"
+        verdict = Envelope(kind, body, session=envelope.session, execution=envelope.execution)
+        try:
+            self.link.send(verdict)
+        except LocalProtocolError as error:
+            too_large = _too_large_body(body, error)
+            self.link.send(verdict._replace(type="error", body=too_large))
+
+    def _answer(self, envelope: Envelope) -> None:
+        try:
+            body = self.answers[envelope.type](envelope.body)
+            reply = Envelope(f"{envelope.type}_reply", {**body, "reply_to": envelope.id}, session=envelope.session)
+            self.link.send(reply)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # user objects answer and may raise anything
+            self.link.send(failure(envelope, "execution_error", f"{type(error).__name__}: {error}"))
+
+    def _hello(self, envelope: Envelope) -> None:
+        """The welcome says that the environment's warm-up code has run."""
+        if self.warmup:
+            answer = self.runner.run(Cell(WARMUP, self.warmup, quiet=True, store_history=False, name="warmup"))
+            flush_c_output()
+            self.outlet.flush()
+            if answer["verdict"] != "ok":
+                self.link.send(_warmup_failed(envelope, answer))
+                return
+        body = {"version": VERSION, "features": FEATURES, "limits": None, "epoch": 0}
+        self.link.send(Envelope("welcome", body, session=envelope.session))
+
+    def _open(self, envelope: Envelope) -> None:
+        """Make the worker this session's: environment, directory, arguments, path, bounds."""
+        body = envelope.body
+        self.publisher.session = envelope.session
+        try:
+            _apply(body)
+        except (OSError, ValueError) as error:
+            self.link.send(failure(envelope, "invalid_argument", f"the session cannot be opened: {error}"))
+            return
+        options = body.get("options") or {}
+        self.shell.displayhook.cache_size = options.get("out_cache", 1000)
+        self.runner.bound(
+            SourceCache(self.shell, options.get("source_cache", 1000)),
+            InputCache(self.shell, options.get("out_cache", 1000)),
+        )
+        version = ".".join(map(str, sys.version_info[:3]))
+        ready = {"pid": self.pid, "python": version, "implementation": sys.implementation.name, "worker": VERSION}
+        self.link.send(Envelope("ready", ready, session=envelope.session))
+
+    def _comm(self, envelope: Envelope) -> None:
+        try:
+            self.comms(envelope)
+        except (Exception, SystemExit):  # noqa: BLE001  # a widget's callback is user code
+            self.shell.showtraceback()
+
+    def _unknown(self, envelope: Envelope) -> None:
+        self.link.send(unknown_type(envelope))
+
+    def _shutdown(self, _envelope: Envelope) -> None:
+        self.serving = False
+
+    def _cancel(self, envelope: Envelope) -> None:
+        """On the I/O thread: an execution that has not started has its verdict now, and its turn is skipped."""
+        execution = str(envelope.body.get("execution"))
+        with self.turn:
+            if envelope.sequence <= self.started or execution in self.cancelled:
+                return
+            self.cancelled.add(execution)
+        self.link.answer(envelope, Envelope("error", {**_cancelled_body(), "fence": 0}, execution=execution))
+
+    def _heartbeat(self, envelope: Envelope) -> None:
+        """On the I/O thread, also while a cell runs."""
+        body = {
+            "number": envelope.body.get("number", 0),
+            "rss": resident_bytes(self.pid),
+            "busy": self.busy,
+            "serial": self.publisher.serial,
+            "threads": threading.active_count(),
+        }
+        self.link.answer(envelope, Envelope("heartbeat", body))
+
+
+def _apply(body: dict[str, Any]) -> None:
+    for name, value in (body.get("env") or {}).items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if body.get("cwd"):
+        os.chdir(body["cwd"])
+    sys.argv[:] = body.get("argv") or [""]
+    sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
+
+
+def _warmup_failed(envelope: Envelope, answer: dict[str, Any]) -> Envelope:
+    message = f"the environment's warm-up code failed: {answer['name']}: {answer['message']}"
+    details = {"traceback": "\n".join(answer["traceback"])}
+    return failure(envelope, "environment_failed", message, details=details)
+
+
+def _cancelled_body() -> dict[str, Any]:
+    return {
+        "verdict": "interrupted",
+        "name": "Cancelled",
+        "message": "the execution was cancelled before it started",
+        "traceback": [],
+        "code": "execution_cancelled",
+        "hint": "",
+        "details": {},
+        "execution_count": 0,
+        "duration": 0.0,
+    }
+
+
+def _too_large_body(body: dict[str, Any], error: LocalProtocolError) -> dict[str, Any]:
+    message = f"the value of the last expression does not fit into a message: {error.message}"
+    return {
+        **_cancelled_body(),
+        "verdict": "error",
+        "name": "ResultTooLarge",
+        "message": message,
+        "code": "result_too_large",
+        "hint": "End the cell with a smaller value, or raise message_bytes.",
+        "details": error.details,
+        **{name: body[name] for name in ("execution_count", "duration", "fence")},
+    }
+
+
+def _end_fork(body: dict[str, Any]) -> None:
+    """A child that `os.fork` made in a cell ends as a process does at the end of its script."""
+    for line in body.get("traceback", ()):
+        print(line, file=sys.stderr)
+    os._exit(int(body.get("details", {}).get("exit_code", body["verdict"] != "ok")))

@@ -1,0 +1,27 @@
+"""Synchronous cells: plain code on the process's main thread, as in any interpreter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capsule_kernels.executors.base import Piece, evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capsule_kernels.loops import SessionLoop
+
+
+class ThreadedExecutor:
+    """Runs code directly; the session's loop is lent to it, so tasks may be made that go on after the cell."""
+
+    def __init__(self, loop: SessionLoop) -> None:
+        self._loop = loop
+
+    def run(self, pieces: Sequence[Piece], namespace: dict[str, Any]) -> None:
+        """Run the pieces in order."""
+        with self._loop.lent():
+            for piece in pieces:
+                value = evaluate(piece, namespace)
+                if piece.show is not None:
+                    piece.show(value)

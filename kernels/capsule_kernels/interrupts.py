@@ -1,0 +1,142 @@
+"""Interrupts: the node's signal becomes a KeyboardInterrupt in the cell it is meant for, and in nothing else.
+
+The node writes the serial of the execution into the shared page and then signals the process, so a signal that comes
+late finds another serial armed, or none, and does nothing. A cell is armed from before its first bytecode to after its
+last. Three places need care:
+
+- The cell waits in the session's event loop: nothing may be raised inside the loop, its task is cancelled instead.
+- The cell is inside the capture, the link or between the two (a fence must be followed by its message): the interrupt
+  waits until they are left.
+- Our own code around the cell: one exception may be raised there (it stands in a try block), a second one may not.
+"""
+
+from __future__ import annotations
+
+import asyncio.base_events
+import asyncio.events
+import asyncio.selector_events
+import selectors
+import signal
+import threading
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capsule_protocol.page import INTERRUPT_SIGNAL, TARGET, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+_HERE = str(Path(__file__).parent)
+_WHOLE = frozenset(f"{_HERE}/{name}.py" for name in ("capture", "link", "publisher"))
+_EXECUTORS = frozenset(f"{_HERE}/executors/{name}.py" for name in ("base", "native_async"))
+_LOOP = frozenset(
+    str(module.__file__) for module in (asyncio.base_events, asyncio.events, asyncio.selector_events, selectors)
+)
+_DEEPEST = 12
+"""How many frames below the capture or the link a call can be: their own helpers, pyzmq, msgpack."""
+
+
+class Interrupts:
+    """The interrupt state of one worker; everything here runs on the main thread."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._main = threading.get_ident()
+        self._raised = False
+        self.pending: deque[Callable[[], object]] = deque()
+        self.armed = 0
+        self.stalled = False
+        self.idle = False
+        """Set while the link waits for the next message: a handler of user code may run."""
+        self.cancel: Callable[[], object] | None = None
+        self.again: Callable[[], object] = _interrupt_now
+        """Has the signal sent once more, a little later: it came between a coroutine and its first step."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether the armed execution has been interrupted."""
+        return self._raised
+
+    def install(self) -> None:
+        """Take over the interrupt signal and SIGINT. A cell that replaces the handler of SIGINT harms only itself."""
+        signal.signal(INTERRUPT_SIGNAL, self.on_interrupt)
+        signal.signal(signal.SIGINT, self.on_sigint)
+
+    def arm(self, serial: int) -> None:
+        """Let the execution be interrupted from here on; raises KeyboardInterrupt if the node has asked already."""
+        self._raised = self.stalled = False
+        self.cancel = None
+        self.armed = serial
+        if self._page.get(TARGET) == serial:
+            raise KeyboardInterrupt
+        self.settle()
+
+    def disarm(self) -> None:
+        """Nothing is raised any more."""
+        self.armed = 0
+        self.cancel = None
+        if self.pending:
+            self.pending = deque(call for call in self.pending if call is not _interrupt_now)
+
+    def stall(self, waiting: bool, /) -> None:
+        """The capture or the link waits, or goes on: an interrupt may end a wait of the main thread, no other one."""
+        if threading.get_ident() == self._main:
+            self.stalled = waiting
+
+    def settle(self) -> None:
+        """Do what had to wait while the capture or the link was busy; an interrupt raises here."""
+        if threading.get_ident() == self._main:
+            while self.pending:
+                self.pending.popleft()()
+
+    def when_whole(self, frame: FrameType | None, call: Callable[[], object]) -> None:
+        """Call at once; at the next `settle` if a signal in this frame came in the midst of a step of the worker's."""
+        if _inside(frame, _WHOLE) and not self.idle:
+            self.pending.append(call)
+        else:
+            call()
+
+    def on_interrupt(self, _signum: int, frame: FrameType | None) -> None:
+        """The node's signal."""
+        if self.armed and self._page.get(TARGET) == self.armed:
+            self._interrupt(frame)
+
+    def on_sigint(self, _signum: int, frame: FrameType | None) -> None:
+        """A SIGINT that user code or somebody else sent: it can mean only the cell that runs."""
+        if self.armed:
+            self._interrupt(frame)
+
+    def _interrupt(self, frame: FrameType | None) -> None:
+        if self.cancel is not None:
+            self._interrupt_waiting(self.cancel, frame)
+        elif not self.stalled and _inside(frame, _WHOLE):
+            self.pending.append(_interrupt_now)
+        elif _inside(frame, _EXECUTORS, deepest=1):
+            self.again()
+        elif not (self._raised and frame is not None and frame.f_code.co_filename.startswith(_HERE)):
+            self._raised, self.stalled = True, False  # the wait, if it is one, ends here
+            raise KeyboardInterrupt
+
+    def _interrupt_waiting(self, cancel: Callable[[], object], frame: FrameType | None) -> None:
+        """Cancel the cell's task; asked again, end the task that holds the loop up, if it is not the loop itself."""
+        if self._raised and not _inside(frame, _LOOP, deepest=1):
+            raise KeyboardInterrupt
+        self._raised = True
+        cancel()
+
+
+def _interrupt_now() -> None:
+    raise KeyboardInterrupt
+
+
+def _inside(frame: FrameType | None, files: frozenset[str], deepest: int = _DEEPEST) -> bool:
+    """Whether one of the innermost frames belongs to one of the files."""
+    for _ in range(deepest):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename in files:
+            return True
+        frame = frame.f_back
+    return False

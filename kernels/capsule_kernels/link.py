@@ -1,0 +1,164 @@
+"""The worker's two sockets: `shell` belongs to the main thread, `control` to the I/O thread.
+
+Execution travels on the shell socket without a change of threads. Heartbeats, answers to `input()`, cancellations and
+what other threads send go over the control socket, so they pass while a cell runs.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from capsule_kernels.capture import HOLD, Outlet
+from capsule_protocol import codec
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.page import INTERRUPT_SIGNAL
+
+if TYPE_CHECKING:
+    from capsule_kernels.interrupts import Interrupts
+    from capsule_protocol.limits import Limits
+
+OUTGOING = 16
+"""Messages of other threads that may wait for the I/O thread; a thread that sends more waits."""
+
+UNREAD = 4
+"""Messages that may wait in a socket for the node, each up to the limit of a message; then the sender waits."""
+
+Handler = Callable[[Envelope], object]
+
+
+class Link:
+    """Binds both sockets in the box's directory; `start` runs the I/O thread."""
+
+    def __init__(self, directory: str, limits: Limits, outlet: Outlet, interrupts: Interrupts) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._limits = limits
+        self._outlet = outlet
+        self._interrupts = interrupts
+        self._main = threading.get_ident()
+        self._shell = self._bind(f"ipc://{directory}/shell.sock")
+        self._control = self._bind(f"ipc://{directory}/control.sock")
+        self._outgoing: queue.Queue[Envelope] = queue.Queue(OUTGOING)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._flush_asked = False
+        self._signal_asked = False
+        self.shell_descriptor = int(self._shell.get(zmq.FD))
+        outlet.ask_for_flush = self._ask_for_flush
+
+    def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.linger = 1000
+        socket.sndhwm = UNREAD
+        socket.maxmsgsize = self._limits.message_bytes
+        socket.bind(endpoint)
+        return socket
+
+    def start(self, handlers: Mapping[str, Handler]) -> None:
+        """Serve the control socket; a handler runs on the I/O thread and must not wait."""
+        thread = threading.Thread(target=self._serve, args=(handlers,), name="capsule-io", daemon=True)
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        try:
+            thread.start()  # inherits the mask: every signal is the main thread's
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def send(self, envelope: Envelope) -> None:
+        """Send from any thread; raises LocalProtocolError when the message is over a limit.
+
+        Waits while the node does not read. No interrupt ends the wait, for a fence may have announced the message; the
+        node reads on when it interrupts.
+        """
+        if threading.get_ident() != self._main:
+            self.check(envelope)  # an error belongs to the caller, not to the I/O thread
+            self._outgoing.put(envelope)
+            os.eventfd_write(self._wake, 1)
+            return
+        self._shell.send_multipart(codec.encode(envelope, self._limits))
+        self._interrupts.settle()
+
+    def check(self, envelope: Envelope) -> None:
+        """Raise LocalProtocolError if the envelope cannot be sent: it is over a limit, or msgpack cannot carry it."""
+        codec.encode(envelope, self._limits)
+
+    def receive(self, *, wait: bool) -> Envelope | None:
+        """The next message of the shell socket; None if there is none and `wait` is false."""
+        self._interrupts.idle = wait
+        try:
+            frames = self._shell.recv_multipart(0 if wait else zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        finally:
+            self._interrupts.idle = False
+        return codec.decode(frames, self._limits)
+
+    def signal_main(self) -> None:
+        """Have the I/O thread send the interrupt signal to the main thread, soon but not in the midst of this call."""
+        self._signal_asked = True
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Send what is still queued (for at most a second) and close."""
+        self._shell.close()
+        self._context.destroy(linger=1000)
+
+    def _ask_for_flush(self) -> None:
+        if not self._flush_asked:
+            self._flush_asked = True
+            os.eventfd_write(self._wake, 1)
+
+    def _serve(self, handlers: Mapping[str, Handler]) -> None:
+        poller = zmq.Poller()
+        poller.register(self._control, zmq.POLLIN)
+        poller.register(self._wake, zmq.POLLIN)
+        flush_at: float | None = None
+        while True:
+            wait = None if flush_at is None else max(0, round((flush_at - time.monotonic()) * 1000))
+            ready = dict(poller.poll(wait))
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+                if self._signal_asked:
+                    self._signal_asked = False
+                    signal.pthread_kill(self._main, INTERRUPT_SIGNAL)
+                if self._flush_asked and flush_at is None:
+                    flush_at = time.monotonic() + HOLD
+            if flush_at is not None and time.monotonic() >= flush_at:
+                self._flush_asked, flush_at = False, None
+                self._outlet.flush_if_possible()
+            while not self._outgoing.empty():
+                self._control.send_multipart(codec.encode(self._outgoing.get(), self._limits))
+            if self._control in ready:
+                self._take(handlers)
+
+    def _take(self, handlers: Mapping[str, Handler]) -> None:
+        while True:
+            try:
+                envelope = codec.decode(self._control.recv_multipart(zmq.NOBLOCK), self._limits)
+            except zmq.Again:
+                return
+            handler = handlers.get(envelope.type)
+            if handler is None:
+                self.answer(envelope, unknown_type(envelope))
+            else:
+                handler(envelope)
+
+    def answer(self, request: Envelope, reply: Envelope) -> None:
+        """Answer a request of the control socket, on the I/O thread."""
+        self._control.send_multipart(codec.encode(reply._replace(session=request.session), self._limits))
+
+
+def unknown_type(envelope: Envelope) -> Envelope:
+    """The answer to a message that this worker does not know."""
+    return failure(envelope, "unsupported", f"a worker does not know messages of type {envelope.type!r}")
+
+
+def failure(envelope: Envelope, code: str, message: str, **more: Any) -> Envelope:
+    """A request that could not be answered."""
+    body = {"reply_to": envelope.id, "verdict": "", "name": code, "message": message, "code": code, **more}
+    return Envelope("error", body, session=envelope.session, execution=envelope.execution)

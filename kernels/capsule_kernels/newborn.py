@@ -1,0 +1,61 @@
+"""What makes a process of its own out of a fork: nothing of the parent may act in it, or be acted on by it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+import traceback
+from types import ModuleType
+from typing import Any, NoReturn, Protocol
+
+from capsule_kernels import descriptors, system
+
+EXIT_FAILED = 70
+
+
+class WorkerMain(Protocol):
+    """What a worker is: called once, in its own process, and never to return."""
+
+    def __call__(self, spec: dict[str, Any], lease: int, stdout: int, stderr: int, page: int, /) -> object:
+        """Run the worker."""
+
+
+def become_worker(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: WorkerMain, box: int) -> NoReturn:
+    """Turn the process that the box has just forked into its worker."""
+    try:
+        system.die_with_parent(box)
+        system.set_name("capsule-worker")
+        system.unblock_signals()
+        descriptors.sever(given)
+        _limit_resources(spec.get("rlimits") or {})
+        _reseed()
+        _replace_main()
+        gc.enable()
+        worker(spec, *given)
+    except BaseException:  # noqa: BLE001 (this process ends here, whatever it was)
+        os.write(given.stderr, traceback.format_exc().encode(errors="backslashreplace"))
+    finally:
+        os._exit(EXIT_FAILED)
+
+
+def _limit_resources(limits: dict[str, int]) -> None:
+    for name, wanted in limits.items():
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def _reseed() -> None:
+    """The generator of numpy is the same in all children; `random`, uuid, secrets and ssl see to themselves."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(list(os.urandom(32)))
+
+
+def _replace_main() -> None:
+    """Give the worker an empty `__main__`: processes that multiprocessing spawns would import the zygote's again."""
+    sys.modules["__main__"] = ModuleType("__main__")
+    sys.argv = [""]

@@ -1,0 +1,48 @@
+"""Sends events for the execution that the calling code belongs to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from capsule_kernels.attribution import owner
+from capsule_protocol.envelope import Envelope
+
+if TYPE_CHECKING:
+    from capsule_kernels.capture import Outlet
+    from capsule_kernels.link import Link
+
+REMEMBERED = 1000
+"""Executions whose late events (of tasks and threads) still find their name; later ones belong to the session."""
+
+_LARGEST_FENCE = 2**32 - 1
+
+
+class Publisher:
+    """Knows the names of the executions by their serials and puts a fence before what must keep its place."""
+
+    def __init__(self, link: Link, outlet: Outlet) -> None:
+        self._link = link
+        self._outlet = outlet
+        self._names: OrderedDict[int, str] = OrderedDict()
+        self.serial = 0
+        self.session = ""
+
+    def begin(self, serial: int, execution: str) -> None:
+        """From here on, events that nobody claims belong to this execution."""
+        self.serial = serial
+        self._names[serial] = execution
+        if len(self._names) > REMEMBERED:
+            self._names.popitem(last=False)
+
+    def publish(self, kind: str, body: dict[str, Any], *, fenced: bool = True) -> None:
+        """Send an event; with `fenced` it keeps its place among what the code writes. A fork sends nothing."""
+        if self._outlet.detached:
+            return
+        execution = self._names.get(owner() or self.serial, "")
+        envelope = Envelope(kind, body, session=self.session, execution=execution)
+        if fenced:
+            body["fence"] = _LARGEST_FENCE
+            self._link.check(envelope)  # the node waits for what a fence has announced, so nothing may fail behind it
+            body["fence"] = self._outlet.fence(message=True)
+        self._link.send(envelope)

@@ -1,0 +1,64 @@
+"""What other libraries look at to see that they run in a notebook."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from traitlets.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+
+_ZMQSHELL = "ipykernel.zmqshell"
+
+
+def notebook_config() -> Config:
+    """The configuration of a shell in which tqdm, plotly and pandas recognise a kernel.
+
+    They look for the section `IPKernelApp`; rich looks at the name of the shell's class.
+    """
+    config = Config()
+    config.IPKernelApp.parent_appname = "capsule"
+    config.HistoryManager.enabled = False
+    config.HistoryManager.hist_file = ":memory:"
+    config.Completer.use_jedi = False
+    return config
+
+
+def notebook_environment(environment: MutableMapping[str, str]) -> None:
+    """Choose the backends of a notebook, unless the user has chosen."""
+    environment.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    environment.setdefault("TERM", "xterm-color")
+    environment.setdefault("CLICOLOR", "1")
+    environment.setdefault("PAGER", "cat")
+    environment.setdefault("GIT_PAGER", "cat")
+
+
+class _LazyZmqshell(types.ModuleType):
+    """Stands for `ipykernel.zmqshell` in `sys.modules`, where tqdm looks for it; whoever uses it gets the real one."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(_ZMQSHELL) is self:
+            del sys.modules[_ZMQSHELL]
+        return getattr(importlib.import_module(_ZMQSHELL), name)
+
+
+def show_zmqshell() -> None:
+    """Make the module known without the quarter of a second that its import costs."""
+    sys.modules.setdefault(_ZMQSHELL, _LazyZmqshell(_ZMQSHELL))
+
+
+class KernelFace:
+    """The part of `get_ipython().kernel` that libraries use: the session's name and the shell."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.implementation = "capsule"
+        self.pid = os.getpid()

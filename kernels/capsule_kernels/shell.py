@@ -1,0 +1,205 @@
+"""The session's shell: IPython's, without its history database, without its prompts, without colours."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import threading
+import traceback
+import types
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets import Type
+
+from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher
+from capsule_kernels.recognised import KernelFace, notebook_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SPECIAL = re.compile(r"[%!?]|\A\s|^[ \t]*[,;/]|^[ \t]*(?:>>>|\.\.\.)|^In \[", re.MULTILINE)
+"""Source in which this finds nothing is plain Python: IPython's transformations leave it as it is."""
+
+_CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>)"')
+
+_ENGINE_NAMES = ("In", "Out", "_ih", "_oh", "_dh", "get_ipython", "exit", "quit")
+
+_OWN = str(Path(__file__).parent)
+_IPYTHON = str(sys.modules[InteractiveShell.__module__].__file__)
+
+
+class CellCompiler(CachingCompiler):  # type: ignore[misc]  # IPython is untyped
+    """IPython's compiler; a cell may have a name of its own in tracebacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, str] = {}
+        self._numbers = itertools.count(1)
+
+    def get_code_name(self, _raw: str, _transformed: str, number: int) -> str:
+        """A file name that no other cell has; IPython's costs a hash of the source."""
+        return f"<ipython-input-{number}-{next(self._numbers)}>"
+
+    def format_code_name(self, name: str) -> tuple[str, str] | None:
+        """How a traceback calls a source: `Cell In[3]`, or the name that the client gave."""
+        if name in self.names:
+            return ("File", self.names[name])
+        found: tuple[str, str] | None = super().format_code_name(name)
+        return found
+
+
+class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is untyped; rich knows a notebook by this name
+    """IPython's shell for one session."""
+
+    displayhook_class = Type(CellDisplayHook)
+    display_pub_class = Type(CellDisplayPublisher)
+    compiler_class = Type(CellCompiler)
+    kernel: Any = None
+    own_names: Mapping[str, Any] = MappingProxyType({})
+
+    def init_virtualenv(self) -> None:
+        """Nothing: the environment has chosen the interpreter."""
+
+    def init_hooks(self) -> None:
+        """IPython's hooks, and none that opens an editor on the node's machine."""
+        super().init_hooks()
+
+    def init_user_ns(self) -> None:
+        """Fill a fresh or reset namespace."""
+        super().init_user_ns()
+        self.user_ns.update(self.own_names)
+        self._engine_names = {name: self.user_ns[name] for name in _ENGINE_NAMES} | dict(self.own_names)
+
+    def add_name(self, name: str, value: Any) -> None:
+        """Put a name into the namespace that stays, whatever user code does to the others."""
+        self.own_names = {**self.own_names, name: value}
+        self.user_ns[name] = self._engine_names[name] = value
+
+    def restore_names(self) -> None:
+        """Put back what user code has deleted of the names without which the shell, or the user, is lost."""
+        for name, value in self._engine_names.items():
+            if name not in self.user_ns:
+                self.user_ns[name] = value
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """No graphical loop runs in a session; figures are shown as images."""
+        if gui not in (None, "inline"):
+            raise ValueError(f"a session has no display: gui={gui!r} is not allowed, use %matplotlib inline")
+
+    def system(self, cmd: str) -> None:
+        """`!command`: the child writes to the captured descriptors itself, so nothing of its output is reordered."""
+        command = self.var_expand(cmd, depth=1)
+        with subprocess.Popen(command, shell=True, executable=os.environ.get("SHELL")) as process:  # noqa: S602  # asked
+            try:
+                self.user_ns["_exit_code"] = process.wait()
+            finally:
+                process.kill()  # nothing, once it has ended
+
+    def ask_exit(self) -> None:
+        """`exit` and `quit` end the cell; the session is closed by its client."""
+        raise SystemExit(0)
+
+    def transform_cell(self, raw_cell: str) -> str:
+        """IPython's syntax (magics, `!`, `?`) to Python; plain Python passes at once."""
+        if _SPECIAL.search(raw_cell) is None and not self.has_transformers:
+            return raw_cell if raw_cell.endswith("\n") else raw_cell + "\n"
+        source: str = super().transform_cell(raw_cell)
+        return source
+
+    @property
+    def has_transformers(self) -> bool:
+        """Whether the session added transformers of its own."""
+        return (
+            bool(self.input_transformers_post)
+            or (
+                len(self.input_transformer_manager.cleanup_transforms),
+                len(self.input_transformer_manager.line_transforms),
+                len(self.input_transformer_manager.token_transformers),
+            )
+            != self._plain_transformers
+        )
+
+    def note_transformers(self) -> None:
+        """Take the transformers of now for IPython's own."""
+        manager = self.input_transformer_manager
+        self._plain_transformers = (
+            len(manager.cleanup_transforms),
+            len(manager.line_transforms),
+            len(manager.token_transformers),
+        )
+
+    def traceback_lines(self, error: BaseException) -> list[str]:
+        """The traceback as lines of plain text: the user's frames, with their source."""
+        frames = user_frames(error.__traceback__)
+        if isinstance(error, KeyboardInterrupt | BaseExceptionGroup):
+            # Of an interrupt the client waits for the verdict; of a group IPython does not show the members.
+            text = "".join(traceback.format_exception(type(error), error, frames))
+            structured: Any = _CELL_FILE.sub(self._call_cell, text).splitlines()
+        elif isinstance(error, SyntaxError) and frames is None:
+            structured = self.SyntaxTB.structured_traceback(type(error), error, [])
+        else:
+            render = getattr(error, "_render_traceback_", None)
+            structured = render() if callable(render) else None
+            if structured is None:
+                structured = self.InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0)
+        return [line for part in structured for line in str(part).split("\n")]
+
+    def show_thread_error(self, arguments: threading.ExceptHookArgs) -> None:
+        """What ended a thread, with the source text of cells, on stderr as everywhere."""
+        error = arguments.exc_value
+        if error is None or isinstance(error, SystemExit):
+            return
+        name = arguments.thread.name if arguments.thread is not None else "?"
+        lines = [f"Exception in thread {name}:", *self.traceback_lines(error)]
+        sys.stderr.write("\n".join(lines) + "\n")
+
+    def _call_cell(self, found: re.Match[str]) -> str:
+        """A cell's file as tracebacks call it."""
+        called = self.compile.format_code_name(found["name"])
+        return " ".join(called) if called else found[0]
+
+    def showtraceback(self, *arguments: Any, **keywords: Any) -> None:
+        """As IPython's, on stderr: the cell's own error travels in the verdict, this is what magics show."""
+        super().showtraceback(*arguments, **keywords)
+
+    def _showtraceback(self, _kind: Any, _error: Any, structured: list[str]) -> None:
+        print(self.InteractiveTB.stb2text(structured), file=sys.stderr)
+
+
+def user_frames(frames: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback without the frames of the worker, and of IPython where it leads to the user's code."""
+    kept: list[types.TracebackType] = []
+    while frames is not None:
+        name = frames.tb_frame.f_code.co_filename
+        if not name.startswith(_OWN) and (kept or name != _IPYTHON):
+            kept.append(frames)
+        frames = frames.tb_next
+    for frame in reversed(kept):
+        # An interrupt may come in an instruction that belongs to no line.
+        line = frame.tb_lineno or frame.tb_frame.f_code.co_firstlineno
+        frames = types.TracebackType(frames, frame.tb_frame, frame.tb_lasti, line)
+    return frames
+
+
+def build() -> ZMQInteractiveShell:
+    """A shell with a fresh user module that is `__main__`; safe to build before a fork: no thread, no open file."""
+    main = types.ModuleType("__main__", "Automatically created module for the session")
+    main.__dict__["__builtins__"] = sys.modules["builtins"]
+    shell: ZMQInteractiveShell = ZMQInteractiveShell.instance(
+        config=notebook_config(), user_module=main, user_ns=main.__dict__
+    )
+    shell.colors = "nocolor"
+    shell.note_transformers()
+    shell.displayhook.note_printers()
+    shell.builtin_trap.activate()
+    shell.kernel = KernelFace(shell)
+    threading.excepthook = shell.show_thread_error
+    sys.displayhook = shell.displayhook
+    return shell

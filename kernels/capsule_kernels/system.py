@@ -1,0 +1,126 @@
+"""The few Linux calls that Python does not offer, and what /proc tells of a process tree."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_SIGSET_SIZE = 128
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# Not the functions of the signal module: they make a set of 64 enum members at each call, just after a fork, when every
+# object touched is a page copied.
+_NO_SIGNALS = ctypes.create_string_buffer(_SIGSET_SIZE)
+_ALL_SIGNALS = ctypes.create_string_buffer(_SIGSET_SIZE)
+_libc.sigfillset(_ALL_SIGNALS)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` ends, which must be single-threaded.
+
+    The signal comes when the *thread* that forked ends, hence the condition. A parent that was gone before the request
+    would never be noticed, hence the look at who the parent is now.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that none can leave the tree."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_name(name: str) -> None:
+    """Say in `ps` and `top` what this process is; at most 15 characters count."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def block_signals() -> None:
+    """Let no signal interrupt or end this process, except those that cannot be blocked."""
+    _libc.pthread_sigmask(signal.SIG_SETMASK, _ALL_SIGNALS, None)
+
+
+def unblock_signals() -> None:
+    """Let all signals in."""
+    _libc.pthread_sigmask(signal.SIG_SETMASK, _NO_SIGNALS, None)
+
+
+def child_signals() -> int:
+    """A descriptor that is readable when a child has ended or stopped; blocks the signal itself."""
+    wanted = ctypes.create_string_buffer(_SIGSET_SIZE)
+    _libc.sigaddset(wanted, int(signal.SIGCHLD))
+    _libc.pthread_sigmask(signal.SIG_BLOCK, wanted, None)
+    descriptor = int(_libc.signalfd(-1, wanted, os.O_CLOEXEC | os.O_NONBLOCK))
+    if descriptor < 0:
+        raise _last_error()
+    return descriptor
+
+
+def clear(signals: int) -> None:
+    """Take what waits in a descriptor of `child_signals`."""
+    with suppress(BlockingIOError):
+        os.read(signals, 4096)
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, by whichever of its threads; none if it is gone."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                found += map(int, (thread / "children").read_bytes().split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, parents before their children."""
+    found = children(pid)
+    for child in found:  # grows while it is walked
+        found += children(child)
+    return found
+
+
+def now_ticks() -> int:
+    """Clock ticks since the system booted, rounded down."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+
+
+def started(pid: int) -> int:
+    """When a process began, in clock ticks since the system booted; 0 if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def begun_since(pids: list[int], ticks: int) -> list[int]:
+    """Those that began at this time or later."""
+    return [pid for pid in pids if started(pid) >= ticks]
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    """Send a signal to each process that is still there."""
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _prctl(option: int, argument: int | ctypes.c_char_p) -> None:
+    value = ctypes.c_ulong(argument) if isinstance(argument, int) else argument
+    if _libc.prctl(option, value, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        raise _last_error()
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -1,0 +1,95 @@
+"""The bodies of `result` and `error`: what a cell gave, or why it did not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from capsule_kernels.shell import user_frames
+from capsule_kernels.stdin import InputTimeoutError
+
+if TYPE_CHECKING:
+    from capsule_kernels.shell import ZMQInteractiveShell
+
+Value = tuple[dict[str, Any], dict[str, Any]] | None
+
+
+MESSAGE_CHARACTERS = 64 * 1024
+"""Of an exception's text, and of a line of its traceback: the rest is counted."""
+TRACEBACK_LINES = 2000
+
+
+def succeeded(value: Value) -> dict[str, Any]:
+    """The body of `result`; `value` is the MIME bundle of the last expression and its metadata.
+
+    `text` is left out: it would be the bundle's plain text once more, and that can be long.
+    """
+    data, metadata = value or ({}, {})
+    return {"verdict": "ok", "data": data, "metadata": metadata}
+
+
+def failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = False) -> dict[str, Any]:
+    """The body of `error` for what the code raised; `asked`: its interruption was asked for."""
+    interrupted = isinstance(error, KeyboardInterrupt) or (asked and _died_of_interrupt(error))
+    frames = user_frames(error.__traceback__)
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, frames  # for %tb and pdb.pm()
+    return {
+        "verdict": "interrupted" if interrupted else "error",
+        "name": "KeyboardInterrupt" if interrupted else _name(error),
+        "message": shortened(_text(error), MESSAGE_CHARACTERS),
+        "traceback": [shortened(line, MESSAGE_CHARACTERS) for line in _traceback(shell, error)[-TRACEBACK_LINES:]],
+        "code": _code(error, interrupted=interrupted),
+        "hint": "",
+        "details": _details(error),
+    }
+
+
+def _name(error: BaseException) -> str:
+    """The exception's class; Python 3.13's private `_IncompleteInputError` is a SyntaxError to everybody."""
+    name = type(error).__name__
+    return "SyntaxError" if isinstance(error, SyntaxError) and name.startswith("_") else name
+
+
+def shortened(text: str, bound: int) -> str:
+    """The text, or its beginning and how much of it is missing."""
+    return text if len(text) <= bound else f"{text[:bound]} … ({len(text) - bound} more characters)"
+
+
+def _died_of_interrupt(error: BaseException) -> bool:
+    """A child process that the interrupt ended: IPython's `%%bash` says it so and keeps the KeyboardInterrupt."""
+    codes = (-signal.SIGINT, 128 + signal.SIGINT)
+    return isinstance(error, subprocess.CalledProcessError) and error.returncode in codes
+
+
+def _code(error: BaseException, *, interrupted: bool) -> str:
+    if interrupted:
+        return "execution_interrupted"
+    if isinstance(error, InputTimeoutError):
+        return "input_timeout"
+    return "no_input_client" if vars(error).get("capsule_code") == "no_input_client" else "execution_error"
+
+
+def _details(error: BaseException) -> dict[str, Any]:
+    """How a process would exit: only for SystemExit."""
+    if not isinstance(error, SystemExit):
+        return {}
+    code = error.code
+    if isinstance(code, int):
+        return {"exit_code": int(code) if -(2**63) <= code < 2**63 else -1}  # -1: what Python makes of such a number
+    return {"exit_code": 0 if code is None else 1}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as broken:  # noqa: BLE001  # a user's __str__ may raise anything
+        return f"<the message cannot be shown: str() raised {type(broken).__name__}>"
+
+
+def _traceback(shell: ZMQInteractiveShell, error: BaseException) -> list[str]:
+    try:
+        return shell.traceback_lines(error)
+    except BaseException as broken:  # noqa: BLE001  # a user's exception can break its own rendering
+        return [f"{type(error).__name__}: {_text(error)}", f"<the traceback cannot be shown: {type(broken).__name__}>"]

@@ -1,0 +1,135 @@
+"""The worker: wires page, pipes, sockets, shell and executors together and serves one session until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import fcntl
+import gc
+import os
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import msgpack
+
+from capsule_kernels import comms, loops, streams
+from capsule_kernels.attribution import follow_threads
+from capsule_kernels.capture import Outlet
+from capsule_kernels.cells import CellRunner
+from capsule_kernels.display import Progress
+from capsule_kernels.engine import Engine
+from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
+from capsule_kernels.handlers import Guards
+from capsule_kernels.interrupts import Interrupts
+from capsule_kernels.introspect import Introspection
+from capsule_kernels.link import Link
+from capsule_kernels.newborn import EXIT_FAILED
+from capsule_kernels.publisher import Publisher
+from capsule_kernels.recognised import show_zmqshell
+from capsule_kernels.shell import ZMQInteractiveShell, build
+from capsule_kernels.stdin import Stdin
+from capsule_kernels.swallowed import ask_again
+from capsule_protocol.limits import Limits
+from capsule_protocol.page import Page
+
+_PRIVATE = 64
+"""The worker's own descriptors begin here, out of the way of user code that counts on low numbers."""
+
+_shell: ZMQInteractiveShell | None = None
+
+
+def preload() -> None:
+    """What all workers of a zygote can share; called once, before any fork."""
+    global _shell  # noqa: PLW0603  # the one thing that is made before the fork and used after it
+    follow_threads()
+    loops.allow_nested_runs()
+    show_zmqshell()
+    _shell = build()
+    import comm.base_comm  # noqa: F401  # the first cell that makes a widget should not wait for it
+
+    try:
+        raise LookupError  # noqa: TRY301  # its traceback is wanted
+    except LookupError as error:
+        _shell.traceback_lines(error)  # imports what the first error of a session would wait for
+
+
+def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, page_fd: int) -> NoReturn:
+    """Serve one session; never returns. `spec` is what the node sent with the fork request."""
+    shell = _shell or build()
+    sys.modules["__main__"] = shell.user_module
+    shell.kernel.pid = os.getpid()
+    page = Page(page_fd)
+    os.close(page_fd)
+    interrupts = Interrupts(page)
+    interrupts.install()
+    Guards(interrupts, shell.showtraceback).install()
+    outlet = Outlet(_take_descriptors(stdout_fd, stderr_fd), page, spec["token"], interrupts)
+    limits = Limits(**spec.get("limits", {}))
+    link = Link(spec["dir"], limits, outlet, interrupts)
+    interrupts.again = link.signal_main
+    ask_again(interrupts, link.signal_main)
+    _tell_bound(lease_fd)
+    engine = _build(shell, link, outlet, interrupts)
+    engine.warmup = spec.get("warmup") or ""
+    gc.enable()
+    try:
+        engine.serve()
+        atexit._run_exitfuncs()  # noqa: SLF001  # the process leaves by os._exit
+        outlet.flush()
+        link.close()
+    except BaseException:  # noqa: BLE001  # user code broke what the worker itself needs: say what, as output
+        os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
+        os._exit(EXIT_FAILED)
+    os._exit(0)
+
+
+def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: Interrupts) -> Engine:
+    publisher = Publisher(link, outlet)
+    shell.display_pub.publisher = publisher
+    streams.install(outlet)
+    stdin = Stdin(publisher, outlet)
+    stdin.install()
+    loop = loops.SessionLoop()
+    loop.used = False
+    asyncio.set_event_loop(loop)
+    shell.add_name("capsule_progress", Progress(publisher))
+    introspection = Introspection(shell)
+    return Engine(
+        shell=shell,
+        link=link,
+        outlet=outlet,
+        publisher=publisher,
+        stdin=stdin,
+        loop=loop,
+        answers=introspection.answers(),
+        comms=comms.install(publisher),
+        runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
+    )
+
+
+def _take_descriptors(stdout_fd: int, stderr_fd: int) -> tuple[int, int]:
+    """Descriptors 0–2 for user code; for the worker's own use, descriptions of its own that never block a thread."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(stdout_fd, 1)
+    os.dup2(stderr_fd, 2)
+    for descriptor in {nothing, stdout_fd, stderr_fd} - {0, 1, 2}:
+        os.close(descriptor)
+    return _private(1), _private(2)
+
+
+def _private(descriptor: int) -> int:
+    """Another description of the same pipe: O_NONBLOCK on it does not show on the user's descriptor."""
+    opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
+    finally:
+        os.close(opened)
+
+
+def _tell_bound(lease_fd: int) -> None:
+    """The sockets are bound: the node may connect. The worker keeps no copy of the lease."""
+    with socket.socket(fileno=lease_fd) as lease:
+        lease.send(msgpack.packb({"bound": True}))

@@ -1,0 +1,221 @@
+"""The zygote: imports an environment's modules once and then only forks boxes.
+
+Started as `python -P -m capsule_kernels.zygote --fd N`, N being a SOCK_SEQPACKET socket whose other end is the node. It
+never starts a thread, an event loop or a ZeroMQ context: none of them survives a fork. It ends when the node's end
+closes. While it imports it cannot see that; the node has therefore asked the kernel to kill the zygote's process group
+in that case (see `capsule.node.launch`), until `_Zygote.setup` is over. PR_SET_PDEATHSIG would not do: it fires when
+the *thread* ends that started the zygote, and in library mode that may be any thread of the program.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import gc
+import importlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from capsule_kernels import box, descriptors, newborn, system
+from capsule_kernels.recognised import notebook_environment
+
+DEFAULT_WORKER = "capsule_kernels.worker:main"
+_TRACEBACK_CHARACTERS = 32_000
+
+
+class _Zygote:
+    """The one connection of this process and the boxes forked on its behalf."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._boxes: set[int] = set()
+        self._directory = ""
+        self._worker: newborn.WorkerMain
+
+    def setup(self) -> None:
+        """Import all that the children share; the answer tells how that went."""
+        message, given = descriptors.receive(self._sock)
+        descriptors.close_all(given)
+        if message is None:
+            _end()
+        gc.disable()
+        self._directory = str(message.get("boxes", ""))
+        try:
+            self._worker = _preload(message)
+        except BaseException as error:  # noqa: BLE001 (SystemExit of a module is its failure too)
+            self._disarm()
+            descriptors.send(self._sock, {"ok": False, "error": _describe(error)})
+            _end()
+        _silence()
+        _default_signals()
+        system.adopt_orphans()
+        system.set_name("capsule-zygote")
+        gc.freeze()
+        self._disarm()
+
+    def serve(self) -> NoReturn:
+        """Fork on request and reap, until the node has gone."""
+        signals = system.child_signals()
+        poll = select.poll()
+        poll.register(signals, select.POLLIN)
+        poll.register(self._sock, select.POLLIN)
+        self._reap()
+        descriptors.send(self._sock, {"ok": True, "pid": os.getpid()})
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == signals:
+                    system.clear(signals)
+                    self._reap()
+                else:
+                    self._answer()
+
+    def _answer(self) -> None:
+        message, given = descriptors.receive(self._sock)
+        if message is None:
+            self._sweep()
+            _end()
+        reply: dict[str, Any] = {"id": message.get("id")}
+        try:
+            reply["pid"] = self._fork(message["spec"], given)
+        except Exception as error:  # noqa: BLE001 (the next request may be a better one)
+            reply["error"] = _describe(error)
+        finally:
+            descriptors.close_all(given)
+        descriptors.send(self._sock, reply)
+
+    def _sweep(self) -> None:
+        """Remove the directories that the node made for boxes which will not come to life any more.
+
+        They are empty. One in which a worker has bound its sockets belongs to its box, which removes it.
+        """
+        if self._directory:
+            for path in Path(self._directory).glob(f"capsule-{os.getpid()}-*"):
+                with suppress(OSError):
+                    path.rmdir()
+
+    def _fork(self, spec: dict[str, Any], given: list[int]) -> int:
+        _check(spec, given)
+        _flush()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                box.main(spec, descriptors.BoxDescriptors(*given), self._worker)
+            finally:
+                os._exit(newborn.EXIT_FAILED)
+        self._boxes.add(pid)
+        return pid
+
+    def _reap(self) -> None:
+        """Bury boxes that ended and kill what a box that was killed could not: those come here as orphans.
+
+        An orphan is a child by the time its last parent's end is announced, and its own end is announced again.
+        """
+        with suppress(ChildProcessError):
+            while (changed := os.waitpid(-1, os.WNOHANG | os.WUNTRACED)) != (0, 0):
+                pid, status = changed
+                if os.WIFSTOPPED(status):  # user code can do that, and nobody would then end the box
+                    os.kill(pid, signal.SIGKILL)
+                else:
+                    self._boxes.discard(pid)
+        system.signal_all([pid for pid in system.children(os.getpid()) if pid not in self._boxes], signal.SIGKILL)
+
+    def _disarm(self) -> None:
+        """From here on the end of the node is seen by reading."""
+        fcntl.fcntl(self._sock, fcntl.F_SETFL, fcntl.fcntl(self._sock, fcntl.F_GETFL) & ~os.O_ASYNC)
+
+
+def _preload(request: dict[str, Any]) -> newborn.WorkerMain:
+    sys.path[0:0] = request.get("path", [])
+    notebook_environment(os.environ)  # before matplotlib looks at it
+    for name in request.get("preload", []):
+        importlib.import_module(name)
+        _refuse_threads(name)
+    faulthandler.cancel_dump_traceback_later()  # a child that armed it again would wait for its thread for ever
+    module_name, _, function = request.get("worker", DEFAULT_WORKER).partition(":")
+    module = importlib.import_module(module_name)
+    hook = getattr(module, "preload", None)
+    if hook is not None:
+        hook()
+        _refuse_threads(module_name)
+    worker: newborn.WorkerMain = getattr(module, function)
+    return worker
+
+
+def _refuse_threads(module: str) -> None:
+    """Locks that another thread holds at the moment of a fork stay locked in the child for ever."""
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others:
+        raise RuntimeError(f"importing {module} left threads running, which do not survive a fork: {', '.join(others)}")
+
+
+def _check(spec: dict[str, Any], given: list[int]) -> None:
+    wanted = len(descriptors.BoxDescriptors._fields)
+    if len(given) != wanted:
+        raise ValueError(f"a box needs {wanted} descriptors, not {len(given)}")
+    if not isinstance(spec["dir"], str):
+        raise TypeError("the directory of a box is a string")
+    for name in spec.get("rlimits") or {}:
+        if not name.startswith("RLIMIT_") or not hasattr(resource, name):
+            raise ValueError(f"there is no resource limit {name}")
+
+
+def _flush() -> None:
+    """What stays in a buffer would be written once more by each child."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def _default_signals() -> None:
+    """Undo what preloaded modules did: a signal to a child must neither run their handlers nor wake the zygote."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) != signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _silence() -> None:
+    """Point standard output and error, where a preload's last words went, at nothing."""
+    _flush()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    lines = traceback.TracebackException.from_exception(error)
+    text = "".join(lines.format())[-_TRACEBACK_CHARACTERS:]
+    last = "".join(lines.format_exception_only()).strip()
+    message = last.removeprefix(f"{type(error).__name__}: ")[-_TRACEBACK_CHARACTERS // 8 :]
+    return {"name": type(error).__name__, "message": message, "traceback": text}
+
+
+def _end() -> NoReturn:
+    """Leave, and take along what preloaded modules started: the zygote leads its process group."""
+    os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def main() -> NoReturn:
+    """Serve the socket named on the command line."""
+    descriptor = int(sys.argv[sys.argv.index("--fd") + 1])
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 (the function takes it by position only)
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)  # `_end` kills the group
+    zygote = _Zygote(socket.socket(fileno=descriptor))
+    zygote.setup()
+    zygote.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""The pool: takes what happens to `assign`, and does what that decides. Nothing here polls, and nothing here decides.
+
+Whatever happens (a member is wanted, made, released, dead; a waiter leaves; a time has come) ends in `_step`, which
+does not wait for anything. What waits (making and closing members) are tasks of the pool's owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from typing import TYPE_CHECKING, Generic, Self
+
+from capsule_pool.assign import State, assign
+from capsule_pool.breaker import Breaker
+from capsule_pool.config import PoolConfig
+from capsule_pool.info import PoolInfo, line
+from capsule_pool.members import M
+from capsule_pool.owner import Owner
+from capsule_pool.roster import Entry, Roster
+from capsule_pool.stats import EventKind, OnEvent, PoolEvent, Stats
+from capsule_pool.waiting import Waiter, Waiting
+from capsule_protocol.errors import PoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule_pool.config import Priority
+    from capsule_pool.members import Factory
+
+logger = logging.getLogger("capsule.pool")
+
+_LONGEST_DELAY = 5
+"""A stream of acquires puts a refill off by this many `refill_delay` at most."""
+
+
+class Pool(Generic[M]):
+    """Members made ahead of their use; an asynchronous context manager that closes all of them when it is left."""
+
+    def __init__(
+        self,
+        factory: Factory[M],
+        config: PoolConfig | None = None,
+        name: str = "default",
+        *,
+        on_event: OnEvent | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.config = config or PoolConfig()
+        self._factory = factory
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._owner = Owner(self._loop)
+        self._waiting: Waiting[M] = Waiting(self._loop)
+        self._roster: Roster[M] = Roster()
+        self._breaker = Breaker(self.config.breaker, jitter)
+        self._breaker_state = self._breaker.state
+        self._stats = Stats()
+        self._creations: set[asyncio.Task[None]] = set()
+        self._closing = 0
+        self._closed = False
+        self._streak = 0
+        self._last_acquire = -math.inf
+        self._lacking_since = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return line(self.info())
+
+    # --- for its users ---
+
+    def warm(self) -> None:
+        """Make the first members now. Without it that happens after the first acquire."""
+        self._step()
+
+    async def acquire(self, *, priority: Priority = "interactive", timeout: float | None = None) -> M:
+        """A member for the caller alone, who releases it. A caller that is cancelled leaves nothing behind.
+
+        Raises PoolError: `pool_closed`; `pool_exhausted` if `max_waiting` callers wait; `pool_timeout`;
+        `pool_unavailable` while members cannot be made. Raises what the factory raised if it is not `retryable`.
+        """
+        self._check_room()
+        self._last_acquire = self._now()
+        waiter = self._waiting.add(priority, self._last_acquire)
+        self._step()
+        hit = waiter.answer.done()
+        limit = self.config.acquire_timeout if timeout is None else timeout
+        try:
+            member = waiter.answer.result() if hit else await self._answer(waiter, limit)
+            self._check_open()
+        except BaseException:
+            self._leave(waiter)
+            raise
+        self._last_acquire = self._now()
+        self._emit("acquired", "hit" if hit else "miss", self._last_acquire - waiter.since)
+        return member
+
+    def release(self, member: M) -> None:
+        """The member is closed; nobody gets it again. Raises ValueError if it is not in use."""
+        if self._closed:
+            return  # so is everything
+        if not self._roster.remove_used(member):
+            raise ValueError(f"{member!r} is not in use")
+        self._emit("released")
+        self._end(member)
+        self._step()
+
+    def info(self) -> PoolInfo:
+        """The pool as it is now."""
+        return PoolInfo(
+            name=self.name,
+            state="closed" if self._closed else "open",
+            idle=self._roster.idle,
+            starting=len(self._creations),
+            in_use=self._roster.in_use,
+            closing=self._closing,
+            waiting=len(self._waiting),
+            min_idle=self.config.min_idle,
+            max_sessions=self.config.max_sessions,
+            memory=self._roster.idle_bytes,
+            breaker=self._breaker.info(self._now()),
+            stats=self._stats.info(),
+        )
+
+    async def close(self) -> None:
+        """Refuse, fail the waiters at once, close every member and wait for it. Idempotent.
+
+        If the caller is cancelled the rest goes on.
+        """
+        if not self._closed:
+            self._closed = True
+            for waiter in self._waiting.take_all():
+                waiter.answer.set_exception(self._closed_error())
+            if self._timer is not None:
+                self._timer.cancel()
+            for creation in self._creations:
+                creation.cancel()
+            for member in self._roster.remove_all():
+                self._end(member)
+        await self._owner.wait()
+
+    # --- the waiters ---
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _check_room(self) -> None:
+        self._check_open()
+        if len(self._waiting) >= self.config.max_waiting:
+            message = f"the pool {self.name!r} has max_waiting={self.config.max_waiting} waiters already"
+            raise PoolError("pool_exhausted", message)
+
+    def _closed_error(self) -> PoolError:
+        return PoolError("pool_closed", f"the pool {self.name!r} has been closed")
+
+    async def _answer(self, waiter: Waiter[M], limit: float | None) -> M:
+        self._emit("waiting")
+        try:
+            async with asyncio.timeout(limit) as scope:
+                return await waiter.answer
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            message = f"the pool {self.name!r} had no session within {limit:g} s"
+            raise PoolError("pool_timeout", message, details={"waiting": len(self._waiting)}) from error
+
+    def _leave(self, waiter: Waiter[M]) -> None:
+        """Its acquire has failed; a member that came at the last moment is for the next one."""
+        member = self._waiting.leave(waiter)
+        if member is not None:
+            self._roster.return_unused(member, self._now())
+        if member is not None or waiter.answer.cancelled():
+            self._emit("left")
+        self._step()
+
+    def _refuse(self, number: int, now: float) -> None:
+        breaker = self._breaker.info(now)
+        cause = self._breaker.error
+        error = PoolError(
+            "pool_unavailable",
+            f"the pool {self.name!r} makes no sessions now; it tries again in {breaker.next_attempt:.1f} s. "
+            f"The last attempt failed: {breaker.cause}",
+            details={**getattr(cause, "details", {}), "next_attempt": breaker.next_attempt, "cause": breaker.cause},
+        )
+        error.__cause__ = cause
+        self._waiting.take(number).answer.set_exception(error)
+        self._emit("refused", breaker.cause)
+
+    # --- the members ---
+
+    def _start(self, now: float) -> None:
+        probe = self._breaker.attempt(now)
+        self._tell_breaker()
+        self._emit("attempt")
+        task = self._owner.start(self._create(probe=probe))
+        self._creations.add(task)
+        task.add_done_callback(self._creations.discard)  # one that was cancelled before it began does not do it itself
+
+    async def _create(self, *, probe: bool) -> None:
+        began = self._now()
+        error: Exception | None = None
+        try:
+            member = await self._make(began)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, it is told to a waiter or logged
+            error = failure
+        self._creations.discard(_this_task())
+        if error is None:
+            self._made(member)
+        else:
+            self._failed(error, began, probe=probe)
+
+    async def _make(self, began: float) -> M:
+        limit = self.config.create_timeout
+        try:
+            async with asyncio.timeout(limit) as scope:
+                member = await self._factory.create()
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise _unusable(f"a session was not ready within create_timeout={limit:g} s") from error
+        self._emit("created", seconds=self._now() - began)
+        allowed = self.config.member_bytes
+        if allowed is not None and (held := member.memory()) > allowed:
+            self._emit("evicted", "memory")
+            self._end(member)
+            raise _unusable(f"a new session holds {held} bytes; member_bytes={allowed} is allowed")
+        return member
+
+    def _made(self, member: M) -> None:
+        if self._closed:  # while it was on its way here
+            self._end(member)
+            return
+        now = self._now()
+        self._breaker.succeeded()
+        self._tell_breaker()
+        # To measure takes longer than to make: only where it decides something.
+        held = 0 if self.config.idle_bytes is None else member.memory()
+        entry = self._roster.add(member, now, held)
+        member.died.add_done_callback(lambda died: self._on_died(entry, died))
+        self._step()
+
+    def _failed(self, error: Exception, began: float, *, probe: bool) -> None:
+        now = self._now()
+        self._breaker.failed(now, error, probe=probe)
+        self._emit("failed", f"{type(error).__name__}: {error}", now - began)
+        self._tell_breaker()
+        waiter = self._waiting.oldest()
+        if waiter is None:
+            logger.warning("pool %s: no session could be made for later: %s", self.name, error)
+        elif not getattr(error, "retryable", False):
+            self._waiting.take(waiter.number).answer.set_exception(error)
+        self._step()
+
+    def _on_died(self, entry: Entry[M], died: asyncio.Future[str]) -> None:
+        """One in use is its user's until he releases it; an idle one is replaced."""
+        member = self._roster.remove_idle(entry.number)
+        if member is None and not self._roster.is_used(entry):
+            return  # closed by the pool
+        self._emit("died", died.result())
+        if member is not None:
+            self._end(member)
+            self._step()
+
+    def _evict(self, number: int, cause: str) -> None:
+        member = self._roster.remove_idle(number)
+        assert member is not None
+        self._emit("evicted", cause)
+        self._end(member)
+
+    def _end(self, member: M) -> None:
+        self._closing += 1
+        self._owner.start(self._close_member(member))
+
+    async def _close_member(self, member: M) -> None:
+        try:
+            await member.close()
+        finally:
+            self._closing -= 1
+            self._emit("gone")
+            self._step()
+
+    # --- what happens next ---
+
+    def _step(self) -> None:
+        """Decide and act. Never waits."""
+        if self._closed:
+            return
+        now = self._now()
+        plan = assign(self._state(now))
+        self._streak = plan.streak
+        for waiter, number in plan.assigned:
+            self._waiting.take(waiter).answer.set_result(self._roster.use(number))
+        for number, cause in plan.to_close:
+            self._evict(number, cause)
+        for waiter in plan.to_refuse:
+            self._refuse(waiter, now)
+        for _ in range(plan.to_start):
+            self._start(now)
+        self._set_timer(now, plan.again)
+
+    def _state(self, now: float) -> State:
+        return State(
+            config=self.config,
+            now=now,
+            interactive=self._waiting.numbers("interactive"),
+            batch=self._waiting.numbers("batch"),
+            idle=self._roster.view(),
+            starting=len(self._creations),
+            others=self._roster.in_use + self._closing,
+            streak=self._streak,
+            may_start=self._breaker.may_start(now),
+            may_refill=self._breaker.may_refill(now) and now >= self._refill_at(),
+            probe=self._breaker.state == "open",
+            size=self._roster.size,
+        )
+
+    def _refill_at(self) -> float:
+        """A burst of acquires is not slowed by making members for later."""
+        delay = self.config.refill_delay
+        return min(self._last_acquire + delay, self._lacking_since + _LONGEST_DELAY * delay)
+
+    def _set_timer(self, now: float, again: float | None) -> None:
+        """Come back when the next idle member is too old, or when one may be made for later."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lacking = self._roster.idle + len(self._creations) < self.config.min_idle
+        self._lacking_since = min(self._lacking_since, now) if lacking else math.inf
+        times = [] if again is None else [again]
+        if lacking:
+            times += [self._refill_at(), self._breaker.next_attempt]
+        later = [time for time in times if time > now]
+        if later:
+            self._timer = self._loop.call_at(min(later), self._step)
+
+    def _now(self) -> float:
+        return self._loop.time()
+
+    def _tell_breaker(self) -> None:
+        if self._breaker.state != self._breaker_state:
+            self._breaker_state = self._breaker.state
+            self._emit("breaker", self._breaker_state)
+
+    def _emit(self, kind: EventKind, cause: str = "", seconds: float = 0.0) -> None:
+        event = PoolEvent(self.name, kind, cause, seconds)
+        self._stats.count(event)
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                logger.exception("on_event of pool %s failed", self.name)
+
+
+def _unusable(message: str) -> PoolError:
+    """A failure that the next attempt would most likely repeat."""
+    return PoolError("pool_unavailable", message, retryable=False)
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -1,0 +1,25 @@
+"""The envelope: one message as it lies between codec and meaning, its body not yet validated."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+Buffer: TypeAlias = bytes | memoryview
+Frames: TypeAlias = list[Buffer]
+
+
+class Envelope(NamedTuple):
+    """A message: its type and body, what it belongs to, and raw buffers that travel uncopied.
+
+    `sequence` numbers the events of one execution from 1; 0 means that the message is not numbered. `time` is the
+    sender's clock in seconds since the epoch, 0.0 when it says nothing.
+    """
+
+    type: str
+    body: dict[str, Any]
+    id: str = ""
+    session: str = ""
+    execution: str = ""
+    sequence: int = 0
+    time: float = 0.0
+    buffers: tuple[Buffer, ...] = ()

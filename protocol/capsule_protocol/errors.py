@@ -1,0 +1,222 @@
+"""The taxonomy of errors: one root, classes by who must act, and one table of stable codes.
+
+A code is what programs compare: the same string shows in Python, on the command line, in logs and on the wire. A class
+says who must act: the caller (`ArgumentError`), this end of a link (`LocalProtocolError`), the other end
+(`RemoteProtocolError`), whoever owns the session, or the author of the code that ran (`ExecutionError`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class CodeInfo(NamedTuple):
+    """What a code means, what to do about it, and whether the same request may succeed when repeated."""
+
+    meaning: str
+    hint: str = ""
+    retryable: bool = False
+
+
+CODES: dict[str, CodeInfo] = {
+    # The caller's arguments
+    "invalid_argument": CodeInfo("an argument has a value that is not allowed"),
+    "unknown_option": CodeInfo("an option of this name does not exist"),
+    "unsupported": CodeInfo("the peer, or this build, does not have the feature that was asked for"),
+    # The protocol
+    "invalid_message": CodeInfo("a message cannot be read: its frames, header or body are not as the protocol says"),
+    "message_too_large": CodeInfo(
+        "a message is over a limit of the link", "Send less at once, or raise the limit that the message names."
+    ),
+    "unknown_type": CodeInfo("a message has a type that the receiver does not know"),
+    "version_mismatch": CodeInfo(
+        "the two ends of a link share no protocol version", "Update the older of the two programs."
+    ),
+    "unexpected_message": CodeInfo("a message came in a state in which it is not allowed"),
+    "sequence_gap": CodeInfo("the events of an execution are not numbered 1, 2, 3 … up to the verdict"),
+    "credit_exceeded": CodeInfo("a stream carried more bytes than its reader had given credit for"),
+    # The verdicts that are not ok
+    "execution_error": CodeInfo("the code raised an exception"),
+    "execution_interrupted": CodeInfo("the execution was interrupted on request"),
+    "execution_timeout": CodeInfo("the execution took longer than its time-out", "Raise `timeout`.", retryable=True),
+    "execution_cancelled": CodeInfo("the execution was cancelled before it started", retryable=True),
+    "execution_killed": CodeInfo(
+        "the worker was killed while the code ran", "The session's state is gone; restart the session."
+    ),
+    "execution_crashed": CodeInfo(
+        "the worker ended by itself while the code ran", "The session's state is gone; restart the session."
+    ),
+    "execution_oom": CodeInfo(
+        "the worker ran out of memory", "Use less memory or raise the session's limit; restart the session."
+    ),
+    "output_drain_timeout": CodeInfo("the output of an execution could not be handed over in time", retryable=True),
+    "output_limit_exceeded": CodeInfo(
+        "an execution wrote more output than its session allows",
+        "Write less, raise `buffer_bytes`, or choose another backpressure mode.",
+    ),
+    "result_too_large": CodeInfo(
+        "the value of the last expression is over the limit of a message",
+        "End the cell with a smaller value, or raise `message_bytes`.",
+    ),
+    "no_input_client": CodeInfo("the code asked for input and no client can answer", "Pass `on_input`."),
+    "input_timeout": CodeInfo("nobody answered a request for input in time", retryable=True),
+    # Workers and environments
+    "worker_lost": CodeInfo("the worker is gone or broke the protocol", "Restart the session.", retryable=True),
+    "worker_start_failed": CodeInfo("a worker could not be started", retryable=True),
+    "worker_start_timeout": CodeInfo("a worker did not become ready in time", retryable=True),
+    "environment_unknown": CodeInfo("the configuration has no environment of this name"),
+    "environment_failed": CodeInfo("the environment could not be prepared", "Read the traceback in the details."),
+    # Pools
+    "pool_closed": CodeInfo("the pool has been closed"),
+    "pool_unavailable": CodeInfo(
+        "no session is ready and none can be made now", "Correct the cause that the message names.", retryable=True
+    ),
+    "pool_timeout": CodeInfo(
+        "the pool had no session in time", "Close sessions, or allow more of them.", retryable=True
+    ),
+    "pool_exhausted": CodeInfo(
+        "as many wait for a session of the pool as may", "Wait for some of them.", retryable=True
+    ),
+    # Sessions, clients, nodes
+    "session_closed": CodeInfo("the session has been closed", "Open a new session."),
+    "session_dead": CodeInfo("the session's worker is dead", "Call `restart()`."),
+    "session_restarting": CodeInfo("the session is being restarted", retryable=True),
+    "queue_full": CodeInfo(
+        "the session has as many requests waiting as it may", "Wait for some of them.", retryable=True
+    ),
+    "client_closed": CodeInfo("the client has been closed", "Create a new client."),
+    "node_closed": CodeInfo("the node has been closed"),
+    "too_many_sessions": CodeInfo("the node has as many sessions as it may", "Close one of them.", retryable=True),
+    "request_timeout": CodeInfo("a request was not answered in time", retryable=True),
+}
+"""Every code that can cross the wire or reach a user."""
+
+
+class CapsuleError(Exception):
+    """The root of all errors of Capsule. Hint and retryable default to what the table says of the code."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        retryable: bool | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        info = CODES.get(code, _UNKNOWN)
+        self.code = code
+        self.message = message
+        self.hint = info.hint if hint is None else hint
+        self.retryable = info.retryable if retryable is None else retryable
+        self.details: dict[str, Any] = dict(details or {})
+
+    def __str__(self) -> str:
+        text = f"{self.message} ({self.code})"
+        return f"{text}. {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with `args`, which holds the message only.
+        return _rebuild, (type(self), self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that travels in messages, logs and `--json`."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "details": self.details,
+        }
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> CapsuleError:
+        """The error that a peer described, in the class that belongs to its code; missing fields get defaults."""
+        return _rebuild(_CLASS_OF.get(str(data.get("code", "")), CapsuleError), data)
+
+
+class LocalProtocolError(CapsuleError):
+    """This end tried something that the protocol does not allow; nothing was sent."""
+
+
+class RemoteProtocolError(CapsuleError):
+    """The other end broke the protocol."""
+
+
+class ArgumentError(CapsuleError, ValueError):
+    """A caller's argument is wrong; the message names it and what is allowed."""
+
+    def __init__(
+        self, argument: str, message: str, *, allowed: object | None = None, code: str = "invalid_argument"
+    ) -> None:
+        text = f"{argument}: {message}" if allowed is None else f"{argument}: {message}; allowed: {allowed}"
+        details: dict[str, Any] = {"argument": argument}
+        if allowed is not None:
+            details["allowed"] = str(allowed)
+        super().__init__(code, text, details=details)
+
+    @property
+    def argument(self) -> str:
+        """The name of the argument."""
+        return str(self.details.get("argument", ""))
+
+
+class SessionError(CapsuleError):
+    """The session, its client or its node is not in a state to do this."""
+
+
+class WorkerLost(CapsuleError):  # noqa: N818 (the word of the protocol, as the verdict `worker_lost`)
+    """The worker of a session is gone, or could not be started."""
+
+
+class EnvironmentFailed(CapsuleError):  # noqa: N818 (`EnvironmentError` is a builtin)
+    """The environment of a session is unknown or could not be prepared; `details` may carry a traceback."""
+
+
+class PoolError(CapsuleError):
+    """The pool of an environment has no session to give."""
+
+
+class ExecutionError(CapsuleError):
+    """An execution ended in another verdict than ok; `result` is all that is known of it."""
+
+    result: Any = None
+
+
+_UNKNOWN = CodeInfo("a code of a newer version")
+
+_CLASS_OF: dict[str, type[CapsuleError]] = {
+    **dict.fromkeys(("invalid_argument", "unknown_option", "unsupported"), ArgumentError),
+    **dict.fromkeys(
+        (
+            "session_closed",
+            "session_dead",
+            "session_restarting",
+            "queue_full",
+            "client_closed",
+            "node_closed",
+            "too_many_sessions",
+        ),
+        SessionError,
+    ),
+    **dict.fromkeys(("worker_lost", "worker_start_failed", "worker_start_timeout"), WorkerLost),
+    **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),
+    **{code: PoolError for code in CODES if code.startswith("pool_")},
+    **{code: ExecutionError for code in CODES if code.startswith("execution_")},
+}
+
+
+def _rebuild(cls: type[CapsuleError], data: dict[str, Any]) -> CapsuleError:
+    """An error of `cls` from its dictionary, past the constructors of subclasses, which compose their message."""
+    error = cls.__new__(cls)
+    details = data.get("details")
+    CapsuleError.__init__(
+        error,
+        str(data.get("code", "")),
+        str(data.get("message", "")),
+        hint=str(data.get("hint", "")),
+        retryable=bool(data.get("retryable", False)),
+        details=details if isinstance(details, dict) else None,
+    )
+    return error

@@ -1,0 +1,135 @@
+"""One example of every message type (some have two): the source of the golden vectors and of the tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule_protocol.messages.base import Failure, Message
+from capsule_protocol.messages.capability import CapabilityReply, CapabilityRequest
+from capsule_protocol.messages.comms import CommClose, CommMsg, CommOpen
+from capsule_protocol.messages.execution import (
+    Cancel,
+    ClearOutput,
+    Display,
+    Error,
+    Execute,
+    InputReply,
+    InputRequest,
+    Interrupt,
+    Output,
+    Progress,
+    Result,
+)
+from capsule_protocol.messages.introspection import (
+    Complete,
+    CompleteReply,
+    History,
+    HistoryReply,
+    Inspect,
+    InspectReply,
+    IsComplete,
+    IsCompleteReply,
+    NamespaceEntry,
+    NamespaceSummary,
+    NamespaceSummaryReply,
+)
+from capsule_protocol.messages.link import Ack, Heartbeat, Hello, LinkLimits, Ready, Shutdown, Welcome
+from capsule_protocol.messages.session import Checkpoint, Close, Open, Restore, Status
+from capsule_protocol.messages.streams import StreamClose, StreamCredit, StreamData, StreamOpen
+from capsule_protocol.states import EVENTS
+
+if TYPE_CHECKING:
+    from capsule_protocol.envelope import Buffer, Envelope
+
+_OF_AN_EXECUTION = EVENTS | {"ack", "execute", "capability_request", "capability_reply", "input_reply"}
+_OF_THE_LINK = frozenset({"hello", "welcome", "heartbeat", "shutdown"})
+_TIME = 1700000000.25
+
+_BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
+    (Hello(versions=["1.0"], features=["streams"], limits=LinkLimits(message_bytes=67108864), role="client"), ()),
+    (Welcome(version="1.0", features=["streams"], limits=LinkLimits(message_bytes=1048576), epoch=1), ()),
+    (Ack(), ()),
+    (Ready(pid=4711, python="3.11.9", implementation="CPython", worker="0.1.0", reply_to="m_request"), ()),
+    (Heartbeat(number=3, rss=50331648, busy=True, serial=2, threads=4), ()),
+    (Shutdown(restart=False), ()),
+    (Open(name="é", env={"A": "1", "B": None}, cwd="/tmp", argv=["x.py"], path=["/tmp"]), ()),  # noqa: S108 (a sample)
+    (Close(), ()),
+    (Status(state="busy"), ()),
+    (Checkpoint(name="before"), ()),
+    (Restore(name="before"), ()),
+    (Execute(code="print('hi')\n1 + 1", timeout=2.5, key="k-1"), ()),
+    (Output(stream="stdout", text="hi\n"), ()),
+    (Output(stream="stderr", text="\u00fc\U0001f600\r", dropped=12), ()),
+    (Display(data={"text/plain": "<p>", "image/x": {"$buffer": 0}}, display_id="d1", fence=1), (b"\x00\xff\x10",)),
+    (ClearOutput(wait=True), ()),
+    (Progress(current=3.0, total=10.0, text="rows"), ()),
+    (Result(text="2", data={"text/plain": "2"}, execution_count=1, duration=0.125), ()),
+    (
+        Error(
+            verdict="error",
+            name="ZeroDivisionError",
+            message="division by zero",
+            traceback=["Cell 1, line 1", "1/0"],
+            code="execution_error",
+            execution_count=2,
+        ),
+        (),
+    ),
+    (Error(code="unsupported", message="there is no message type 'frobnicate'", reply_to="m_request"), ()),
+    (Cancel(execution="x_execution"), ()),
+    (Interrupt(), ()),
+    (InputRequest(request="i1", prompt="name? ", password=False), ()),
+    (InputReply(request="i1", value="Ada"), ()),
+    (InputReply(request="i2", error="eof"), ()),
+    (Complete(code="pri", cursor=3), ()),
+    (CompleteReply(reply_to="m_request", matches=["print"], start=0, end=3), ()),
+    (Inspect(code="len", cursor=2, detail=1), ()),
+    (InspectReply(reply_to="m_request", found=True, data={"text/plain": "Signature: len(obj, /)"}), ()),
+    (IsComplete(code="for x in y:"), ()),
+    (IsCompleteReply(reply_to="m_request", status="incomplete", indent="    "), ()),
+    (History(kind="search", pattern="import*", n=10, unique=True), ()),
+    (HistoryReply(reply_to="m_request", entries=[[0, 1, "import os"]]), ()),
+    (NamespaceSummary(), ()),
+    (
+        NamespaceSummaryReply(
+            reply_to="m_request",
+            entries=[NamespaceEntry(name="a", type="ndarray", size=80, shape=[2, 5], repr="array(…)")],
+        ),
+        (),
+    ),
+    (CommOpen(comm="c1", target="jupyter.widget", data={"state": {"value": 1}}, metadata={"version": "2.1.0"}), ()),
+    (CommMsg(comm="c1", data={"method": "update"}), (b"\x01\x02",)),
+    (CommClose(comm="c1"), ()),
+    (CapabilityRequest(request="c1", capability="files.read", arguments={"path": "a.txt"}), ()),
+    (CapabilityReply(request="c1", value={"size": 3}), (b"abc",)),
+    (CapabilityReply(request="c2", error=Failure(code="unsupported", message="no provider")), ()),
+    (StreamOpen(stream="t1", metadata={"name": "a.bin"}), ()),
+    (StreamData(stream="t1"), (b"\x00" * 8, b"\x01" * 4)),
+    (StreamCredit(stream="t1", size=1048576), ()),
+    (StreamClose(stream="t1"), ()),
+]
+
+
+def _address(message: Message, buffers: tuple[Buffer, ...]) -> Envelope:
+    kind = message.TYPE
+    of_execution = kind in _OF_AN_EXECUTION and not getattr(message, "reply_to", "")
+    return message.envelope(
+        id="m_0123456789abcdef",
+        session="" if kind in _OF_THE_LINK else "s_0123456789abcdef",
+        execution="x_0123456789abcdef" if of_execution else "",
+        sequence=1 if of_execution and kind in EVENTS else 0,
+        time=_TIME,
+        buffers=buffers,
+    )
+
+
+def _named() -> list[tuple[str, Envelope]]:
+    named: dict[str, Envelope] = {}
+    for message, buffers in _BODIES:
+        name = message.TYPE if message.TYPE not in named else f"{message.TYPE} 2"
+        named[name] = _address(message, buffers)
+    return list(named.items())
+
+
+EXAMPLES: list[tuple[str, Envelope]] = _named()
+"""Name and envelope of each example."""

@@ -1,0 +1,124 @@
+"""Framing for byte transports (pipes, TCP): multipart messages in a stream of bytes. ZeroMQ needs none of it.
+
+A message is its size (u64: all that follows), the number of frames (u32), the size of each frame (u64), then the
+frames; numbers are big-endian. The size in front lets a receiver step over a message that it refuses, so the
+link stays usable.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Literal
+
+from capsule_protocol.errors import LocalProtocolError, RemoteProtocolError
+from capsule_protocol.limits import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capsule_protocol.envelope import Buffer, Frames
+
+
+class Need(Enum):
+    """What a reader answers when it has nothing complete."""
+
+    DATA = "data"
+
+
+NEED_DATA: Final = Need.DATA
+
+_SIZE = struct.Struct(">Q")
+_COUNT = struct.Struct(">I")
+
+
+def pack(frames: Sequence[Buffer], limits: Limits = DEFAULT_LIMITS) -> Frames:
+    """The message as chunks to write one after the other: a prefix, and the frames uncopied.
+
+    Raises LocalProtocolError `message_too_large` when the receiver would refuse it.
+    """
+    sizes = [len(frame) for frame in frames]
+    total = sum(sizes)
+    for name, actual in (("message_bytes", total), ("buffers", len(frames) - 2)):
+        allowed: int = getattr(limits, name)
+        if actual > allowed:
+            raise LocalProtocolError("message_too_large", *_over(name, allowed, actual))
+    table = _COUNT.pack(len(sizes)) + struct.pack(f">{len(sizes)}Q", *sizes)
+    return [_SIZE.pack(len(table) + total) + table, *frames]
+
+
+class FrameBuffer:
+    """Collects bytes as they arrive and gives out whole messages; it waits for nothing and reads nothing itself.
+
+    It never holds more than one message over the limit's size plus what one `feed` brought.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._data = bytearray()
+        self._skip = 0
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a message has begun and not ended: at the end of the transport that means it was cut off."""
+        return bool(self._data) or self._skip > 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what the transport brought. What belongs to a refused message is dropped at once."""
+        if self._skip:
+            dropped = min(self._skip, len(data))
+            self._skip -= dropped
+            data = data[dropped:]
+        self._data += data
+
+    def next_message(self) -> list[bytes] | Literal[Need.DATA]:
+        """The frames of the next message, or NEED_DATA.
+
+        Raises RemoteProtocolError for a message that is over a limit or inconsistent; the next call goes on behind it.
+        """
+        data = self._data
+        if len(data) < _SIZE.size:
+            return NEED_DATA
+        (size,) = _SIZE.unpack_from(data)
+        head = _COUNT.size + _SIZE.size * (self._limits.buffers + 2)
+        if size > self._limits.message_bytes + head:
+            self._drop(size)
+            raise RemoteProtocolError("message_too_large", *_over("message_bytes", self._limits.message_bytes, size))
+        if len(data) < _SIZE.size + size:
+            return NEED_DATA
+        try:
+            return self._cut(memoryview(data)[_SIZE.size : _SIZE.size + size])
+        finally:
+            self._drop(size)
+
+    def _cut(self, message: memoryview) -> list[bytes]:
+        """The frames of one whole message."""
+        with message:
+            count = _COUNT.unpack_from(message)[0] if len(message) >= _COUNT.size else -1
+            if count - 2 > self._limits.buffers:
+                raise RemoteProtocolError("message_too_large", *_over("buffers", self._limits.buffers, count - 2))
+            start = _COUNT.size + _SIZE.size * count
+            if count < 0 or start > len(message):
+                raise RemoteProtocolError("invalid_message", "the message is shorter than its table of frames")
+            sizes = struct.unpack_from(f">{count}Q", message, _COUNT.size)
+            total = sum(sizes)
+            if start + total != len(message):
+                raise RemoteProtocolError("invalid_message", "the sizes of the frames do not add up to the message")
+            if total > self._limits.message_bytes:
+                raise RemoteProtocolError(
+                    "message_too_large", *_over("message_bytes", self._limits.message_bytes, total)
+                )
+            frames = []
+            for size in sizes:
+                frames.append(bytes(message[start : start + size]))
+                start += size
+            return frames
+
+    def _drop(self, size: int) -> None:
+        end = _SIZE.size + size
+        self._skip = max(0, end - len(self._data))
+        del self._data[:end]
+
+
+def _over(name: str, allowed: int, actual: int) -> tuple[str]:
+    return (f"a message is over the limit {name}={allowed}: it has {actual}",)

@@ -1,0 +1,30 @@
+"""The bounds of a link: what one message may hold. Both ends start from the defaults and negotiate them in `hello`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Each bound is inclusive; a message over one of them is refused with `message_too_large` that names it."""
+
+    message_bytes: int = 64 * MIB
+    """All frames of one message together."""
+    header_bytes: int = 64 * 1024
+    """The first frame."""
+    buffers: int = 1024
+    """The frames behind header and body."""
+    depth: int = 64
+    """How deep maps and arrays of a body may be nested; the body itself is level 1."""
+    items: int = 2**21
+    """Items of all maps and arrays of a body together: what bounds the memory that a decoded body takes."""
+    streams: int = 1024
+    """Streams of a link that are not over."""
+    code_bytes: int = 16 * MIB
+    """The source of one execution, in UTF-8."""
+
+
+DEFAULT_LIMITS = Limits()

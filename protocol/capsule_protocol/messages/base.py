@@ -1,0 +1,59 @@
+"""What every message has: a type, strict validation, and a way into an envelope."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from capsule_protocol.envelope import Envelope
+
+if TYPE_CHECKING:
+    from capsule_protocol.envelope import Buffer
+    from capsule_protocol.errors import CapsuleError
+
+Count = Annotated[int, Field(ge=0)]
+"""A natural number."""
+Data = dict[str, Any]
+"""A map with text keys: a MIME bundle, its metadata, arguments."""
+
+
+class Part(BaseModel):
+    """A map inside a body. Types are strict (no text for a number); fields of later versions are ignored."""
+
+    # Values stay out of errors: they may be secret or huge.
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class Message(Part):
+    """The body of one message type; `TYPE` is the type in its header."""
+
+    TYPE: ClassVar[str]
+
+    def envelope(
+        self,
+        *,
+        id: str = "",  # noqa: A002 (the header's own word)
+        session: str = "",
+        execution: str = "",
+        sequence: int = 0,
+        time: float = 0.0,
+        buffers: tuple[Buffer, ...] = (),
+    ) -> Envelope:
+        """The message, addressed, ready for the codec; nothing is validated a second time."""
+        return Envelope(self.TYPE, self.model_dump(), id, session, execution, sequence, time, buffers)
+
+
+class Failure(Part):
+    """An error inside a reply: what `CapsuleError.as_dict` gives."""
+
+    code: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+    details: Data = {}
+
+    @classmethod
+    def of(cls, error: CapsuleError) -> Failure:
+        """The form of an error that travels."""
+        return cls(**error.as_dict())

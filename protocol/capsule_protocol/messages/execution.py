@@ -1,0 +1,145 @@
+"""Running code: the request, its events, its verdict. The execution's id is in the header."""
+
+# ruff: noqa: RUF012 (pydantic gives each instance its own copy of a default)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from capsule_protocol.messages.base import Count, Data, Message
+
+if TYPE_CHECKING:
+    from capsule_protocol.errors import CapsuleError
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Execute(Message):
+    """Run code. `cell` names the source in tracebacks; `key` makes the request idempotent."""
+
+    TYPE: ClassVar[str] = "execute"
+    code: str
+    quiet: bool = False
+    store_history: bool = True
+    allow_input: bool = False
+    stop_on_error: bool = False
+    batch: str = ""
+    cell: str | None = None
+    executor: Literal["auto"] = "auto"
+    timeout: Seconds | None = None
+    key: str | None = None
+
+
+class Output(Message):
+    """Text that the code wrote, at most 64 KiB; `dropped` bytes right before it were lost to the backpressure mode."""
+
+    TYPE: ClassVar[str] = "output"
+    stream: Literal["stdout", "stderr"]
+    text: str
+    dropped: Count = 0
+
+
+class Display(Message):
+    """A MIME bundle. A value `{"$buffer": i}` stands for the message's buffer i; `update` replaces `display_id`."""
+
+    TYPE: ClassVar[str] = "display"
+    data: Data
+    metadata: Data = {}
+    display_id: str | None = None
+    update: bool = False
+    fence: Count = 0
+
+
+class ClearOutput(Message):
+    """Forget what was shown; with `wait`, only when the next output comes."""
+
+    TYPE: ClassVar[str] = "clear_output"
+    wait: bool = False
+    fence: Count = 0
+
+
+class Progress(Message):
+    """How far the code says it is; `total` None: unknown."""
+
+    TYPE: ClassVar[str] = "progress"
+    current: float | None = None
+    total: float | None = None
+    text: str = ""
+    fence: Count = 0
+
+
+class Result(Message):
+    """The verdict ok. `data` shows the value of the last expression; `text` too, unless `data` has it as plain text."""
+
+    TYPE: ClassVar[str] = "result"
+    verdict: Literal["ok"] = "ok"
+    text: str = ""
+    data: Data = {}
+    metadata: Data = {}
+    execution_count: Count = 0
+    duration: Seconds = 0.0
+    fence: Count = 0
+
+
+class Error(Message):
+    """Any other verdict; or, with verdict "" and `reply_to`, the answer to a request that failed."""
+
+    TYPE: ClassVar[str] = "error"
+    verdict: Literal["", "error", "timeout", "interrupted", "oom", "killed", "crashed", "worker_lost"] = ""
+    name: str = ""
+    message: str = ""
+    traceback: list[str] = []
+    code: str
+    hint: str = ""
+    retryable: bool = False
+    execution_count: Count = 0
+    duration: Seconds = 0.0
+    fence: Count = 0
+    details: Data = {}
+    reply_to: str = ""
+
+    @classmethod
+    def answer(cls, error: CapsuleError, reply_to: str = "") -> Error:
+        """The answer to a request that failed; one of an unknown type is answered with `unsupported`."""
+        fields = error.as_dict()
+        if error.code == "unknown_type":
+            fields["code"] = "unsupported"
+        return cls(name=type(error).__name__, reply_to=reply_to, **fields)
+
+
+class Cancel(Message):
+    """End an execution, queued or running."""
+
+    TYPE: ClassVar[str] = "cancel"
+    execution: str
+
+
+class Interrupt(Message):
+    """Interrupt what the session in the header runs now."""
+
+    TYPE: ClassVar[str] = "interrupt"
+
+
+class InputRequest(Message):
+    """The code waits for a line of text; `password`: do not show it."""
+
+    TYPE: ClassVar[str] = "input_request"
+    request: str
+    prompt: str = ""
+    password: bool = False
+    fence: Count = 0
+
+
+class InputReply(Message):
+    """The line, or why there is none: `eof` (nobody will answer) or `timeout`."""
+
+    TYPE: ClassVar[str] = "input_reply"
+    request: str
+    value: str | None = None
+    error: Literal["eof", "timeout"] | None = None
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Exactly one of value and error."""
+        if (self.value is None) == (self.error is None):
+            raise ValueError("exactly one of value and error must be given")

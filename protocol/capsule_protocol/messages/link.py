@@ -1,0 +1,71 @@
+"""The link itself: greeting, liveness, end."""
+
+# ruff: noqa: RUF012 (pydantic gives each instance its own copy of a default)
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from capsule_protocol.messages.base import Count, Message, Part
+
+
+class LinkLimits(Part):
+    """The limits that two ends agree on: the smaller value of both."""
+
+    message_bytes: Annotated[int, Field(ge=1)]
+
+
+class Hello(Message):
+    """The first message of a link: what its sender speaks. `versions` holds the highest minor of each major."""
+
+    TYPE: ClassVar[str] = "hello"
+    versions: Annotated[list[str], Field(min_length=1)]
+    features: list[str] = []
+    limits: LinkLimits | None = None
+    role: Literal["client", "node"]
+
+
+class Welcome(Message):
+    """The answer to `hello`: what both ends use from now on. `epoch` grows each time a session gets a new worker."""
+
+    TYPE: ClassVar[str] = "welcome"
+    version: str
+    features: list[str] = []
+    limits: LinkLimits | None = None
+    epoch: Count = 0
+
+
+class Ack(Message):
+    """An execution was accepted (its id is in the header); precedes all its events."""
+
+    TYPE: ClassVar[str] = "ack"
+
+
+class Ready(Message):
+    """A session can execute: the answer to `open`."""
+
+    TYPE: ClassVar[str] = "ready"
+    pid: Count = 0
+    python: str = ""
+    implementation: str = ""
+    worker: str = ""
+    reply_to: str = ""
+
+
+class Heartbeat(Message):
+    """A sign of life; the answer repeats the number, a worker adds its memory in bytes, what it runs, its threads."""
+
+    TYPE: ClassVar[str] = "heartbeat"
+    number: Count
+    rss: Count = 0
+    busy: bool = False
+    serial: Count = 0
+    threads: Count = 0
+
+
+class Shutdown(Message):
+    """No new requests after this one; what is under way is finished. `restart`: the sender will come back."""
+
+    TYPE: ClassVar[str] = "shutdown"
+    restart: bool = False

@@ -1,0 +1,132 @@
+"""All state machines of the protocol, as tables.
+
+A table says, for each state, which events are allowed and where each one leads; an event that is not there is a breach
+of the protocol. An event is a message type, whoever sent it; who may send a type is the business of `SENDS`. Both ends
+of a link keep the same tables and so see the same breaches.
+
+* The client link greets, then carries everything until both ends have said `shutdown`. A request that crosses a
+  `shutdown` is not a breach: it is answered with an error.
+* The worker link greets and opens its one session before it carries anything else.
+* An execution is accepted (`ack`), starts (`status`), has its events, and ends in one verdict. On the worker link it
+  has no acknowledgement: it is running from its request, and output behind its verdict comes from what it left behind.
+* A stream is written by the end that opened it, and is over when both ends have sent `stream_close`: what one end sent
+  before it heard of the other's close is on its way still.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from capsule_protocol.errors import LocalProtocolError, RemoteProtocolError
+
+Table: TypeAlias = dict[str, dict[str, str]]
+Link: TypeAlias = Literal["client", "worker"]
+Role: TypeAlias = Literal["client", "node", "worker"]
+
+VERDICTS = frozenset({"result", "error"})
+OUTPUTS = frozenset({"output", "display", "clear_output", "progress"})
+EVENTS = OUTPUTS | VERDICTS | {"status", "input_request"}
+"""What belongs to an execution and is numbered on the client link."""
+
+STREAMS = frozenset({"stream_open", "stream_data", "stream_credit", "stream_close"})
+_COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
+_QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary"})
+_REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
+_BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
+_COMMANDS = frozenset({"hello", "open", "execute", "cancel", "interrupt", "input_reply", "checkpoint", "restore"})
+_ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
+
+SENDS: dict[Link, dict[Role, frozenset[str]]] = {
+    "client": {
+        "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"close"},
+        "node": _BOTH_WAYS | _ANSWERS | {"ack"},
+    },
+    "worker": {
+        "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"capability_reply"},
+        "worker": _BOTH_WAYS | _ANSWERS | {"capability_request"},
+    },
+}
+"""Which types each end of a link may send."""
+
+URGENT = frozenset({"cancel", "interrupt", "heartbeat", "shutdown"})
+"""Types that overtake bulk output in every queue."""
+
+
+def _stay(state: str, events: frozenset[str]) -> dict[str, str]:
+    return dict.fromkeys(sorted(events), state)
+
+
+def _traffic(link: Link) -> frozenset[str]:
+    greeting = {"hello", "welcome"} if link == "client" else {"hello", "welcome", "open", "ready"}
+    return frozenset().union(*SENDS[link].values()) - greeting
+
+
+CLIENT_LINK: Table = {
+    "new": {"hello": "greeting"},
+    "greeting": {"welcome": "active", "error": "closed"},
+    "active": _stay("active", _traffic("client")) | {"shutdown": "closing"},
+    "closing": _stay("closing", _traffic("client")) | {"shutdown": "closed"},
+    "closed": {},
+}
+
+WORKER_LINK: Table = {
+    "new": {"hello": "greeting"},
+    "greeting": {"welcome": "welcomed", "error": "closed"},
+    "welcomed": {"open": "opening", "heartbeat": "welcomed", "shutdown": "closing"},
+    "opening": {"ready": "active", "error": "closed", "heartbeat": "opening", "shutdown": "closing"},
+    "active": _stay("active", _traffic("worker")) | {"shutdown": "closing"},
+    "closing": _stay("closing", _traffic("worker")) | {"ready": "closing", "shutdown": "closed"},
+    "closed": {},
+}
+
+EXECUTION: Table = {
+    "sent": {"ack": "queued", "error": "done"},
+    "queued": {"status": "running", "error": "done"},
+    "running": _stay("running", EVENTS - VERDICTS) | _stay("done", VERDICTS),
+    "done": {},
+}
+"""An execution on the client link, from its request; on the worker link it is `running` from its request."""
+
+STREAM: Table = {
+    "new": {"stream_open": "open"},
+    "open": {"stream_data": "open", "stream_credit": "open", "stream_close": "closing"},
+    "closing": {"stream_data": "closing", "stream_credit": "closing", "stream_close": "closed"},
+    "closed": {},
+}
+
+TABLES: dict[str, Table] = {
+    "client_link": CLIENT_LINK,
+    "worker_link": WORKER_LINK,
+    "execution": EXECUTION,
+    "stream": STREAM,
+}
+LINKS: dict[Link, Table] = {"client": CLIENT_LINK, "worker": WORKER_LINK}
+
+
+class Machine:
+    """One machine at work: a table, the name of what it describes, and the state it is in."""
+
+    __slots__ = ("name", "state", "table")
+
+    def __init__(self, name: str, table: Table, state: str) -> None:
+        self.name = name
+        self.table = table
+        self.state = state
+
+    def check(self, event: str, error: type[LocalProtocolError | RemoteProtocolError]) -> str:
+        """The state that the event leads to; raises `error` (`unexpected_message`) if it leads nowhere."""
+        following = self.table[self.state].get(event)
+        if following is None:
+            allowed = ", ".join(self.table[self.state]) or "nothing"
+            raise error(
+                "unexpected_message",
+                f"{event} is not allowed while the {self.name} is {self.state}; allowed: {allowed}",
+                details={"type": event, "state": self.state},
+            )
+        return following
+
+    def fire(self, event: str, error: type[LocalProtocolError | RemoteProtocolError]) -> str:
+        """Go where the event leads, and answer that state; if nowhere, stay and raise `error`."""
+        self.state = self.check(event, error)
+        return self.state

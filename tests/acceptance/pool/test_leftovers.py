@@ -1,0 +1,70 @@
+"""A caller that is killed leaves no process and no file of its pool, whatever the pool was doing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+LONG = 60.0
+
+# Opens and closes sessions for ever, so that at any moment some workers start, some wait and some end.
+CALLER = """
+import asyncio
+from capsule.config import EnvironmentConfig, NodeConfig
+from capsule.node.node import Node
+
+async def main():
+    async with Node(NodeConfig(environments={"default": EnvironmentConfig(min_idle=3)})) as node:
+        while True:
+            sessions = [await node.open_session() for _ in range(3)]
+            print("open", flush=True)
+            await asyncio.gather(*(session.close() for session in sessions))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5, 8])
+def test_a_caller_that_is_killed_while_its_pool_works_leaves_nothing(turns: int) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="caller-"))
+    environment = {**os.environ, "TMPDIR": str(directory)}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert caller.stdout is not None
+        for _ in range(turns):
+            assert caller.stdout.readline() == b"open\n"
+        started = psutil.Process(caller.pid).children(recursive=True)
+        assert started
+        caller.send_signal(signal.SIGKILL)
+        caller.wait()
+        _, alive = psutil.wait_procs(started, timeout=LONG)
+        assert not alive
+        assert not _processes_in(directory)
+        assert list(directory.iterdir()) == []
+    finally:
+        caller.kill()
+        caller.wait()
+        assert caller.stdout is not None
+        caller.stdout.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _processes_in(directory: Path) -> list[psutil.Process]:
+    """Those that were started after the list was made are known by their environment. Waits for their end."""
+    mine = [process for process in psutil.process_iter() if _is_in(process, directory)]
+    return list(psutil.wait_procs(mine, timeout=LONG)[1])
+
+
+def _is_in(process: psutil.Process, directory: Path) -> bool:
+    try:
+        return process.environ().get("TMPDIR") == str(directory)
+    except psutil.Error:
+        return False

@@ -1,0 +1,75 @@
+"""Test scripts of the standard library, their own source run as cells, find nothing wrong with a session."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from capsule import AsyncSession
+
+pytestmark = pytest.mark.anyio
+
+SCRIPTS = [
+    "test_asyncgen",
+    "test_base64",
+    "test_bisect",
+    "test_collections",
+    "test_coroutines",
+    "test_csv",
+    "test_difflib",
+    "test_enum",
+    "test_fractions",
+    "test_functools",
+    "test_generators",
+    "test_graphlib",
+    "test_heapq",
+    "test_shlex",
+    "test_string",
+    "test_struct",
+    "test_textwrap",
+]
+
+LIMIT = 90.0
+
+
+def source_of(name: str) -> str:
+    """The script without its last statement, the call of `unittest.main`."""
+    try:
+        spec = importlib.util.find_spec(f"test.{name}")
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        pytest.skip(f"this interpreter comes without test.{name}")
+    source = Path(spec.origin).read_text()
+    last = ast.parse(source).body[-1]
+    assert isinstance(last, ast.If), f"{name} does not end in a call of unittest.main"
+    return "".join(source.splitlines(keepends=True)[: last.lineno - 1])
+
+
+RUN = """
+import sys, unittest
+loader = unittest.TestLoader()
+suite = loader.loadTestsFromModule(sys.modules["__main__"])
+outcome = unittest.TextTestRunner(stream=sys.stdout, verbosity=0).run(suite)
+problems = [str(test) + trace for test, trace in outcome.failures + outcome.errors]
+print(*problems, sep="\\n")
+outcome.testsRun, len(problems)
+"""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_a_script_of_the_standard_library_passes_as_cells(session: AsyncSession, name: str) -> None:
+    async with asyncio.timeout(LIMIT):
+        defined = await session.run(source_of(name))
+        assert defined.verdict == "ok", defined.error
+        result = await session.run(RUN)
+    assert result.verdict == "ok", result.error
+    count, problems = (int(number) for number in result.text.strip("()").split(","))
+    assert problems == 0, result.stdout
+    assert count >= 5

@@ -1,0 +1,138 @@
+"""The worker's two sockets: what goes over which, limits, answers of the I/O thread, and held text that it flushes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from capsule_kernels.link import failure, unknown_type
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.errors import LocalProtocolError
+from capsule_protocol.limits import Limits
+from tests.unit.kernels.alone import alone
+from tests.unit.kernels.rig import Linked
+
+
+@alone
+def test_both_sockets_are_bound_before_anything_runs() -> None:
+    rig = Linked()
+    assert sorted(path.name for path in Path(rig.directory).iterdir()) == ["control.sock", "shell.sock"]
+
+
+@alone
+def test_messages_of_the_shell_socket_in_their_order() -> None:
+    rig = Linked()
+    assert rig.link.receive(wait=False) is None
+    for number in range(100):
+        rig.send(rig.shell, "execute", {"code": ""}, sequence=number)
+    for number in range(100):
+        envelope = rig.link.receive(wait=True)
+        assert envelope is not None
+        assert envelope.sequence == number
+    for number in range(100):
+        rig.link.send(Envelope("result", {"n": number}))
+    assert [rig.message(rig.shell).body["n"] for _ in range(100)] == list(range(100))
+
+
+@alone
+def test_a_message_over_the_limit_is_refused_and_the_link_goes_on() -> None:
+    rig = Linked(message_bytes=10_000)
+    for send in (rig.link.send, rig.link.check):
+        with pytest.raises(LocalProtocolError) as caught:
+            send(Envelope("result", {"text": "x" * 20_000}))
+        assert caught.value.code == "message_too_large"
+    rig.link.send(Envelope("result", {"text": "y"}))
+    assert rig.message(rig.shell).body == {"text": "y"}
+    assert Limits().message_bytes > 10_000
+
+
+@alone
+def test_a_thread_that_sends_too_much_gets_the_error_itself() -> None:
+    rig = Linked(message_bytes=10_000)
+    rig.link.start({})
+    caught: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            rig.link.send(Envelope("display", {"text": "x" * 20_000}))
+        except LocalProtocolError as error:
+            caught.append(error)
+        rig.link.send(Envelope("display", {"text": "y"}))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1
+    assert rig.message(rig.control).body == {"text": "y"}
+
+
+@alone
+def test_control_is_served_while_the_main_thread_is_busy() -> None:
+    rig = Linked()
+    taken: list[Envelope] = []
+    names: list[str] = []
+
+    def handle(envelope: Envelope) -> None:
+        taken.append(envelope)
+        names.append(threading.current_thread().name)
+        rig.link.answer(envelope, Envelope("heartbeat", {"number": envelope.body["number"]}))
+
+    rig.link.start({"heartbeat": handle})
+    for number in range(3):
+        rig.send(rig.control, "heartbeat", {"number": number}, session="s_1")
+    answers = [rig.message(rig.control) for _ in range(3)]
+    assert [answer.body["number"] for answer in answers] == [0, 1, 2]
+    assert {answer.session for answer in answers} == {"s_1"}
+    assert set(names) == {"capsule-io"}
+
+
+@alone
+def test_an_unknown_message_is_answered_as_unsupported() -> None:
+    rig = Linked()
+    rig.link.start({})
+    rig.send(rig.control, "from_the_future", {}, id="m_5", session="s_1")
+    answer = rig.message(rig.control)
+    assert (answer.type, answer.session) == ("error", "s_1")
+    assert (answer.body["code"], answer.body["reply_to"], answer.body["verdict"]) == ("unsupported", "m_5", "")
+    assert "from_the_future" in answer.body["message"]
+    assert unknown_type(Envelope("x", {}, id="m_1")).body["reply_to"] == "m_1"
+    assert failure(Envelope("x", {}, execution="x_1"), "code", "words", hint="do").execution == "x_1"
+
+
+@alone
+def test_signals_are_the_main_threads() -> None:
+    rig = Linked()
+    rig.link.start({"heartbeat": lambda _envelope: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))})
+    masks: list[set[int]] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    rig.send(rig.control, "heartbeat", {})
+    while not masks:
+        os.sched_yield()
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGRTMIN + 5} <= masks[0]
+    assert signal.SIGINT not in before
+
+
+@alone
+def test_held_text_is_flushed_though_the_main_thread_prints_no_more() -> None:
+    rig = Linked()
+    rig.link.start({})
+    write = rig.outlet.writer(0)
+    found = b""
+    for number in range(50):
+        write(f"{number},")
+    wanted = "".join(f"{number}," for number in range(50)).encode()
+    while found != wanted:  # no flush, no end of a cell: the I/O thread does it
+        found += rig.text(0)
+        assert wanted.startswith(found)
+
+
+@alone
+def test_closing_sends_what_is_queued() -> None:
+    rig = Linked()
+    rig.link.send(Envelope("result", {"last": True}))
+    rig.link.close()
+    assert rig.message(rig.shell).body == {"last": True}

@@ -1,0 +1,27 @@
+"""The session of an execution that is tested alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule.config import SessionOptions
+
+if TYPE_CHECKING:
+    from capsule.events import Event
+    from capsule.node.execution import Execution, InputError
+
+
+class Host:
+    """A session that wants to know nothing."""
+
+    options = SessionOptions()
+
+    def on_full(self, execution: Execution) -> None: ...
+
+    def on_room(self, execution: Execution) -> None: ...
+
+    def on_started(self, execution: Execution) -> None: ...
+
+    def on_late(self, event: Event) -> None: ...
+
+    def send_input(self, request: str, value: str | None, error: InputError | None) -> None: ...

@@ -1,0 +1,89 @@
+"""What may be sent to a worker, and when: at most a window ahead, and never past what may cancel the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from capsule.node.execution import ExecuteRequest, Execution
+from capsule.node.lineup import WINDOW, Lineup
+from tests.unit.node.hosts import Host
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def fill(lineup: Lineup, loop: asyncio.AbstractEventLoop, *requests: ExecuteRequest) -> list[Execution]:
+    executions = [
+        Execution(f"x_{lineup.queued}_{number}", Host(), request, loop) for number, request in enumerate(requests)
+    ]
+    for execution in executions:
+        lineup.add(execution)
+    return executions
+
+
+def send_all(lineup: Lineup, serial: int = 0) -> list[Execution]:
+    sent = []
+    while (execution := lineup.next_to_send(serial + 1)) is not None:
+        serial += 1
+        sent.append(execution)
+    return sent
+
+
+def test_a_window_is_sent_and_each_verdict_makes_room_for_one(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    executions = fill(lineup, loop, *[ExecuteRequest("1")] * (WINDOW + 3))
+    assert send_all(lineup) == executions[:WINDOW]
+    assert [execution.serial for execution in executions[:WINDOW]] == list(range(1, WINDOW + 1))
+    assert lineup.head is executions[0]
+    lineup.settle(executions[0])
+    assert lineup.head is executions[1]
+    assert send_all(lineup, WINDOW) == [executions[WINDOW]]
+    assert len(lineup) == WINDOW + 2
+    assert lineup.queued == 2
+
+
+def test_nothing_is_sent_behind_one_that_cancels_others(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    plain, stopper, behind = fill(
+        lineup, loop, ExecuteRequest("1"), ExecuteRequest("2", stop_on_error=True, batch="b"), ExecuteRequest("3")
+    )
+    assert send_all(lineup) == [plain, stopper]
+    lineup.settle(plain)
+    assert send_all(lineup) == []
+    lineup.settle(stopper)
+    assert send_all(lineup) == [behind]
+
+
+def test_a_batch_is_taken_out_of_the_queue_and_the_rest_stays(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    executions = fill(lineup, loop, *[ExecuteRequest("1", batch=name) for name in "abab"])
+    assert lineup.take_batch("b") == [executions[1], executions[3]]
+    assert send_all(lineup) == [executions[0], executions[2]]
+
+
+def test_a_queued_one_can_be_taken_and_a_sent_one_cannot(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    first, second = fill(lineup, loop, ExecuteRequest("1", stop_on_error=True), ExecuteRequest("2"))
+    send_all(lineup)
+    assert lineup.take_queued(first.id) is None
+    assert lineup.sent(first.id) is first
+    assert lineup.by_serial(1) is first
+    assert lineup.take_queued(second.id) is second
+    assert lineup.take_queued(second.id) is None
+
+
+def test_taking_all_empties_it(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    executions = fill(lineup, loop, *[ExecuteRequest("1")] * (WINDOW + 1))
+    send_all(lineup)
+    assert lineup.take_all() == (executions[:WINDOW], executions[WINDOW:])
+    assert len(lineup) == 0
+    assert lineup.head is None
+    assert lineup.by_serial(1) is None

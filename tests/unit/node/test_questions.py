@@ -1,0 +1,56 @@
+"""A question is open until its answer comes, whether or not its asker still waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from capsule.node.questions import Questions
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.errors import CapsuleError, LocalProtocolError, WorkerLost
+
+pytestmark = pytest.mark.anyio
+
+
+async def forsake(questions: Questions) -> str:
+    """Ask, and leave before the answer; answers the question's id."""
+    sent: list[Envelope] = []
+    asking = asyncio.ensure_future(questions.ask(sent.append, "s_1", "complete", {}, None))
+    while not sent:
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    return sent[0].id
+
+
+async def test_a_question_whose_asker_left_is_open_until_it_is_answered() -> None:
+    questions = Questions(asyncio.get_running_loop())
+    number = await forsake(questions)
+    assert len(questions) == 1
+    questions.take(number, Envelope("complete_reply", {"reply_to": number}))
+    assert len(questions) == 0
+
+
+async def test_nothing_is_open_once_the_worker_has_ended() -> None:
+    questions = Questions(asyncio.get_running_loop())
+    await forsake(questions)
+    asking = asyncio.ensure_future(questions.ask(lambda _: None, "s_1", "complete", {}, None))
+    leaving = asyncio.ensure_future(questions.ask(lambda _: None, "s_1", "complete", {}, None))
+    while len(questions) < 3:
+        await asyncio.sleep(0)
+    leaving.cancel()
+    questions.fail(WorkerLost("worker_lost", "the worker ended"))
+    await asyncio.wait([asking, leaving])
+    assert isinstance(asking.exception(), CapsuleError)
+    assert len(questions) == 0
+
+
+async def test_a_question_that_could_not_be_sent_is_not_open() -> None:
+    def refuse(_: Envelope) -> None:
+        raise LocalProtocolError("message_too_large", "too large")
+
+    questions = Questions(asyncio.get_running_loop())
+    with pytest.raises(LocalProtocolError):
+        await questions.ask(refuse, "s_1", "complete", {}, None)
+    assert len(questions) == 0
