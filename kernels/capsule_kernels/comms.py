@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from capsule_protocol.envelope import Envelope
 
 
-def install(publisher: Publisher) -> Callable[[Envelope], None]:
-    """Make the `comm` package speak through the link; the answer handles the client's messages."""
-    import comm
-    from comm.base_comm import BaseComm, CommManager
+_comm_class: type[Any] | None = None
+
+
+def prepare() -> None:
+    """Make the class of comms; once, before any fork: making a class touches much memory that workers then share."""
+    global _comm_class  # noqa: PLW0603  # the comm package is imported late
+    from comm.base_comm import BaseComm
 
     class LinkComm(BaseComm):  # type: ignore[misc]  # the comm package is untyped
         """A comm whose messages are events of the execution that sends them."""
+
+        publisher: Publisher
 
         def publish_msg(
             self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any
@@ -30,10 +35,22 @@ def install(publisher: Publisher) -> Callable[[Envelope], None]:
                 body["target"] = keys.get("target_name", "")
             if buffers:
                 body["buffers"] = [bytes(buffer) for buffer in buffers]
-            publisher.publish(msg_type, body, fenced=False)  # comms have no place among the output
+            self.publisher.publish(msg_type, body, fenced=False)  # comms have no place among the output
 
+    _comm_class = LinkComm
+
+
+def install(publisher: Publisher) -> Callable[[Envelope], None]:
+    """Make the `comm` package speak through the link; the answer handles the client's messages."""
+    import comm
+    from comm.base_comm import CommManager
+
+    if _comm_class is None:
+        prepare()
+    assert _comm_class is not None
+    _comm_class.publisher = publisher
     manager = CommManager()
-    comm.create_comm = LinkComm
+    comm.create_comm = _comm_class
     comm.get_comm_manager = lambda: manager
 
     def handle(envelope: Envelope) -> None:

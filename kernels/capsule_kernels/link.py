@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from capsule_kernels import system
 from capsule_kernels.capture import HOLD, Outlet
 from capsule_protocol import codec
 from capsule_protocol.envelope import Envelope
@@ -63,11 +64,8 @@ class Link:
     def start(self, handlers: Mapping[str, Handler]) -> None:
         """Serve the control socket; a handler runs on the I/O thread and must not wait."""
         thread = threading.Thread(target=self._serve, args=(handlers,), name="capsule-io", daemon=True)
-        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-        try:
+        with system.signals_blocked():
             thread.start()  # inherits the mask: every signal is the main thread's
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def send(self, envelope: Envelope) -> None:
         """Send from any thread; raises LocalProtocolError when the message is over a limit.

@@ -6,8 +6,12 @@ import ctypes
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PR_SET_PDEATHSIG = 1
@@ -52,6 +56,17 @@ def block_signals() -> None:
 def unblock_signals() -> None:
     """Let all signals in."""
     _libc.pthread_sigmask(signal.SIG_SETMASK, _NO_SIGNALS, None)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block all signals for the calling thread meanwhile; a thread that it starts inherits that."""
+    before = ctypes.create_string_buffer(_SIGSET_SIZE)
+    _libc.pthread_sigmask(signal.SIG_SETMASK, _ALL_SIGNALS, before)
+    try:
+        yield
+    finally:
+        _libc.pthread_sigmask(signal.SIG_SETMASK, before, None)
 
 
 def child_signals() -> int:

@@ -16,6 +16,7 @@ import msgpack
 
 from capsule_kernels import comms, loops, streams
 from capsule_kernels.attribution import follow_threads
+from capsule_kernels.caches import InputCache
 from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import CellRunner
 from capsule_kernels.display import Progress
@@ -47,8 +48,10 @@ def preload() -> None:
     loops.allow_nested_runs()
     show_zmqshell()
     _shell = build()
-    import comm.base_comm  # noqa: F401  # the first cell that makes a widget should not wait for it
-
+    comms.prepare()
+    # What is made at its first use would be made in each worker, out of memory that it could share.
+    asyncio.get_event_loop_policy()
+    InputCache(_shell, 1)
     try:
         raise LookupError  # noqa: TRY301  # its traceback is wanted
     except LookupError as error:
