@@ -3,7 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-OTHERS := $(foreach v,3.12 3.13,$(if $(shell python$(v) -c 'import sys; print(sys.version)' 2>/dev/null),$(v)))
+# Where version managers keep interpreters whose plain name leads nowhere.
+MANAGED := $(HOME)/.pyenv/versions $(HOME)/.local/share/uv/python
+works = $(shell $(1) -c 'print(1)' 2>/dev/null)
+find = $(firstword $(foreach p,python$(1) $(wildcard $(MANAGED:%=%/*$(1).*/bin/python$(1))),$(if $(call works,$(p)),$(p))))
 
 .PHONY: demo test test-all check format bench clean
 
@@ -28,8 +31,10 @@ bench: $(STAMP)
 	$(BIN)/capsule-bench execute
 
 # The suite on every interpreter that is installed; each has an environment of its own.
-test-all: test
-	for v in $(OTHERS); do $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; done
+test-all: test test-3.12 test-3.13
+
+test-3.%:
+	$(if $(call find,3.$*),$(MAKE) test PYTHON=$(call find,3.$*) VENV=.venv-3.$*,@echo "Python 3.$* is not installed: nothing was tested on it")
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

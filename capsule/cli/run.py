@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from capsule.client.session import AsyncSession
 
 
-_LEAVE = '__import__("threading")._shutdown(); __import__("atexit")._run_exitfuncs()'
-"""What the interpreter itself calls at its end: wait for threads, then the exit functions."""
+_LEAVE = '__import__("capsule_kernels.leaving").leaving.leave()'
+"""What the interpreter does at its end: wait for threads, then the exit functions."""
 
 
 @dataclass(frozen=True, slots=True)

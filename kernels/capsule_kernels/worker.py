@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import traceback
+import warnings
 from typing import Any, NoReturn
 
 import msgpack
@@ -46,6 +47,8 @@ def preload() -> None:
     global _shell  # noqa: PLW0603  # the one thing that is made before the fork and used after it
     follow_threads()
     loops.allow_nested_runs()
+    # Since Python 3.12. The threads it means are the worker's own, which hold no lock that a child could wait for.
+    warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
     show_zmqshell()
     _shell = build()
     comms.prepare()

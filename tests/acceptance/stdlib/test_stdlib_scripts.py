@@ -37,6 +37,11 @@ SCRIPTS = [
 
 LIMIT = 90.0
 
+SKIPPED = {
+    # A script that is run as `__main__` instead of being imported as `test_enum` fails this one in any interpreter.
+    "test_enum": {"test_global_enum_str"},
+}
+
 
 def source_of(name: str) -> str:
     """The script without its last statement, the call of `unittest.main`."""
@@ -52,12 +57,16 @@ def source_of(name: str) -> str:
     return "".join(source.splitlines(keepends=True)[: last.lineno - 1])
 
 
+FILE = '__file__ = __import__("sys")._getframe().f_code.co_filename\n'
+"""A cell has no `__file__`, and some scripts look at their own."""
+
 RUN = """
 import sys, unittest
 loader = unittest.TestLoader()
 suite = loader.loadTestsFromModule(sys.modules["__main__"])
 outcome = unittest.TextTestRunner(stream=sys.stdout, verbosity=0).run(suite)
-problems = [str(test) + trace for test, trace in outcome.failures + outcome.errors]
+failed = [(test, trace) for test, trace in outcome.failures + outcome.errors if test._testMethodName not in SKIPPED]
+problems = [str(test) + trace for test, trace in failed]
 print(*problems, sep="\\n")
 outcome.testsRun, len(problems)
 """
@@ -66,9 +75,9 @@ outcome.testsRun, len(problems)
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_a_script_of_the_standard_library_passes_as_cells(session: AsyncSession, name: str) -> None:
     async with asyncio.timeout(LIMIT):
-        defined = await session.run(source_of(name))
+        defined = await session.run(FILE + source_of(name))
         assert defined.verdict == "ok", defined.error
-        result = await session.run(RUN)
+        result = await session.run(RUN.replace("SKIPPED", repr(SKIPPED.get(name, set()))))
     assert result.verdict == "ok", result.error
     count, problems = (int(number) for number in result.text.strip("()").split(","))
     assert problems == 0, result.stdout

@@ -1,0 +1,25 @@
+"""The end of a script: what an interpreter does between the last line and the end of its process, in a session."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import Any
+
+
+def leave() -> None:
+    """Wait for the threads that the script left, then call its exit functions.
+
+    `threading._shutdown` does that in a process that ends. It cannot be interrupted since Python 3.13, and takes the main
+    thread for ended afterwards.
+    """
+    pools: list[Any] = threading._threading_atexits  # type: ignore[attr-defined]  # noqa: SLF001  # ends idle pools
+    while pools:
+        pools.pop()()
+    while left := [thread for thread in threading.enumerate() if _is_waited_for(thread)]:
+        left[0].join()
+    atexit._run_exitfuncs()  # noqa: SLF001  # there is no public name
+
+
+def _is_waited_for(thread: threading.Thread) -> bool:
+    return thread is not threading.main_thread() and not thread.daemon
