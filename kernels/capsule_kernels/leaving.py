@@ -10,8 +10,8 @@ from typing import Any
 def leave() -> None:
     """Wait for the threads that the script left, then call its exit functions.
 
-    `threading._shutdown` does that in a process that ends. It cannot be interrupted since Python 3.13, and takes the main
-    thread for ended afterwards.
+    `threading._shutdown` does that in a process that ends. It cannot be interrupted since Python 3.13, and takes the
+    main thread for ended afterwards.
     """
     pools: list[Any] = threading._threading_atexits  # type: ignore[attr-defined]  # noqa: SLF001  # ends idle pools
     while pools:

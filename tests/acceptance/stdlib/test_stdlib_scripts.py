@@ -43,15 +43,20 @@ SKIPPED = {
 }
 
 
-def source_of(name: str) -> str:
-    """The script without its last statement, the call of `unittest.main`."""
+def script(name: str) -> Path:
+    """Where the script is."""
     try:
         spec = importlib.util.find_spec(f"test.{name}")
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
         pytest.skip(f"this interpreter comes without test.{name}")
-    source = Path(spec.origin).read_text()
+    return Path(spec.origin)
+
+
+def source_of(name: str) -> str:
+    """The script without its last statement, the call of `unittest.main`."""
+    source = script(name).read_text()
     last = ast.parse(source).body[-1]
     assert isinstance(last, ast.If), f"{name} does not end in a call of unittest.main"
     return "".join(source.splitlines(keepends=True)[: last.lineno - 1])
@@ -75,6 +80,7 @@ outcome.testsRun, len(problems)
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_a_script_of_the_standard_library_passes_as_cells(session: AsyncSession, name: str) -> None:
     async with asyncio.timeout(LIMIT):
+        await session.run(f"import os; os.chdir({str(script(name).parent)!r})")  # some read files beside them
         defined = await session.run(FILE + source_of(name))
         assert defined.verdict == "ok", defined.error
         result = await session.run(RUN.replace("SKIPPED", repr(SKIPPED.get(name, set()))))
