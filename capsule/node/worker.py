@@ -258,7 +258,6 @@ class Worker:
         spec = {
             "dir": str(directory),
             "token": self._token,
-            "rlimits": {},
             "limits": {"message_bytes": self._limits.message_bytes},
             "memory_bytes": None,
             "warmup": self._preparation.warmup,

@@ -96,8 +96,6 @@ class _Box:
         if message is None:
             self._poll.unregister(self._lease)
             self._kill()
-        elif message.get("op") == "kill":
-            self._kill()
         elif message.get("op") == "children_interrupt":
             self._interrupt_children(message["serial"])
         elif message.get("op") == "limit_memory":

@@ -198,11 +198,6 @@ signal.pause()
         assert kinds == ["/dev/null", "/dev/null", "/dev/null", "anon_inode", "pipe", "socket"]
 
 
-async def test_resource_limits_hold_in_the_worker(zygote: Zygote) -> None:
-    code = "import resource; report(resource.getrlimit(resource.RLIMIT_NOFILE))"
-    assert await told(zygote, code, rlimits={"RLIMIT_NOFILE": 99}) == [99, 99]
-
-
 async def test_over_its_memory_limit_a_worker_is_killed_as_oom(zygote: Zygote) -> None:
     status = await ending(zygote, "x = b'x' * 2**28; " + WAIT, memory_bytes=2**27)
     assert status == ExitStatus(signal=signal.SIGKILL, oom=True)
