@@ -29,6 +29,9 @@ CountFrom1 = Annotated[int, Field(ge=1, le=1_000_000_000)]
 MAX_BYTES = 2**48
 """More memory than a machine has, and less than numbers of the system overflow at."""
 
+MIN_OPEN_FILES = 128
+"""A worker has about 25 descriptors of its own, some of them from number 64 on; the rest is for the code."""
+
 
 class Config(BaseModel):
     """The base of all configuration: immutable, and an unknown option is an error that lists the known ones."""
@@ -95,6 +98,8 @@ class SessionOptions(Config):
     source_cache: Count = 1000
     message_bytes: Annotated[int, Field(ge=65_536, le=2**30)] = 64 * 2**20
     memory_bytes: Annotated[int, Field(ge=64 * 2**20, le=MAX_BYTES)] | None = None
+    max_processes: CountFrom1 | None = None
+    max_open_files: Annotated[int, Field(ge=MIN_OPEN_FILES, le=1_000_000_000)] | None = None
     max_queue: CountFrom1 = 100_000
 
 

@@ -42,6 +42,8 @@ class WorkerOptions(TypedDict, total=False):
     source_cache: int
     message_bytes: int
     memory_bytes: int | None
+    max_processes: int | None
+    max_open_files: int | None
     max_queue: int
 
 

@@ -50,5 +50,6 @@ def opening(options: SessionOptions, name: str) -> dict[str, Any]:
         "options": {
             "out_cache": options.out_cache,
             "source_cache": options.source_cache,
+            "max_open_files": options.max_open_files,
         },
     }

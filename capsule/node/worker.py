@@ -107,6 +107,7 @@ class Worker:
             undo.pop_all()
         self._doubted: asyncio.TimerHandle | None = None
         self._paused = False
+        self._counted = False
         self.serial = 0
         self.died: asyncio.Future[str] = loop.create_future()
         self.gone = asyncio.Event()
@@ -149,14 +150,21 @@ class Worker:
         return worker
 
     async def open(
-        self, owner: Owner, session_id: str, opening: dict[str, Any], memory_bytes: int | None = None
+        self,
+        owner: Owner,
+        session_id: str,
+        opening: dict[str, Any],
+        *,
+        memory_bytes: int | None = None,
+        max_processes: int | None = None,
     ) -> None:
         """Make it the worker of a session. Raises WorkerLost, or what the worker says against the options."""
         if self.died.done():
             raise WorkerLost("worker_lost", "the worker ended while nobody used it")
         assert self._box is not None
-        if memory_bytes is not None:
-            self._box.limit_memory(memory_bytes)
+        if memory_bytes is not None or max_processes is not None:
+            self._box.limit(memory_bytes=memory_bytes, max_processes=max_processes)
+        self._counted = max_processes is not None
         self.ready = await self._unless_exited(
             lambda exited: self._greeting.open(self._shell.send, session_id, opening, exited)
         )
@@ -180,6 +188,8 @@ class Worker:
     def execute(self, envelope: Envelope) -> None:
         """Send an execution; its serial is the envelope's sequence."""
         self.serial = self._merge.newest = envelope.sequence
+        if self._counted and self._box is not None:
+            self._box.expect()
         self._shell.send(envelope)
 
     def send(self, envelope: Envelope) -> None:
@@ -259,7 +269,6 @@ class Worker:
             "dir": str(directory),
             "token": self._token,
             "limits": {"message_bytes": self._limits.message_bytes},
-            "memory_bytes": None,
             "warmup": self._preparation.warmup,
         }
         try:

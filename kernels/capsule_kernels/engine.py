@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from capsule_kernels.link import Link, failure, unknown_type
 from capsule_kernels.memory import resident_bytes
 from capsule_kernels.streams import flush_c_output
 from capsule_protocol.envelope import Envelope
-from capsule_protocol.errors import LocalProtocolError
+from capsule_protocol.errors import ArgumentError, LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,12 +155,16 @@ class Engine:
         """Make the worker this session's: environment, directory, arguments, path, bounds."""
         body = envelope.body
         self.publisher.session = envelope.session
+        options = body.get("options") or {}
         try:
             _apply(body)
+            _limit_open_files(options.get("max_open_files"))
+        except ArgumentError as error:
+            self.link.send(failure(envelope, error.code, error.message, details=error.details))
+            return
         except (OSError, ValueError) as error:
             self.link.send(failure(envelope, "invalid_argument", f"the session cannot be opened: {error}"))
             return
-        options = body.get("options") or {}
         self.shell.displayhook.cache_size = options.get("out_cache", 1000)
         self.runner.bound(
             SourceCache(self.shell, options.get("source_cache", 1000)),
@@ -212,6 +217,16 @@ def _apply(body: dict[str, Any]) -> None:
         os.chdir(body["cwd"])
     sys.argv[:] = body.get("argv") or [""]
     sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
+
+
+def _limit_open_files(wanted: int | None) -> None:
+    """For the worker and what it starts; what is open stays open. Raises ArgumentError if the system allows fewer."""
+    if wanted is None:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted > hard != resource.RLIM_INFINITY:
+        raise ArgumentError("max_open_files", f"is {wanted}", allowed=f"at most {hard}, the system's limit")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
 
 
 def _warmup_failed(envelope: Envelope, answer: dict[str, Any]) -> Envelope:

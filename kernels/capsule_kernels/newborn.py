@@ -27,6 +27,9 @@ def become_worker(spec: dict[str, Any], given: descriptors.BoxDescriptors, worke
     """Turn the process that the box has just forked into its worker."""
     try:
         system.die_with_parent(box)
+        # A process group that can be killed in one step. And a session: Linux may share out the processor by sessions,
+        # so what multiplies here takes nothing from the box that has to stop it.
+        os.setsid()
         system.set_name("capsule-worker")
         system.unblock_signals()
         descriptors.sever(given)

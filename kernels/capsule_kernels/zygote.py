@@ -14,6 +14,7 @@ import fcntl
 import gc
 import importlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -55,6 +56,7 @@ class _Zygote:
             descriptors.send(self._sock, {"ok": False, "error": _describe(error)})
             _end()
         _silence()
+        _dump_no_cores()
         _default_signals()
         system.adopt_orphans()
         system.set_name("capsule-zygote")
@@ -177,6 +179,12 @@ def _default_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
         if signal.getsignal(number) != signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _dump_no_cores() -> None:
+    """To write down the memory of a worker that crashed delays its verdict. User code may raise the limit again."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _silence() -> None:

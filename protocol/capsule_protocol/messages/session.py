@@ -11,12 +11,13 @@ from capsule_protocol.messages.base import Count, Message, Part
 
 
 class OpenOptions(Part):
-    """Bounds of a session's caches. Options of later versions are kept."""
+    """Bounds of a session's caches and of its open files (nil: the system's). Options of later versions are kept."""
 
     model_config = ConfigDict(extra="allow")
 
     out_cache: Count = 1000
     source_cache: Count = 1000
+    max_open_files: Count | None = None
 
 
 class Open(Message):

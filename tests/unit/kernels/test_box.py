@@ -26,8 +26,10 @@ async def zygote() -> AsyncIterator[Zygote]:
         yield zygote
 
 
-async def ending(zygote: Zygote, code: str, **spec: object) -> ExitStatus:
-    async with forked(zygote, code, **spec) as child, asyncio.timeout(LONG):
+async def ending(zygote: Zygote, code: str, **limits: int) -> ExitStatus:
+    async with forked(zygote, code) as child, asyncio.timeout(LONG):
+        if limits:
+            child.box.limit(**limits)
         return await child.box.exited()
 
 
@@ -200,12 +202,12 @@ signal.pause()
 
 async def test_over_its_memory_limit_a_worker_is_killed_as_oom(zygote: Zygote) -> None:
     status = await ending(zygote, "x = b'x' * 2**28; " + WAIT, memory_bytes=2**27)
-    assert status == ExitStatus(signal=signal.SIGKILL, oom=True)
+    assert status == ExitStatus(signal=signal.SIGKILL, exceeded="memory")
 
 
 async def test_the_memory_of_children_counts(zygote: Zygote) -> None:
     code = "import os\nif os.fork() == 0: x = b'x' * 2**28\n" + WAIT
-    assert (await ending(zygote, code, memory_bytes=2**27)).oom
+    assert (await ending(zygote, code, memory_bytes=2**27)).exceeded == "memory"
 
 
 async def test_a_crash_under_a_memory_limit_is_no_oom(zygote: Zygote) -> None:
