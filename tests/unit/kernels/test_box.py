@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,6 +214,42 @@ async def test_the_memory_of_children_counts(zygote: Zygote) -> None:
 
 async def test_a_crash_under_a_memory_limit_is_no_oom(zygote: Zygote) -> None:
     assert await ending(zygote, "import os; os.abort()", memory_bytes=2**30) == ExitStatus(signal=signal.SIGABRT)
+
+
+BOMB = """
+import os
+os.read(page, 1)
+while len(os.listdir("/proc")) < 2000:
+    {step}
+"""
+
+
+@pytest.mark.parametrize("step", ["os.fork()", "os.fork() or os.setsid()"], ids=["same group", "new sessions"])
+async def test_over_its_number_of_processes_the_whole_tree_is_killed(zygote: Zygote, step: str) -> None:
+    async with forked(zygote, BOMB.format(step=step)) as child, asyncio.timeout(LONG):
+        child.box.limit(max_processes=10)
+        os.write(child.page, b"x")
+        assert await child.box.exited() == ExitStatus(signal=signal.SIGKILL, exceeded="processes")
+        await child.box.gone()
+
+
+async def test_a_worker_leads_a_session_of_its_own(zygote: Zygote) -> None:
+    """A process group is killed in one step, and a session may have its own share of the processor."""
+    async with forked(zygote, "import os; report([os.getpgrp(), os.getsid(0)]); os.read(page, 1)") as child:
+        assert await child.report() == [child.box.worker_pid] * 2
+
+
+async def test_a_box_that_counts_processes_goes_first_where_it_may(zygote: Zygote) -> None:
+    raised = subprocess.run([sys.executable, "-c", "import os; os.setpriority(os.PRIO_PROCESS, 0, -20)"], check=False)
+    expected = -20 if raised.returncode == 0 else os.getpriority(os.PRIO_PROCESS, 0)
+    code = "import os, signal\nsignal.signal(signal.SIGINT, lambda *_: report('interrupted'))"
+    async with forked(zygote, f"{code}\nif os.fork() == 0: report('ready')\nwhile True: signal.pause()") as child:
+        assert await child.report() == "ready"
+        child.box.limit(max_processes=10)
+        child.box.interrupt_children(0)
+        assert await child.report() == "interrupted"  # so the box has read what was sent before
+        assert os.getpriority(os.PRIO_PROCESS, child.box.pid) == expected
+        assert os.getpriority(os.PRIO_PROCESS, child.box.worker_pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 async def test_memory_that_processes_share_counts_once(zygote: Zygote) -> None:
