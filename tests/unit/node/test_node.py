@@ -274,6 +274,17 @@ async def test_a_session_is_busy_while_a_question_is_open(session: Session) -> N
     assert session.state == "ready"
 
 
+async def test_a_reader_that_stands_still_delays_no_interrupt(session: Session) -> None:
+    execution = session.submit(ExecuteRequest("while True: print('x' * 1000)"))
+    async with asyncio.timeout(LONG):
+        await execution.next_event()  # somebody reads, so that nothing is thrown away; and then reads no more
+        while not execution._channel.full:
+            await asyncio.sleep(0)
+        await session.interrupt()
+        assert (await execution.finished()).verdict == "interrupted"
+    assert await run(session, "6 * 7") == "42"
+
+
 async def test_zeromq_has_sockets_for_hundreds_of_sessions(node: Node) -> None:
     """Its own limit of 1023 ends at 170 sessions."""
     place = await node._place("default")
