@@ -191,6 +191,20 @@ async def test_an_environment_that_cannot_start_recovers_once_it_is_repaired(tmp
         assert await run(session, "import fragile; fragile.value") == "5"
 
 
+async def test_a_traceback_shows_the_source_of_a_preloaded_module(tmp_path: Path) -> None:
+    module = tmp_path / "early.py"
+    module.write_text("def fail():\n    raise LookupError('late')  # this very line\n")
+    async with warm(preload=("early",), path=(str(tmp_path),)) as one:
+        session = await one.open_warm()
+        finished = await session.submit(ExecuteRequest("import early\nearly.fail()")).finished()
+        assert finished.error is not None
+        text = "\n".join(finished.error.traceback)
+        assert "# this very line" in text
+        assert "early.fail()" in text
+        assert "capsule_kernels" not in text
+        await session.close()
+
+
 async def test_a_missing_interpreter_opens_the_breaker() -> None:
     environment = {"python": "/nowhere/python", "min_idle": 0}
     async with AsyncClient(environments={"default": environment}) as client:
