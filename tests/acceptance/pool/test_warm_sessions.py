@@ -203,6 +203,19 @@ async def test_a_missing_interpreter_opens_the_breaker() -> None:
         assert "pool_unavailable" in codes or client.info().pools["default"].breaker.state != "closed"
 
 
+async def test_a_breaker_opens_and_pauses_as_its_environment_says() -> None:
+    breaker = {"failures": 2, "pause": 3600.0, "longest_pause": 7200.0}
+    environment = {"python": "/nowhere/python", "min_idle": 0, "breaker": breaker}
+    async with AsyncClient(environments={"default": environment}) as client:
+        for _ in range(2):
+            assert client.info().pools == {} or client.info().pools["default"].breaker.state == "closed"
+            with pytest.raises(EnvironmentFailed):
+                await client.session()
+        info = client.info().pools["default"].breaker
+        assert info.state == "open"
+        assert info.next_attempt <= 7200
+
+
 async def test_warm_workers_outlive_their_zygote(full: Warm) -> None:
     zygote = await full.node._environments.zygote("default")
     os.kill(zygote.pid, signal.SIGKILL)
