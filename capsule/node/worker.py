@@ -41,6 +41,9 @@ SETTLE = 0.5
 """Seconds that a dead worker's last words may take to arrive; they are here already, as a rule."""
 PATIENCE = 1.0
 """Seconds after which a verdict no longer waits for a message that was announced before it."""
+STDERR = 1
+LAST_WORDS_BYTES = 8 * 1024
+"""So much is told of what a worker that did not start has written to its stderr; its end, if there is more."""
 
 
 class Owner(Protocol):
@@ -107,6 +110,7 @@ class Worker:
             undo.pop_all()
         self._doubted: asyncio.TimerHandle | None = None
         self._paused = False
+        self._last_words = b""
         self.serial = 0
         self.died: asyncio.Future[str] = loop.create_future()
         self.gone = asyncio.Event()
@@ -143,9 +147,12 @@ class Worker:
                 lambda exited: worker._greeting.hello(worker._shell.send, worker._limits, exited)
             )
             worker._capture.skip()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, WorkerLost):
+                worker._explain(error)
             await worker._abort()
             raise
+        worker._last_words = b""
         return worker
 
     async def open(
@@ -285,6 +292,14 @@ class Worker:
         finally:
             exited.cancel()
 
+    def _explain(self, error: WorkerLost) -> None:
+        """Add to the error what the worker, which is dead, has said last: a traceback, as a rule."""
+        self._capture.finish()
+        text = self._last_words.decode(errors="replace").strip()
+        if text:
+            error.message += f": {text.splitlines()[-1]}"
+            error.details["traceback"] = text
+
     async def _abort(self) -> None:
         """Undo a start that failed."""
         self._fds.close()
@@ -320,8 +335,10 @@ class Worker:
             self._owner.on_message(message, envelope)
 
     def _on_output(self, serial: int, stream: int, data: bytes) -> None:
-        if self._owner is not None:  # else it is the warm-up code's, and of no use to anybody
+        if self._owner is not None:
             self._owner.on_output(serial, stream, data)
+        elif stream == STDERR:  # of use to nobody, unless the worker does not start
+            self._last_words = (self._last_words + data)[-LAST_WORDS_BYTES:]
 
     def _on_tied(self, pair: tuple[Message, Envelope]) -> None:
         message, envelope = pair

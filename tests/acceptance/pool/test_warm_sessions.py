@@ -151,6 +151,15 @@ async def test_warm_up_code_that_raises_is_told_with_its_traceback() -> None:
         assert "raise LookupError" in caught.value.details["traceback"]
 
 
+async def test_warm_up_code_that_ends_the_worker_is_told_with_what_it_said() -> None:
+    warmup = "import os; os.write(2, b'no licence'); os._exit(3)"
+    environment = {"warmup": warmup, "breaker": {"failures": 1, "pause": 3600.0, "longest_pause": 3600.0}}
+    async with AsyncClient(environments={"default": environment}) as client:
+        with pytest.raises(PoolError, match="exit code 3: no licence") as caught:
+            await client.session()
+        assert caught.value.details["traceback"] == "no licence"
+
+
 async def test_warm_up_code_that_never_ends_is_a_failure() -> None:
     async with AsyncClient(environments={"default": {"warmup": "while True: pass", "create_timeout": 3.0}}) as client:
         with pytest.raises(PoolError, match="create_timeout=3 s"):
