@@ -105,6 +105,7 @@ class SessionOptions(Config):
     name: str | None = None
     env: dict[str, str | None] = {}
     cwd: str | None = None
+    files: Annotated[dict[str, bytes], Field(repr=False)] = {}
     priority: Priority = "interactive"
     argv: tuple[str, ...] = ()
     path: tuple[str, ...] = ()

@@ -332,9 +332,8 @@ class Session:
         limit = self.options.start_timeout
         try:
             async with asyncio.timeout(limit):
-                body = opening(self.options, self.name)
                 worker.drain_timeout = self.options.drain_timeout
-                await worker.open(self, self.id, body, self.options.memory_bytes)
+                await worker.open(self, opening(self.id, self.options, self.name), self.options.memory_bytes)
         except BaseException as error:
             self._pools.give_back(worker)
             with CancelScope(shield=True):

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import zmq
 
@@ -155,18 +155,14 @@ class Worker:
         worker._last_words = b""
         return worker
 
-    async def open(
-        self, owner: Owner, session_id: str, opening: dict[str, Any], memory_bytes: int | None = None
-    ) -> None:
+    async def open(self, owner: Owner, opening: Envelope, memory_bytes: int | None = None) -> None:
         """Make it the worker of a session. Raises WorkerLost, or what the worker says against the options."""
         if self.died.done():
             raise WorkerLost("worker_lost", "the worker ended while nobody used it")
         assert self._box is not None
         if memory_bytes is not None:
             self._box.limit_memory(memory_bytes)
-        self.ready = await self._unless_exited(
-            lambda exited: self._greeting.open(self._shell.send, session_id, opening, exited)
-        )
+        self.ready = await self._unless_exited(lambda exited: self._greeting.open(self._shell.send, opening, exited))
         if self.died.done():
             raise WorkerLost("worker_lost", "the worker ended when its session was open")
         self._owner = owner

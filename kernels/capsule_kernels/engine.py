@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from capsule_kernels import system
+from capsule_kernels import files, system
 from capsule_kernels.attribution import OWNER
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.cells import Cell, CellRunner
@@ -52,6 +52,8 @@ class Engine:
     comms: Callable[[Envelope], None]
     runner: CellRunner
     warmup: str = ""
+    scratch: str = ""
+    """Where the session works if it has files and no directory of its own; made only then."""
     pid: int = field(default_factory=os.getpid)
     serving: bool = True
     busy: bool = False
@@ -151,13 +153,19 @@ class Engine:
         self.link.send(Envelope("welcome", body, session=envelope.session))
 
     def _open(self, envelope: Envelope) -> None:
-        """Make the worker this session's: environment, directory, arguments, path, bounds."""
+        """Make the worker this session's: environment, directory, files, arguments, path, bounds."""
         body = envelope.body
         self.publisher.session = envelope.session
         try:
-            _apply(body)
+            _apply(body, self.scratch)
         except (OSError, ValueError) as error:
             self.link.send(failure(envelope, "invalid_argument", f"the session cannot be opened: {error}"))
+            return
+        try:
+            files.write_all(zip(body.get("files") or (), envelope.buffers, strict=True))
+        except (OSError, ValueError) as error:
+            details = {"argument": "files"}
+            self.link.send(failure(envelope, "invalid_argument", f"files: {error}", details=details))
             return
         options = body.get("options") or {}
         self.shell.displayhook.cache_size = options.get("out_cache", 1000)
@@ -202,7 +210,7 @@ class Engine:
         self.link.answer(envelope, Envelope("heartbeat", body))
 
 
-def _apply(body: dict[str, Any]) -> None:
+def _apply(body: dict[str, Any], scratch: str) -> None:
     for name, value in (body.get("env") or {}).items():
         if value is None:
             os.environ.pop(name, None)
@@ -210,6 +218,9 @@ def _apply(body: dict[str, Any]) -> None:
             os.environ[name] = value
     if body.get("cwd"):
         os.chdir(body["cwd"])
+    elif body.get("files"):
+        os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
+        os.chdir(scratch)
     sys.argv[:] = body.get("argv") or [""]
     sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
 

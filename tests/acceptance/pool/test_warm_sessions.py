@@ -42,13 +42,18 @@ async def full(pool: Warm) -> Warm:
 
 async def test_what_a_session_asks_for_is_applied_to_a_warm_worker(full: Warm, tmp_path: Path) -> None:
     session = await full.open_warm(
-        env={"COLOUR": "red", "HOME": None}, cwd=str(tmp_path), argv=("prog", "1"), path=("/spam",), name="mine"
+        env={"COLOUR": "red", "HOME": None},
+        cwd=str(tmp_path),
+        argv=("prog", "1"),
+        path=("/spam",),
+        files={"a/b": b"1"},
+        name="mine",
     )
     code = """
         import os, sys
-        os.environ["COLOUR"], "HOME" in os.environ, os.getcwd(), sys.argv, sys.path[0]
+        os.environ["COLOUR"], "HOME" in os.environ, os.getcwd(), sys.argv, sys.path[0], open("a/b").read()
     """
-    assert await value(session, code) == ("red", False, str(tmp_path), ["prog", "1"], "/spam")
+    assert await value(session, code) == ("red", False, str(tmp_path), ["prog", "1"], "/spam", "1")
     assert session.info().name == "mine"
     await session.close()
 
