@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from capsule_protocol.errors import ArgumentError
 
@@ -47,6 +48,27 @@ class Config(BaseModel):
             raise _argument_error(cls, error) from error
 
 
+class BreakerConfig(Config):
+    """When the pool of an environment stops making workers: `failures` within `window` seconds open its breaker.
+
+    The bound of the pauses doubles from `pause` up to `longest_pause`.
+    """
+
+    failures: CountFrom1 = 5
+    window: Seconds = 30.0
+    pause: Seconds = 0.5
+    longest_pause: Annotated[Seconds, Field(validate_default=True)] = 30.0
+
+    @field_validator("longest_pause")
+    @classmethod
+    def _not_shorter_than_pause(cls, value: float, info: ValidationInfo) -> float:
+        """Else `pause` would be accepted and mean nothing."""
+        pause = info.data.get("pause", 0.0)
+        if value < pause:
+            raise PydanticKnownError("greater_than_equal", {"ge": pause})
+        return value
+
+
 class EnvironmentConfig(Config):
     """What the sessions of one environment share: the interpreter, what it imports before the first session, its pool.
 
@@ -67,6 +89,7 @@ class EnvironmentConfig(Config):
     create_timeout: Seconds = 60.0
     idle_bytes: Annotated[int, Field(ge=2**20, le=MAX_BYTES)] | None = None
     worker_bytes: Annotated[int, Field(ge=2**20, le=MAX_BYTES)] | None = None
+    breaker: BreakerConfig = BreakerConfig()
 
 
 class NodeConfig(Config):
@@ -85,6 +108,7 @@ class SessionOptions(Config):
     name: str | None = None
     env: dict[str, str | None] = {}
     cwd: str | None = None
+    files: Annotated[dict[str, bytes], Field(repr=False)] = {}
     priority: Priority = "interactive"
     argv: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
@@ -154,13 +178,26 @@ def _argument_error(model: type[BaseModel], error: ValidationError) -> ArgumentE
         allowed = ", ".join(sorted(_model_at(model, first).model_fields))
         return ArgumentError(argument, "there is no such option", code="unknown_option", allowed=allowed)
     given = _short(first["input"])
-    if (kind := _KINDS.get(first["type"])) is not None:
+    if (kind := _kind(first)) is not None:
         return ArgumentError(argument, f"is {given}", allowed=kind)
     return ArgumentError(argument, f"{first['msg']}, not {given}", allowed=_allowed(first))
 
 
 def _model_at(model: type[BaseModel], detail: ErrorDetails) -> type[BaseModel]:
-    return EnvironmentConfig if detail["loc"][0] == "environments" and len(detail["loc"]) > 1 else model
+    """The model in which an unknown option stands; its own name is the last part of the path."""
+    path = detail["loc"]
+    if path[0] == "environments" and len(path) > 2:
+        model, path = EnvironmentConfig, path[2:]
+    return BreakerConfig if path[0] == "breaker" and len(path) > 1 else model
+
+
+def _kind(detail: ErrorDetails) -> str | None:
+    """What is allowed, where the type's own name would not say it to the one who passed the argument."""
+    if detail["type"] == "model_type":
+        model = next(m for m in (EnvironmentConfig, BreakerConfig) if m.__name__ == detail["ctx"]["class_name"])
+        article = "an" if model is EnvironmentConfig else "a"
+        return f"{article} {model.__name__}, or a dict with its options: {', '.join(model.model_fields)}"
+    return _KINDS.get(detail["type"])
 
 
 def _allowed(detail: ErrorDetails) -> str:
@@ -175,11 +212,9 @@ _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at mos
 _KINDS = {
     "tuple_type": "a list of str",
     "dict_type": "a dict",
-    "model_type": "an EnvironmentConfig, or a dict with its options: " + ", ".join(EnvironmentConfig.model_fields),
     "path_not_directory": "an existing directory",
     "path_type": "the path of an existing directory",
 }
-"""What is allowed, where the type's own name would not say it to the one who passed the argument."""
 
 
 def _short(value: object) -> str:

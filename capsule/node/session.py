@@ -335,7 +335,7 @@ class Session:
                 options = self.options
                 worker.drain_timeout = options.drain_timeout
                 bounds = {"memory_bytes": options.memory_bytes, "max_processes": options.max_processes}
-                await worker.open(self, self.id, opening(options, self.name), **bounds)
+                await worker.open(self, opening(self.id, options, self.name), **bounds)
         except BaseException as error:
             self._pools.give_back(worker)
             with CancelScope(shield=True):

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from capsule_kernels import system
+from capsule_kernels import files, system
 from capsule_kernels.attribution import OWNER
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.cells import Cell, CellRunner
@@ -53,6 +53,8 @@ class Engine:
     comms: Callable[[Envelope], None]
     runner: CellRunner
     warmup: str = ""
+    scratch: str = ""
+    """Where the session works if it has files and no directory of its own; made only then."""
     pid: int = field(default_factory=os.getpid)
     serving: bool = True
     busy: bool = False
@@ -152,18 +154,24 @@ class Engine:
         self.link.send(Envelope("welcome", body, session=envelope.session))
 
     def _open(self, envelope: Envelope) -> None:
-        """Make the worker this session's: environment, directory, arguments, path, bounds."""
+        """Make the worker this session's: environment, directory, files, arguments, path, bounds."""
         body = envelope.body
         self.publisher.session = envelope.session
         options = body.get("options") or {}
         try:
-            _apply(body)
+            _apply(body, self.scratch)
             _limit_open_files(options.get("max_open_files"))
         except ArgumentError as error:
             self.link.send(failure(envelope, error.code, error.message, details=error.details))
             return
         except (OSError, ValueError) as error:
             self.link.send(failure(envelope, "invalid_argument", f"the session cannot be opened: {error}"))
+            return
+        try:
+            files.write_all(zip(body.get("files") or (), envelope.buffers, strict=True))
+        except (OSError, ValueError) as error:
+            details = {"argument": "files"}
+            self.link.send(failure(envelope, "invalid_argument", f"files: {error}", details=details))
             return
         self.shell.displayhook.cache_size = options.get("out_cache", 1000)
         self.runner.bound(
@@ -207,7 +215,7 @@ class Engine:
         self.link.answer(envelope, Envelope("heartbeat", body))
 
 
-def _apply(body: dict[str, Any]) -> None:
+def _apply(body: dict[str, Any], scratch: str) -> None:
     for name, value in (body.get("env") or {}).items():
         if value is None:
             os.environ.pop(name, None)
@@ -215,6 +223,9 @@ def _apply(body: dict[str, Any]) -> None:
             os.environ[name] = value
     if body.get("cwd"):
         os.chdir(body["cwd"])
+    elif body.get("files"):
+        os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
+        os.chdir(scratch)
     sys.argv[:] = body.get("argv") or [""]
     sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
 

@@ -80,6 +80,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     _tell_bound(lease_fd)
     engine = _build(shell, link, outlet, interrupts)
     engine.warmup = spec.get("warmup") or ""
+    engine.scratch = f"{spec['dir']}/files"
     gc.enable()
     try:
         engine.serve()

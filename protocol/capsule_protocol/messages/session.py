@@ -21,7 +21,10 @@ class OpenOptions(Part):
 
 
 class Open(Message):
-    """Open a session in an environment. A variable that is None is removed; `path` goes in front of `sys.path`."""
+    """Open a session in an environment. A variable that is None is removed; `path` goes in front of `sys.path`.
+
+    `files` are names below the working directory; the message's buffers are their contents, in the same order.
+    """
 
     TYPE: ClassVar[str] = "open"
     environment: str = "default"
@@ -30,6 +33,7 @@ class Open(Message):
     cwd: str | None = None
     argv: list[str] = []
     path: list[str] = []
+    files: list[str] = []
     options: OpenOptions = OpenOptions()
 
 

@@ -150,7 +150,7 @@ def test_a_relative_directory_is_the_callers(tmp_path: Path, monkeypatch: pytest
 
 def test_the_typed_keyword_arguments_are_those_of_the_configuration() -> None:
     assert set(ClientOptions.__annotations__) == set(NodeConfig.model_fields)
-    named = {"environment", "env", "cwd", "name"}
+    named = {"environment", "env", "cwd", "name", "files"}
     assert set(WorkerOptions.__annotations__) | named == set(SessionOptions.model_fields)
     assert set(WorkerOptions.__annotations__).isdisjoint(named)
 
