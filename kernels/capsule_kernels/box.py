@@ -28,8 +28,8 @@ _MEMORY_INTERVAL_MS: Final = 100
 _LEFTOVER_INTERVAL_MS: Final = 50
 
 
-def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain) -> NoReturn:
-    """Run a box in the process that the zygote has just forked for it."""
+def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain, lock: int) -> NoReturn:
+    """Run a box in the process that the zygote has just forked for it; `lock` marks its directory as in use."""
     os.setsid()
     system.set_name("capsule-box")
     system.adopt_orphans()
@@ -45,7 +45,7 @@ def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newbor
         newborn.become_worker(spec, given, worker, keeper)
     with suppress(OSError):  # it may be gone already
         os.setpgid(pid, pid)
-    descriptors.close_all_but([given.lease, given.page])
+    descriptors.close_all_but([given.lease, given.page, lock])
     _Box(spec, lease, given.page, pid).run()
     _leave(spec, lease)
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,7 +26,7 @@ async def zygote() -> AsyncIterator[Zygote]:
         yield zygote
 
 
-async def ending(zygote: Zygote, code: str, **spec: object) -> ExitStatus:
+async def ending(zygote: Zygote, code: str, **spec: Any) -> ExitStatus:
     async with forked(zygote, code, **spec) as child, asyncio.timeout(LONG):
         return await child.box.exited()
 
@@ -181,7 +181,7 @@ async def test_a_box_cannot_be_ended_by_ordinary_signals(zygote: Zygote) -> None
         assert await child.report() == child.box.pid
 
 
-async def test_a_box_holds_nothing_but_its_lease_and_the_page(zygote: Zygote) -> None:
+async def test_a_box_holds_nothing_but_its_lease_the_page_and_its_directory(zygote: Zygote) -> None:
     """Least of all the write ends of the output: the node waits for their end."""
     code = """
 import os, signal
@@ -195,7 +195,7 @@ signal.pause()
         child.box.interrupt_children(0)
         assert await child.report() == "interrupted"  # so the box is waiting by now
         kinds = sorted(target.split(":")[0] for target in open_descriptors(child.box.pid).values())
-        assert kinds == ["/dev/null", "/dev/null", "/dev/null", "anon_inode", "pipe", "socket"]
+        assert kinds == ["/dev/null", "/dev/null", "/dev/null", child.directory, "anon_inode", "pipe", "socket"]
 
 
 async def test_resource_limits_hold_in_the_worker(zygote: Zygote) -> None:
