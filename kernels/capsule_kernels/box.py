@@ -26,8 +26,8 @@ from capsule_protocol.page import RUNNING, SINCE
 _LEFTOVER_INTERVAL_MS: Final = 50
 
 
-def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain) -> NoReturn:
-    """Run a box in the process that the zygote has just forked for it."""
+def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain, lock: int) -> NoReturn:
+    """Run a box in the process that the zygote has just forked for it; `lock` marks its directory as in use."""
     os.setsid()
     system.set_name("capsule-box")
     system.adopt_orphans()
@@ -41,7 +41,7 @@ def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newbor
         _leave(spec, lease)
     if pid == 0:
         newborn.become_worker(spec, given, worker, keeper)
-    descriptors.close_all_but([given.lease, given.page])
+    descriptors.close_all_but([given.lease, given.page, lock])
     _Box(lease, given.page, pid).run()
     _leave(spec, lease)
 

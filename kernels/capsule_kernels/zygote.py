@@ -22,10 +22,9 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
-from capsule_kernels import box, descriptors, newborn, system
+from capsule_kernels import box, descriptors, directories, newborn, system
 from capsule_kernels.recognised import notebook_environment
 
 DEFAULT_WORKER = "capsule_kernels.worker:main"
@@ -49,6 +48,8 @@ class _Zygote:
             _end()
         gc.disable()
         self._directory = str(message.get("boxes", ""))
+        # Now: the process id of this zygote may be that of one which crashed, and it has no directory of its own yet.
+        directories.sweep(self._directory)
         try:
             self._worker = _preload(message)
         except BaseException as error:  # noqa: BLE001 (SystemExit of a module is its failure too)
@@ -82,7 +83,8 @@ class _Zygote:
     def _answer(self) -> None:
         message, given = descriptors.receive(self._sock)
         if message is None:
-            self._sweep()
+            if self._directory:
+                directories.remove_empty(self._directory, os.getpid())
             _end()
         reply: dict[str, Any] = {"id": message.get("id")}
         try:
@@ -93,25 +95,16 @@ class _Zygote:
             descriptors.close_all(given)
         descriptors.send(self._sock, reply)
 
-    def _sweep(self) -> None:
-        """Remove the directories that the node made for boxes which will not come to life any more.
-
-        They are empty. One in which a worker has bound its sockets belongs to its box, which removes it.
-        """
-        if self._directory:
-            for path in Path(self._directory).glob(f"capsule-{os.getpid()}-*"):
-                with suppress(OSError):
-                    path.rmdir()
-
     def _fork(self, spec: dict[str, Any], given: list[int]) -> int:
         _check(spec, given)
         _flush()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                box.main(spec, descriptors.BoxDescriptors(*given), self._worker)
-            finally:
-                os._exit(newborn.EXIT_FAILED)
+        with directories.held(spec["dir"]) as lock:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    box.main(spec, descriptors.BoxDescriptors(*given), self._worker, lock)
+                finally:
+                    os._exit(newborn.EXIT_FAILED)
         self._boxes.add(pid)
         return pid
 

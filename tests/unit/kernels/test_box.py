@@ -185,7 +185,7 @@ async def test_a_box_cannot_be_ended_by_ordinary_signals(zygote: Zygote) -> None
         assert await child.report() == child.box.pid
 
 
-async def test_a_box_holds_nothing_but_its_lease_and_the_page(zygote: Zygote) -> None:
+async def test_a_box_holds_nothing_but_its_lease_the_page_and_its_directory(zygote: Zygote) -> None:
     """Least of all the write ends of the output: the node waits for their end."""
     code = """
 import os, signal
@@ -199,7 +199,7 @@ signal.pause()
         child.box.interrupt_children(0)
         assert await child.report() == "interrupted"  # so the box is waiting by now
         kinds = sorted(target.split(":")[0] for target in open_descriptors(child.box.pid).values())
-        assert kinds == ["/dev/null", "/dev/null", "/dev/null", "anon_inode", "pipe", "socket"]
+        assert kinds == ["/dev/null", "/dev/null", "/dev/null", child.directory, "anon_inode", "pipe", "socket"]
 
 
 async def test_over_its_memory_limit_a_worker_is_killed_as_oom(zygote: Zygote) -> None:
