@@ -32,7 +32,7 @@ PRELUDE = """
 import os
 def grow(step):
     # No more than so many, should nobody stop them: this is somebody's machine.
-    while len(os.listdir("/proc")) < 2000:
+    while len(os.listdir("/proc")) < 700:
         step()
 """
 HOGS = {

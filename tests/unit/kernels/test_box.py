@@ -252,6 +252,9 @@ async def test_a_box_that_counts_processes_goes_first_where_it_may(zygote: Zygot
         child.box.interrupt_children(0)
         assert await child.report() == "interrupted"  # so the box has read what was sent before
         assert os.getpriority(os.PRIO_PROCESS, child.box.pid) == expected
+        group = Path(f"/proc/{child.box.pid}/autogroup")
+        if expected == -20 and group.exists():
+            assert group.read_text().endswith(" nice -20\n")
         assert os.getpriority(os.PRIO_PROCESS, child.box.worker_pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
