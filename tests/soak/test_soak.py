@@ -20,7 +20,7 @@ CYCLES = 10_000
 WARM_UP = 2_000
 """Until then the allocator and the interpreter's table of strings grow to their size."""
 PART = 1_000
-MARGIN = 3 * 2**20
+MARGIN = 2 * 2**20
 """Bytes by which node and zygote may each be larger afterwards."""
 
 
