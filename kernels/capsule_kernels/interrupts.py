@@ -51,7 +51,7 @@ class Interrupts:
         self.idle = False
         """Set while the link waits for the next message: a handler of user code may run."""
         self.cancel: Callable[[], object] | None = None
-        self.again: Callable[[], object] = _interrupt_now
+        self.again: Callable[[], object] = self._raise
         """Has the signal sent once more, a little later: it came between a coroutine and its first step."""
 
     @property
@@ -78,7 +78,7 @@ class Interrupts:
         self.armed = 0
         self.cancel = None
         if self.pending:
-            self.pending = deque(call for call in self.pending if call is not _interrupt_now)
+            self.pending = deque(call for call in self.pending if call != self._raise)
 
     def stall(self, waiting: bool, /) -> None:
         """The capture or the link waits, or goes on: an interrupt may end a wait of the main thread, no other one."""
@@ -112,12 +112,15 @@ class Interrupts:
         if self.cancel is not None:
             self._interrupt_waiting(self.cancel, frame)
         elif not self.stalled and _inside(frame, _WHOLE):
-            self.pending.append(_interrupt_now)
+            self.pending.append(self._raise)
         elif _inside(frame, _EXECUTORS, deepest=1):
             self.again()
         elif not (self._raised and frame is not None and frame.f_code.co_filename.startswith(_HERE)):
-            self._raised, self.stalled = True, False  # the wait, if it is one, ends here
-            raise KeyboardInterrupt
+            self._raise()
+
+    def _raise(self) -> None:
+        self._raised, self.stalled = True, False  # the wait, if it is one, ends here
+        raise KeyboardInterrupt
 
     def _interrupt_waiting(self, cancel: Callable[[], object], frame: FrameType | None) -> None:
         """Cancel the cell's task; asked again, end the task that holds the loop up, if it is not the loop itself."""
@@ -125,10 +128,6 @@ class Interrupts:
             raise KeyboardInterrupt
         self._raised = True
         cancel()
-
-
-def _interrupt_now() -> None:
-    raise KeyboardInterrupt
 
 
 def _inside(frame: FrameType | None, files: frozenset[str], deepest: int = _DEEPEST) -> bool:

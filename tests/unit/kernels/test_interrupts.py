@@ -152,6 +152,7 @@ def test_within_the_capture_an_interrupt_waits_until_it_is_left() -> None:
     assert pipes.interrupts.pending
     with pytest.raises(KeyboardInterrupt):
         pipes.outlet.writer(0)("y")
+    assert pipes.interrupts.asked
     pipes.outlet.flush()
     assert pipes.text(0) == b"xy"
 
