@@ -105,7 +105,7 @@ class SessionOptions(Config):
     """One session: what is applied to its worker, and how the node treats its executions."""
 
     environment: str = "default"
-    name: str | None = None
+    name: Annotated[str, Field(max_length=200)] | None = None
     env: dict[str, str | None] = {}
     cwd: str | None = None
     files: Annotated[dict[str, bytes], Field(repr=False)] = {}
@@ -208,7 +208,7 @@ def _allowed(detail: ErrorDetails) -> str:
     return ", ".join(bounds) or detail["type"].removesuffix("_type").removesuffix("_parsing").replace("_", " ")
 
 
-_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most", "max_length": "a length of at most"}
 _KINDS = {
     "tuple_type": "a list of str",
     "dict_type": "a dict",

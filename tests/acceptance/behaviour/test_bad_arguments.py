@@ -73,6 +73,7 @@ BAD_SESSIONS: dict[str, tuple[dict[str, Any], str]] = {
     "too large a cache": ({"out_cache": 1 << 70}, "out_cache"),
     "a str as path": ({"path": "abc"}, "a list of str"),
     "a bad name of a variable": ({"env": {"A=B": "c"}}, "env"),
+    "a name that is too long": ({"name": "x" * 10**6}, "name"),
 }
 
 
