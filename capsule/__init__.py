@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from capsule.events import Display as Display
     from capsule.events import Event as Event
     from capsule.events import Finished as Finished
+    from capsule.events import Gap as Gap
     from capsule.events import InputRequest as InputRequest
     from capsule.events import Output as Output
     from capsule_protocol.errors import ArgumentError as ArgumentError
     from capsule_protocol.errors import CapsuleError as CapsuleError
     from capsule_protocol.errors import EnvironmentFailed as EnvironmentFailed
     from capsule_protocol.errors import ExecutionError as ExecutionError
+    from capsule_protocol.errors import NodeError as NodeError
     from capsule_protocol.errors import PoolError as PoolError
     from capsule_protocol.errors import SessionError as SessionError
     from capsule_protocol.errors import WorkerLost as WorkerLost
@@ -47,12 +49,14 @@ _HOME = {
     "Display": "capsule.events",
     "Event": "capsule.events",
     "Finished": "capsule.events",
+    "Gap": "capsule.events",
     "InputRequest": "capsule.events",
     "Output": "capsule.events",
     "ArgumentError": "capsule_protocol.errors",
     "CapsuleError": "capsule_protocol.errors",
     "EnvironmentFailed": "capsule_protocol.errors",
     "ExecutionError": "capsule_protocol.errors",
+    "NodeError": "capsule_protocol.errors",
     "PoolError": "capsule_protocol.errors",
     "SessionError": "capsule_protocol.errors",
     "WorkerLost": "capsule_protocol.errors",

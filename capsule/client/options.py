@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from capsule.config import Backpressure, EnvironmentConfig, Priority
+    from capsule.config import Backpressure, EnvironmentConfig, Priority, ServeConfig
 
 
 class ClientOptions(TypedDict, total=False):
@@ -24,6 +24,7 @@ class ClientOptions(TypedDict, total=False):
     directory: str | os.PathLike[str] | None
     max_sessions: int
     heartbeat_interval: float
+    serve: ServeConfig | dict[str, Any]
 
 
 class WorkerOptions(TypedDict, total=False):

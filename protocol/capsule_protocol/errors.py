@@ -101,6 +101,9 @@ CODES: dict[str, CodeInfo] = {
         "no node answers at the address", "Start one with `capsule serve`, or correct the address.", retryable=True
     ),
     "connection_lost": CodeInfo("the connection to the node was lost and did not come back in time", retryable=True),
+    "address_in_use": CodeInfo("another node listens at the address", "Stop it, or choose another address."),
+    "too_many_clients": CodeInfo("the node has as many connections as it may", retryable=True),
+    "name_taken": CodeInfo("there is a session of this name", "Attach to it, or choose another name."),
     "address_refused": CodeInfo("the address or its directory is not safe to use"),
 }
 """Every code that can cross the wire or reach a user."""
@@ -220,10 +223,13 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "execution_unknown",
             "key_conflict",
             "too_many_requests",
+            "name_taken",
         ),
         SessionError,
     ),
-    **dict.fromkeys(("node_unreachable", "connection_lost", "address_refused"), NodeError),
+    **dict.fromkeys(
+        ("node_unreachable", "connection_lost", "address_refused", "address_in_use", "too_many_clients"), NodeError
+    ),
     **dict.fromkeys(("worker_lost", "worker_start_failed", "worker_start_timeout"), WorkerLost),
     **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),
     **{code: PoolError for code in CODES if code.startswith("pool_")},

@@ -200,7 +200,7 @@ async def test_a_missing_interpreter_opens_the_breaker() -> None:
                 await client.session()
             codes.append(caught.value.code)
         assert codes[:5] == ["environment_failed"] * 5
-        assert "pool_unavailable" in codes or client.info().pools["default"].breaker.state != "closed"
+        assert "pool_unavailable" in codes or (await client.info()).pools["default"].breaker.state != "closed"
 
 
 async def test_warm_workers_outlive_their_zygote(full: Warm) -> None:
@@ -296,9 +296,9 @@ async def test_deaths_are_counted_and_closed_sessions_are_not_among_them() -> No
 
 async def test_a_client_tells_of_its_pools() -> None:
     async with AsyncClient(environments={"default": {"min_idle": 0}}) as client:
-        assert client.info().pools == {}
+        assert (await client.info()).pools == {}
         async with client.session() as session:
             assert isinstance(session, AsyncSession)
-            info = client.info()
+            info = await client.info()
             assert (info.sessions, info.pools["default"].in_use) == (1, 1)
             assert info.pools["default"].breaker.state == "closed"
