@@ -67,12 +67,12 @@ class Drain:
         while not self.closed and self._readable():
             self._drain()
 
-    def close(self) -> None:
-        """Stop reading and close the socket; what was not sent is dropped. Idempotent."""
+    def close(self, linger: int = 0) -> None:
+        """Stop reading and close the socket; ZeroMQ has `linger` milliseconds for what was not sent. Idempotent."""
         if not self.closed:
             self.closed = True
             self._loop.remove_reader(self._descriptor)
-            self._socket.close(0)
+            self._socket.close(linger)
 
     def look_again(self) -> None:
         """Have what may have arrived unnoticed read soon."""

@@ -5,7 +5,8 @@ of the protocol. An event is a message type, whoever sent it; who may send a typ
 of a link keep the same tables and so see the same breaches.
 
 * The client link greets, then carries everything until both ends have said `shutdown`. A request that crosses a
-  `shutdown` is not a breach: it is answered with an error.
+  `shutdown` is not a breach: it is answered with an error. So is whoever speaks without having greeted: the node may
+  have forgotten him.
 * The worker link greets and opens its one session before it carries anything else.
 * An execution is accepted (`ack`), starts (`status`), has its events, and ends in one verdict. On the worker link it
   has no acknowledgement: it is running from its request, and output behind its verdict comes from what it left behind.
@@ -65,7 +66,7 @@ def _traffic(link: Link) -> frozenset[str]:
 
 
 CLIENT_LINK: Table = {
-    "new": {"hello": "greeting"},
+    "new": {"hello": "greeting", "error": "closed"},
     "greeting": {"welcome": "active", "error": "closed"},
     "active": _stay("active", _traffic("client")) | {"shutdown": "closing"},
     "closing": _stay("closing", _traffic("client")) | {"shutdown": "closed"},
@@ -85,7 +86,7 @@ WORKER_LINK: Table = {
 EXECUTION: Table = {
     "sent": {"ack": "queued", "error": "done"},
     "resumed": {"ack": "going on", "error": "done"},
-    "queued": {"status": "running", "error": "done"},
+    "queued": {"status": "running", "gap": "running", "error": "done"},
     "going on": _stay("running", EVENTS - VERDICTS) | _stay("done", VERDICTS),
     "running": _stay("running", EVENTS - VERDICTS) | _stay("done", VERDICTS),
     "done": {},

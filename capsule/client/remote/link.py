@@ -35,6 +35,10 @@ HEARTBEAT = 5.0
 ACK_DELAY = 0.005
 """Seconds that an acknowledgement of a verdict may wait for others."""
 ACKS_AT_ONCE = 4096
+GOODBYE = 200
+"""Milliseconds that the last words may take."""
+_FORGOTTEN = frozenset({"unexpected_message", "sequence_gap"})
+"""Codes with which a node says that it does not know this connection any more."""
 
 
 @dataclass(slots=True)
@@ -68,6 +72,11 @@ class Link:
         state = "closed" if self._error else "connected" if self._wire else "reconnecting"
         return f"<Link {self._address} {state} sessions={len(self._sessions)}>"
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._wire is not None
+
     async def connect(self) -> None:
         """Be connected. Raises NodeError, or what the node has against this client."""
         if self._error is not None:
@@ -86,10 +95,10 @@ class Link:
         if self._wire is not None:
             self._flush_acks()
             self._transmit("shutdown", {"restart": False})
-            await asyncio.sleep(0)  # let ZeroMQ's own thread have it
+            self._wire.close(GOODBYE)
         self._give_up(SessionError("client_closed", "the client has been closed"))
         await self._tasks.close()
-        self._context.destroy(linger=200)
+        self._context.term()
 
     # --- for the sessions ---
 
@@ -186,6 +195,10 @@ class Link:
 
     def _give_up(self, error: CapsuleError) -> None:
         self._error = error
+        self._end_all(error)
+
+    def _end_all(self, error: CapsuleError) -> None:
+        """Nothing that is under way will come to its end; another connection may be made."""
         self._drop_wire()
         for waiting in self._requests.values():
             if not waiting.answer.done():
@@ -236,6 +249,12 @@ class Link:
         reply_to = envelope.body.get("reply_to")
         if reply_to:
             self._answer(reply_to, envelope)
+            return
+        if envelope.type == "shutdown":
+            self._end_all(SessionError("node_closed", f"the node at {self._address} has ended"))
+            return
+        if envelope.type == "error" and envelope.body["code"] in _FORGOTTEN and not envelope.execution:
+            self._on_lost(envelope.body["message"])
             return
         session = self._sessions.get(envelope.session)
         if session is None:

@@ -29,6 +29,10 @@ REQUEST_TIMEOUT = 60.0
 class Line(Protocol):
     """What a session asks of the link."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
     async def request(
         self, kind: str, body: dict[str, Any], session: str = "", *, timeout: float, again: bool = True
     ) -> dict[str, Any]:
@@ -100,7 +104,8 @@ class RemoteSession:
             return
         self._state = "closed"
         try:
-            await self._line.request("close", {}, self.id, timeout=REQUEST_TIMEOUT)
+            if self._line.connected:
+                await self._line.request("close", {}, self.id, timeout=REQUEST_TIMEOUT, again=False)
         except CapsuleError as error:
             logger.info("session %s could not be closed: %s", self.id, error)  # the node closes it by itself
         self.end(SessionError("session_closed", f"the session {self.name!r} has been closed"))

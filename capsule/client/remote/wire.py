@@ -82,13 +82,13 @@ class Wire:
         if not self._over:
             self._drain.send(self._connection.transmit(envelope))
 
-    def close(self) -> None:
-        """Hang up: at once, and without a word. Idempotent."""
+    def close(self, linger: int = 0) -> None:
+        """Hang up; ZeroMQ has `linger` milliseconds for what was not sent. Idempotent."""
         self._over = True
         if not self._drain.closed:
             self._socket.disable_monitor()
             self._monitor.close()
-            self._drain.close()
+            self._drain.close(linger)
 
     def _take(self, frames: list[Any]) -> bool:
         self._connection.receive(frames)

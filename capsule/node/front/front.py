@@ -30,6 +30,8 @@ UNREAD = 10_000
 """Messages that may wait in ZeroMQ for one client; who lets more pile up is dropped, and may come back."""
 WAITING = 1000
 """Messages of one client that ZeroMQ takes before the node does; then the client waits."""
+GOODBYE = 200
+"""Milliseconds that the last words to clients may take."""
 USER = "user"
 """The owner of all that comes over `ipc://`: the user whose node it is."""
 
@@ -84,10 +86,11 @@ class Front:
         await self.registry.close_all()
         await self.tasks.close()
         for peer, _ in list(self._peers.values()):
+            peer.say_goodbye()
             self.drop(peer)
         for door in self._doors:
-            door.close()
-        self._context.destroy(linger=0)
+            door.close(GOODBYE)
+        self._context.term()
 
     async def settled(self) -> None:
         """Wait until no execution runs or waits."""
@@ -125,7 +128,8 @@ class Front:
     def offended(self, peer: Peer, error: RemoteProtocolError) -> None:
         """A client sent what cannot be read, or was not due."""
         self.offences += 1
-        logger.warning("%r broke the protocol: %s", peer, error)
+        # Who has not greeted may be a connection that was forgotten, whose last words come late.
+        logger.log(logging.WARNING if peer.client else logging.INFO, "%r broke the protocol: %s", peer, error)
 
     # --- inside ---
 

@@ -124,6 +124,11 @@ class Peer:
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
 
+    def say_goodbye(self) -> None:
+        """The node ends."""
+        with suppress(LocalProtocolError):  # it has not greeted
+            self._say("shutdown", {"restart": False})
+
     # --- for the sessions ---
 
     def on_event(self, session: str, log: EventLog, event: Event) -> None:
@@ -364,7 +369,7 @@ class Peer:
     def _offence(self, error: RemoteProtocolError) -> None:
         """What cannot be read is answered; who breaks the tables, or does not even greet, is forgotten."""
         self._desk.offended(self, error)
-        with suppress(LocalProtocolError):  # before the greeting nothing may be said
+        with suppress(LocalProtocolError):  # both have said goodbye
             self._say("error", Error.answer(error).model_dump())
         if self._connection.failed is not None or self._connection.state in {"new", "greeting"}:
             self._desk.drop(self)

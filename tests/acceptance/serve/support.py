@@ -100,12 +100,9 @@ class Proxy:
         both = {writer, there_writer}
         self._writers |= both
         try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(_pass(reader, there_writer, both, None))
-                    group.create_task(_pass(there, writer, both, self.after))
-        except* OSError:
-            pass
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pass(reader, there_writer, both, None))
+                group.create_task(_pass(there, writer, both, self.after))
         finally:
             for one in both:
                 one.transport.abort()
@@ -115,13 +112,13 @@ class Proxy:
 async def _pass(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: set[asyncio.StreamWriter], left: int | None
 ) -> None:
-    while data := await reader.read(65_536):
-        if left is not None:
-            data, left = data[:left], left - len(data[:left])
-        writer.write(data)
-        await writer.drain()
-        if left == 0:
-            break
+    with suppress(OSError):  # cut
+        while left != 0 and (data := await reader.read(65_536)):
+            if left is not None:
+                data = data[:left]
+                left -= len(data)
+            writer.write(data)
+            await writer.drain()
     for one in both:
         one.transport.abort()
 

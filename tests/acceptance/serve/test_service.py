@@ -134,7 +134,9 @@ async def test_many_executions_at_once_run_in_order(remote: AsyncClient) -> None
 
 async def test_background_output_is_told(remote: AsyncClient) -> None:
     said: asyncio.Queue[str] = asyncio.Queue()
-    code = "import threading\ngo = threading.Event()\n_ = threading.Thread(target=lambda: (go.wait(), print('late'))).start()"
+    code = (
+        "import threading\ngo = threading.Event()\nthreading.Thread(target=lambda: (go.wait(), print('late'))).start()"
+    )
     async with await remote.session(on_background=lambda event: said.put_nowait(getattr(event, "text", ""))) as session:
         await session.run(code)
         await session.run("go.set()")
