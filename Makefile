@@ -8,7 +8,7 @@ MANAGED := $(HOME)/.pyenv/versions $(HOME)/.local/share/uv/python
 works = $(shell $(1) -c 'print(1)' 2>/dev/null)
 find = $(firstword $(foreach p,python$(1) $(wildcard $(MANAGED:%=%/*$(1).*/bin/python$(1))),$(if $(call works,$(p)),$(p))))
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all chaos soak check format bench clean
 
 demo: $(STAMP)
 	$(BIN)/capsule run docs/examples/tour.py
@@ -16,6 +16,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Minutes each, so not part of the suite.
+chaos: $(STAMP)
+	$(BIN)/python -m pytest tests/chaos
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest --capture=no tests/soak
 
 check: $(STAMP)
 	$(BIN)/ruff check

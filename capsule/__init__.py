@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from capsule.events import Display as Display
     from capsule.events import Event as Event
     from capsule.events import Finished as Finished
-    from capsule.events import Gap as Gap
     from capsule.events import InputRequest as InputRequest
     from capsule.events import Output as Output
     from capsule_protocol.errors import ArgumentError as ArgumentError
@@ -49,7 +48,6 @@ _HOME = {
     "Display": "capsule.events",
     "Event": "capsule.events",
     "Finished": "capsule.events",
-    "Gap": "capsule.events",
     "InputRequest": "capsule.events",
     "Output": "capsule.events",
     "ArgumentError": "capsule_protocol.errors",

@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from capsule_protocol.errors import ArgumentError
 
@@ -29,6 +30,9 @@ CountFrom1 = Annotated[int, Field(ge=1, le=1_000_000_000)]
 MAX_BYTES = 2**48
 """More memory than a machine has, and less than numbers of the system overflow at."""
 
+MIN_OPEN_FILES = 128
+"""A worker has about 25 descriptors of its own, some of them from number 64 on; the rest is for the code."""
+
 
 class Config(BaseModel):
     """The base of all configuration: immutable, and an unknown option is an error that lists the known ones."""
@@ -42,6 +46,27 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise _argument_error(cls, error) from error
+
+
+class BreakerConfig(Config):
+    """When the pool of an environment stops making workers: `failures` within `window` seconds open its breaker.
+
+    The bound of the pauses doubles from `pause` up to `longest_pause`.
+    """
+
+    failures: CountFrom1 = 5
+    window: Seconds = 30.0
+    pause: Seconds = 0.5
+    longest_pause: Annotated[Seconds, Field(validate_default=True)] = 30.0
+
+    @field_validator("longest_pause")
+    @classmethod
+    def _not_shorter_than_pause(cls, value: float, info: ValidationInfo) -> float:
+        """Else `pause` would be accepted and mean nothing."""
+        pause = info.data.get("pause", 0.0)
+        if value < pause:
+            raise PydanticKnownError("greater_than_equal", {"ge": pause})
+        return value
 
 
 class EnvironmentConfig(Config):
@@ -64,6 +89,7 @@ class EnvironmentConfig(Config):
     create_timeout: Seconds = 60.0
     idle_bytes: Annotated[int, Field(ge=2**20, le=MAX_BYTES)] | None = None
     worker_bytes: Annotated[int, Field(ge=2**20, le=MAX_BYTES)] | None = None
+    breaker: BreakerConfig = BreakerConfig()
 
 
 class ServeConfig(Config):
@@ -100,6 +126,7 @@ class SessionOptions(Config):
     name: str | None = None
     env: dict[str, str | None] = {}
     cwd: str | None = None
+    files: Annotated[dict[str, bytes], Field(repr=False)] = {}
     priority: Priority = "interactive"
     argv: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
@@ -113,6 +140,8 @@ class SessionOptions(Config):
     source_cache: Count = 1000
     message_bytes: Annotated[int, Field(ge=65_536, le=2**30)] = 64 * 2**20
     memory_bytes: Annotated[int, Field(ge=64 * 2**20, le=MAX_BYTES)] | None = None
+    max_processes: CountFrom1 | None = None
+    max_open_files: Annotated[int, Field(ge=MIN_OPEN_FILES, le=1_000_000_000)] | None = None
     max_queue: CountFrom1 = 100_000
 
 
@@ -167,13 +196,26 @@ def _argument_error(model: type[BaseModel], error: ValidationError) -> ArgumentE
         allowed = ", ".join(sorted(_model_at(model, first).model_fields))
         return ArgumentError(argument, "there is no such option", code="unknown_option", allowed=allowed)
     given = _short(first["input"])
-    if (kind := _KINDS.get(first["type"])) is not None:
+    if (kind := _kind(first)) is not None:
         return ArgumentError(argument, f"is {given}", allowed=kind)
     return ArgumentError(argument, f"{first['msg']}, not {given}", allowed=_allowed(first))
 
 
 def _model_at(model: type[BaseModel], detail: ErrorDetails) -> type[BaseModel]:
-    return EnvironmentConfig if detail["loc"][0] == "environments" and len(detail["loc"]) > 1 else model
+    """The model in which an unknown option stands; its own name is the last part of the path."""
+    path = detail["loc"]
+    if path[0] == "environments" and len(path) > 2:
+        model, path = EnvironmentConfig, path[2:]
+    return BreakerConfig if path[0] == "breaker" and len(path) > 1 else model
+
+
+def _kind(detail: ErrorDetails) -> str | None:
+    """What is allowed, where the type's own name would not say it to the one who passed the argument."""
+    if detail["type"] == "model_type":
+        model = next(m for m in (EnvironmentConfig, BreakerConfig) if m.__name__ == detail["ctx"]["class_name"])
+        article = "an" if model is EnvironmentConfig else "a"
+        return f"{article} {model.__name__}, or a dict with its options: {', '.join(model.model_fields)}"
+    return _KINDS.get(detail["type"])
 
 
 def _allowed(detail: ErrorDetails) -> str:
@@ -188,11 +230,9 @@ _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at mos
 _KINDS = {
     "tuple_type": "a list of str",
     "dict_type": "a dict",
-    "model_type": "an EnvironmentConfig, or a dict with its options: " + ", ".join(EnvironmentConfig.model_fields),
     "path_not_directory": "an existing directory",
     "path_type": "the path of an existing directory",
 }
-"""What is allowed, where the type's own name would not say it to the one who passed the argument."""
 
 
 def _short(value: object) -> str:

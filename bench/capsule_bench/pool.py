@@ -89,5 +89,14 @@ AREA = Area(
             must=Must(median=4096),
             alone=True,
         ),
+        Measure(
+            "neighbours",
+            "p99 of `1+1` beside a fork bomb, a memory hog and a descriptor hog under limits, ÷ p99 of a quiet run",
+            "x",
+            full=Load(samples=3, warmup=1, size=1000, seconds=180),
+            quick=Load(samples=1, size=500),
+            must=Must(median=3),
+            alone=True,
+        ),
     ),
 )

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from capsule import AsyncClient
-from capsule_bench import cells
-from capsule_bench.figures import milliseconds
+from capsule_bench import cells, greedy
+from capsule_bench.figures import milliseconds, p99
 from capsule_bench.machine import memory, own_memory
 from capsule_bench.model import Load, Measured
 
@@ -204,5 +204,25 @@ def held(load: Load) -> Measured:
             )
             used = memory()
             return Measured([(used.rss + used.pss_children) / MIB], used)
+
+    return asyncio.run(measure())
+
+
+def neighbours(load: Load) -> Measured:
+    """How many times longer 99 of 100 small executions take at most while another session is greedy."""
+
+    async def measure() -> Measured:
+        async with (
+            warm(min_idle=2) as one,
+            one.client.session() as session,
+            one.client.session(**greedy.LIMITS) as other,
+        ):
+            values = []
+            for _ in range(load.warmup + load.samples):
+                beside = await greedy.latencies_beside(other, session, load.size)
+                await one.full()
+                quiet = await greedy.latencies(session, len(beside))
+                values.append(p99(beside) / p99(quiet))
+            return Measured(values[load.warmup :], memory())
 
     return asyncio.run(measure())

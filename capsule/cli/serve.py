@@ -57,7 +57,7 @@ def _tell(front: Front) -> None:
 
 
 @click.command("wait-ready")
-@click.option("--address", default="auto", show_default=True, help="Address of the node.")
+@click.option("--address", metavar="ADDRESS", default="auto", show_default=True, help="Address of the node.")
 @click.option(
     "--timeout",
     metavar="SECONDS",

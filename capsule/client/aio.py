@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from types import TracebackType
 
+    from capsule.client.files import Files
     from capsule.client.inner import AnyNode
     from capsule.config import NodeConfig, SessionOptions
     from capsule.node.info import NodeInfo
@@ -66,17 +67,20 @@ class AsyncClient:
         env: Mapping[str, str | None] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         name: str | None = None,
+        files: Files | None = None,
         on_background: OnBackground | None = None,
         **options: Unpack[WorkerOptions],
     ) -> SessionOpener:
         """A new session: `async with client.session() as session`, or `session = await client.session()`.
 
-        `env` adds variables (None removes one), `cwd` is the working directory, further options are the fields of
-        SessionOptions. `on_background` gets output that comes after its execution's verdict. Raises ArgumentError for
-        a bad argument at once; opening raises EnvironmentFailed, WorkerLost, SessionError.
+        `env` adds variables (None removes one), `cwd` is the working directory. `files` are written into it before the
+        session is ready: names, and for each its content or the Path of a file to copy; without `cwd` they are in a
+        new directory, which ends with the session. Further options are the fields of SessionOptions. `on_background`
+        gets output that comes after its execution's verdict. Raises ArgumentError for a bad argument at once; opening
+        raises EnvironmentFailed, WorkerLost, SessionError, and ArgumentError for what the worker cannot do.
         """
         check_callback(on_background, "on_background")
-        checked = build_options(environment, options, env=env, cwd=cwd, name=name)
+        checked = build_options(environment, options, env=env, cwd=cwd, name=name, files=files)
         self._check_open()
         return SessionOpener(self, checked, on_background)
 

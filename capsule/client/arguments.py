@@ -66,9 +66,13 @@ def check_timeout(timeout: float | None, argument: str = "timeout") -> float | N
     allowed = "seconds as a number above 0, or None for no limit"
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise ArgumentError(argument, f"must be a number, not {type(timeout).__name__}", allowed=allowed)
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ArgumentError(argument, f"is {timeout!r}", allowed=allowed)
-    return float(timeout)
+    try:
+        seconds = float(timeout)
+    except OverflowError:  # an int that no float can hold
+        seconds = math.inf
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ArgumentError(argument, f"is {seconds:g}", allowed=allowed)
+    return seconds
 
 
 def check_key(key: str | None, *, remembered: bool) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from capsule.client.arguments import check_names, check_text
+from capsule.client.files import check_files
 from capsule.config import NodeConfig, SessionOptions, load
 from capsule_protocol.errors import ArgumentError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from capsule.client.files import Files
     from capsule.config import Backpressure, EnvironmentConfig, Priority, ServeConfig
 
 
@@ -43,6 +45,8 @@ class WorkerOptions(TypedDict, total=False):
     source_cache: int
     message_bytes: int
     memory_bytes: int | None
+    max_processes: int | None
+    max_open_files: int | None
     max_queue: int
 
 
@@ -62,12 +66,19 @@ def build_options(
     env: Mapping[str, str | None] | None,
     cwd: str | os.PathLike[str] | None,
     name: str | None,
+    files: Files | None = None,
 ) -> SessionOptions:
     """The options of a session from keyword arguments; raises ArgumentError."""
     check_names(options, SessionOptions.model_fields)
     given = {**options, "environment": environment, "name": name, "env": check_env(env)}
-    given["cwd"] = _own_directory() if cwd is None else check_directory(cwd)
-    return SessionOptions.build(**given)
+    if cwd is not None:
+        given["cwd"] = check_directory(cwd)
+    elif not files:  # with files, the worker makes a directory for them
+        given["cwd"] = _own_directory()
+    checked = SessionOptions.build(**given)
+    if not files:
+        return checked
+    return checked.model_copy(update={"files": check_files(files, checked.message_bytes // 2)})
 
 
 def _own_directory() -> str | None:

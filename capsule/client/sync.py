@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from capsule.client.execution import AsyncExecution
+    from capsule.client.files import Files
     from capsule.client.options import ClientOptions, WorkerOptions
     from capsule.client.session import AsyncSession, OnBackground
     from capsule.config import NodeConfig
@@ -58,16 +59,21 @@ class Client:
         env: Mapping[str, str | None] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         name: str | None = None,
+        files: Files | None = None,
         on_background: OnBackground | None = None,
         **options: Unpack[WorkerOptions],
     ) -> Session:
         """A new session, ready to run code; use it in `with`, or call its `close()`.
 
-        `env` adds variables (None removes one), `cwd` is the working directory, further options are the fields of
-        SessionOptions. `on_background` gets output that comes after its execution's verdict, on the client's own
-        thread. Raises ArgumentError for a bad argument, EnvironmentFailed, WorkerLost, SessionError.
+        `env` adds variables (None removes one), `cwd` is the working directory. `files` are written into it before the
+        session is ready: names, and for each its content or the Path of a file to copy; without `cwd` they are in a
+        new directory, which ends with the session. Further options are the fields of SessionOptions. `on_background`
+        gets output that comes after its execution's verdict, on the client's own thread. Raises ArgumentError for a
+        bad argument, EnvironmentFailed, WorkerLost, SessionError.
         """
-        opener = self._inner.session(environment, env=env, cwd=cwd, name=name, on_background=on_background, **options)
+        opener = self._inner.session(
+            environment, env=env, cwd=cwd, name=name, files=files, on_background=on_background, **options
+        )
         return Session(self, self._portal, self._portal.call(opener.open))
 
     def info(self) -> NodeInfo:

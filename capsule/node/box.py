@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgpack
@@ -17,20 +17,24 @@ import msgpack
 from capsule_protocol.errors import WorkerLost
 
 _MESSAGE_BYTES = 64 * 1024
+_EXPECT = msgpack.packb({"op": "expect"})
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a worker ended: by a code or a signal; neither is known if its box was killed before it."""
+    """How a worker ended: by a code or a signal; neither is known if its box was killed before it.
+
+    `exceeded` is the bound for which the box killed it: "memory", "processes", or "" for none.
+    """
 
     code: int | None = None
     signal: int | None = None
-    oom: bool = False
+    exceeded: str = ""
 
     def __str__(self) -> str:
-        if self.oom:
-            return "out of memory"
+        if self.exceeded:
+            return "out of memory" if self.exceeded == "memory" else f"too many {self.exceeded}"
         if self.signal is not None:
             return f"signal {self.signal}"
         return "unknown" if self.code is None else f"exit code {self.code}"
@@ -98,10 +102,16 @@ class Box:
         with suppress(OSError):  # the box is gone, and they with it
             self._lease.send(msgpack.packb({"op": "children_interrupt", "serial": serial}))
 
-    def limit_memory(self, limit: int) -> None:
-        """Bound what the worker and its descendants may hold."""
+    def limit(self, *, memory_bytes: int | None = None, max_processes: int | None = None) -> None:
+        """Bound what the worker and its descendants may hold, and how many they may be."""
+        bounds = {"memory_bytes": memory_bytes, "max_processes": max_processes}
         with suppress(OSError):  # it is gone
-            self._lease.send(msgpack.packb({"op": "limit_memory", "bytes": limit}))
+            self._lease.send(msgpack.packb({"op": "limit", **bounds}))
+
+    def expect(self) -> None:
+        """Code is about to run: have the box look soon whether the tree is within its limits."""
+        with suppress(OSError):  # it is gone
+            self._lease.send(_EXPECT)
 
     def kill(self) -> None:
         """Kill the worker; the box then kills what it leaves. Works also while the box itself is held up."""
@@ -149,12 +159,13 @@ class Box:
         elif "bound" in message:
             _resolve(self._bound, value=True)
         elif "exit" in message:
-            self._set_exit(message["exit"], oom=message["oom"])
+            self._set_exit(message["exit"], message["exceeded"])
         return "gone" not in message
 
-    def _set_exit(self, status: int, *, oom: bool) -> None:
+    def _set_exit(self, status: int, exceeded: str) -> None:
+        ended = ExitStatus(status) if status >= 0 else ExitStatus(signal=-status)
         _resolve(self._bound, value=False)
-        _resolve(self._exited, ExitStatus(status, oom=oom) if status >= 0 else ExitStatus(signal=-status, oom=oom))
+        _resolve(self._exited, replace(ended, exceeded=exceeded))
 
     def _on_end(self) -> None:
         """The box has gone: in order if it told so, else the kernel is killing its worker."""

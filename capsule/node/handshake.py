@@ -43,11 +43,9 @@ class Greeting:
         _, envelope = await self._ask(send, hello, Welcome, exited)
         return negotiation.accept(envelope.body, FEATURES, limits)
 
-    async def open(
-        self, send: Send, session: str, opening: dict[str, Any], exited: asyncio.Future[ExitStatus]
-    ) -> Ready:
+    async def open(self, send: Send, opening: Envelope, exited: asyncio.Future[ExitStatus]) -> Ready:
         """Open a session. Raises as `hello` does."""
-        ready, _ = await self._ask(send, Envelope("open", opening, new_id(MESSAGE), session), Ready, exited)
+        ready, _ = await self._ask(send, opening, Ready, exited)
         assert isinstance(ready, Ready)
         self._done = True
         return ready

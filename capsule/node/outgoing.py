@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from capsule_protocol.envelope import Envelope
+from capsule_protocol.ids import MESSAGE, new_id
 
 if TYPE_CHECKING:
     from capsule.config import SessionOptions
@@ -38,17 +39,20 @@ def input_reply(session_id: str, request: str, value: str | None, error: InputEr
     return Envelope("input_reply", {"request": request, "value": value, "error": error}, session=session_id)
 
 
-def opening(options: SessionOptions, name: str) -> dict[str, Any]:
-    """The body of `open`."""
-    return {
+def opening(session_id: str, options: SessionOptions, name: str) -> Envelope:
+    """The session is the worker's from here on."""
+    body = {
         "environment": options.environment,
         "name": name,
         "env": dict(options.env),
         "cwd": options.cwd,
         "argv": list(options.argv),
         "path": list(options.path),
+        "files": list(options.files),
         "options": {
             "out_cache": options.out_cache,
             "source_cache": options.source_cache,
+            "max_open_files": options.max_open_files,
         },
     }
+    return Envelope("open", body, new_id(MESSAGE), session_id, buffers=tuple(options.files.values()))

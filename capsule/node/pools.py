@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from capsule.node.environments import has_ended
 from capsule.node.worker import Place, Preparation, Worker
-from capsule_pool import Pool, PoolConfig
+from capsule_pool import BreakerConfig, Pool, PoolConfig
 from capsule_protocol.errors import WorkerLost
 from capsule_protocol.limits import DEFAULT_LIMITS
 
@@ -134,4 +134,5 @@ def _pool_config(config: EnvironmentConfig) -> PoolConfig:
         create_timeout=config.create_timeout,
         idle_bytes=config.idle_bytes,
         member_bytes=config.worker_bytes,
+        breaker=BreakerConfig(**dict(config.breaker)),
     )

@@ -338,9 +338,10 @@ class Session:
         limit = self.options.start_timeout
         try:
             async with asyncio.timeout(limit):
-                body = opening(self.options, self.name)
-                worker.drain_timeout = self.options.drain_timeout
-                await worker.open(self, self.id, body, self.options.memory_bytes)
+                options = self.options
+                worker.drain_timeout = options.drain_timeout
+                bounds = {"memory_bytes": options.memory_bytes, "max_processes": options.max_processes}
+                await worker.open(self, opening(self.id, options, self.name), **bounds)
         except BaseException as error:
             self._pools.give_back(worker)
             with CancelScope(shield=True):

@@ -133,9 +133,12 @@ def _of_exit(status: ExitStatus) -> Ruling:
         details = {"exit_code": status.code}
     else:
         how = "was killed together with its box"
-    if status.oom:
+    if status.exceeded == "memory":
         text = f"the worker used more memory than its session allows and {how}"
         return Ruling("oom", _info("MemoryError", text, "execution_oom", details=details))
+    if status.exceeded == "processes":
+        text = f"the worker had more processes than its session allows and {how}"
+        return Ruling("killed", _info("ProcessLimitExceeded", text, "process_limit_exceeded", details=details))
     return Ruling("crashed", _info("crashed", f"the worker {how}", "execution_crashed", details=details))
 
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import zmq
 
@@ -41,6 +41,9 @@ SETTLE = 0.5
 """Seconds that a dead worker's last words may take to arrive; they are here already, as a rule."""
 PATIENCE = 1.0
 """Seconds after which a verdict no longer waits for a message that was announced before it."""
+STDERR = 1
+LAST_WORDS_BYTES = 8 * 1024
+"""So much is told of what a worker that did not start has written to its stderr; its end, if there is more."""
 
 
 class Owner(Protocol):
@@ -107,6 +110,8 @@ class Worker:
             undo.pop_all()
         self._doubted: asyncio.TimerHandle | None = None
         self._paused = False
+        self._counted = False
+        self._last_words = b""
         self.serial = 0
         self.died: asyncio.Future[str] = loop.create_future()
         self.gone = asyncio.Event()
@@ -143,23 +148,25 @@ class Worker:
                 lambda exited: worker._greeting.hello(worker._shell.send, worker._limits, exited)
             )
             worker._capture.skip()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, WorkerLost):
+                worker._explain(error)
             await worker._abort()
             raise
+        worker._last_words = b""
         return worker
 
     async def open(
-        self, owner: Owner, session_id: str, opening: dict[str, Any], memory_bytes: int | None = None
+        self, owner: Owner, opening: Envelope, *, memory_bytes: int | None = None, max_processes: int | None = None
     ) -> None:
         """Make it the worker of a session. Raises WorkerLost, or what the worker says against the options."""
         if self.died.done():
             raise WorkerLost("worker_lost", "the worker ended while nobody used it")
         assert self._box is not None
-        if memory_bytes is not None:
-            self._box.limit_memory(memory_bytes)
-        self.ready = await self._unless_exited(
-            lambda exited: self._greeting.open(self._shell.send, session_id, opening, exited)
-        )
+        if memory_bytes is not None or max_processes is not None:
+            self._box.limit(memory_bytes=memory_bytes, max_processes=max_processes)
+        self._counted = max_processes is not None
+        self.ready = await self._unless_exited(lambda exited: self._greeting.open(self._shell.send, opening, exited))
         if self.died.done():
             raise WorkerLost("worker_lost", "the worker ended when its session was open")
         self._owner = owner
@@ -180,6 +187,8 @@ class Worker:
     def execute(self, envelope: Envelope) -> None:
         """Send an execution; its serial is the envelope's sequence."""
         self.serial = self._merge.newest = envelope.sequence
+        if self._counted and self._box is not None:
+            self._box.expect()
         self._shell.send(envelope)
 
     def send(self, envelope: Envelope) -> None:
@@ -258,9 +267,7 @@ class Worker:
         spec = {
             "dir": str(directory),
             "token": self._token,
-            "rlimits": {},
             "limits": {"message_bytes": self._limits.message_bytes},
-            "memory_bytes": None,
             "warmup": self._preparation.warmup,
         }
         try:
@@ -284,6 +291,14 @@ class Worker:
             return await ask(exited)
         finally:
             exited.cancel()
+
+    def _explain(self, error: WorkerLost) -> None:
+        """Add to the error what the worker, which is dead, has said last: a traceback, as a rule."""
+        self._capture.finish()
+        text = self._last_words.decode(errors="replace").strip()
+        if text:
+            error.message += f": {text.splitlines()[-1]}"
+            error.details["traceback"] = text
 
     async def _abort(self) -> None:
         """Undo a start that failed."""
@@ -320,8 +335,10 @@ class Worker:
             self._owner.on_message(message, envelope)
 
     def _on_output(self, serial: int, stream: int, data: bytes) -> None:
-        if self._owner is not None:  # else it is the warm-up code's, and of no use to anybody
+        if self._owner is not None:
             self._owner.on_output(serial, stream, data)
+        elif stream == STDERR:  # of use to nobody, unless the worker does not start
+            self._last_words = (self._last_words + data)[-LAST_WORDS_BYTES:]
 
     def _on_tied(self, pair: tuple[Message, Envelope]) -> None:
         message, envelope = pair

@@ -18,18 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from capsule_kernels import descriptors, memory, newborn, system
+from capsule_kernels import descriptors, newborn, system
+from capsule_kernels.bounds import Bounds
 from capsule_protocol.page import RUNNING, SINCE
 
-# Nobody announces memory use without cgroups: this is the one thing that a box must look at now and then, and does so
-# only for a worker that has a limit.
-_MEMORY_INTERVAL_MS: Final = 100
 # Each death of a child announces itself, so this only covers a child that /proc left out of a listing while it changed.
 _LEFTOVER_INTERVAL_MS: Final = 50
 
 
-def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain) -> NoReturn:
-    """Run a box in the process that the zygote has just forked for it."""
+def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain, lock: int) -> NoReturn:
+    """Run a box in the process that the zygote has just forked for it; `lock` marks its directory as in use."""
     os.setsid()
     system.set_name("capsule-box")
     system.adopt_orphans()
@@ -43,22 +41,22 @@ def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newbor
         _leave(spec, lease)
     if pid == 0:
         newborn.become_worker(spec, given, worker, keeper)
-    with suppress(OSError):  # it may be gone already
-        os.setpgid(pid, pid)
-    descriptors.close_all_but([given.lease, given.page])
-    _Box(spec, lease, given.page, pid).run()
+    descriptors.close_all_but([given.lease, given.page, lock])
+    _Box(lease, given.page, pid).run()
     _leave(spec, lease)
 
 
 class _Box:
     """The life of one worker, seen by its keeper."""
 
-    def __init__(self, spec: dict[str, Any], lease: socket.socket, page: int, worker: int) -> None:
+    def __init__(self, lease: socket.socket, page: int, worker: int) -> None:
         self._lease = lease
         self._page = page
         self._worker = worker
-        self._limit: int | None = spec.get("memory_bytes")
-        self._oom = False
+        self._bounds = Bounds()
+        self._exceeded = ""
+        self._expecting = False
+        self._killed: set[int] = set()
         self._alive = True
         self._childless = False
         self._signals = system.child_signals()
@@ -73,17 +71,20 @@ class _Box:
         os.close(pidfd)
         self._reap()
         while self._alive:
-            self._wait(_MEMORY_INTERVAL_MS if self._limit is not None else None)
-            if self._limit is not None:
-                self._check_memory(self._limit)
+            self._wait(self._bounds.interval(busy=self._expecting or self._number(RUNNING) != 0))
+            self._check_bounds()
         while not self._childless:
-            system.signal_all(system.descendants(os.getpid()), signal.SIGKILL)
+            self._kill_tree()
             self._reap()
             if not self._childless:
                 self._wait(_LEFTOVER_INTERVAL_MS)
 
     def _wait(self, timeout: float | None) -> None:
-        for descriptor, _ in self._poll.poll(timeout):
+        ready = self._poll.poll(timeout)
+        if not ready:
+            self._expecting = False
+            self._killed.clear()
+        for descriptor, _ in ready:
             if descriptor == self._signals:
                 system.clear(self._signals)
                 self._reap()
@@ -96,12 +97,15 @@ class _Box:
         if message is None:
             self._poll.unregister(self._lease)
             self._kill()
-        elif message.get("op") == "kill":
-            self._kill()
         elif message.get("op") == "children_interrupt":
             self._interrupt_children(message["serial"])
-        elif message.get("op") == "limit_memory":
-            self._limit = message["bytes"]
+        elif message.get("op") == "expect":
+            self._expecting = True
+        elif message.get("op") == "limit":
+            self._bounds = Bounds(message["memory_bytes"], message["max_processes"])
+            if self._bounds.max_processes is not None:
+                # Among processes that multiply it would get ever less time to stop them.
+                system.go_first()
 
     def _interrupt_children(self, serial: int) -> None:
         """Interrupt what the execution has started, if it is the one that runs: nobody else's children."""
@@ -125,6 +129,16 @@ class _Box:
                 os.killpg(self._worker, signal.SIGKILL)
             os.kill(self._worker, signal.SIGKILL)
 
+    def _kill_tree(self) -> None:
+        """Kill all that there is below the box, also what left the worker's process group.
+
+        Those that were killed before are passed by: each death wakes the box, and to walk past all that still die would
+        keep it from seeing who is new. Their children have been found, or have come to the box since.
+        """
+        for pid in system.walk(os.getpid(), self._killed):
+            self._killed.add(pid)
+            system.signal_all([pid], signal.SIGKILL)
+
     def _reap(self) -> None:
         try:
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -132,15 +146,18 @@ class _Box:
                     self._kill()
                     self._alive = False
                     status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-                    descriptors.send(self._lease, {"exit": status, "oom": self._oom})
+                    descriptors.send(self._lease, {"exit": status, "exceeded": self._exceeded})
                 os.waitpid(ended.si_pid, 0)
+                self._killed.discard(ended.si_pid)  # the number may be another's from here on
         except ChildProcessError:
             self._childless = True
 
-    def _check_memory(self, limit: int) -> None:
-        if self._alive and memory.exceeds(system.descendants(os.getpid()), limit):
-            self._oom = True
-            self._kill()
+    def _check_bounds(self) -> None:
+        if self._alive and not self._exceeded:
+            self._exceeded = self._bounds.exceeded(os.getpid())
+            if self._exceeded:
+                self._kill()
+                self._kill_tree()
 
 
 def remove_tree(path: str) -> None:

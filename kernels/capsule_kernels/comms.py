@@ -33,9 +33,8 @@ def prepare() -> None:
             body = {"comm": self.comm_id, "data": plain(data or {}), "metadata": plain(metadata or {})}
             if msg_type == "comm_open":
                 body["target"] = keys.get("target_name", "")
-            if buffers:
-                body["buffers"] = [bytes(buffer) for buffer in buffers]
-            self.publisher.publish(msg_type, body, fenced=False)  # comms have no place among the output
+            raw = tuple(bytes(buffer) for buffer in buffers or ())
+            self.publisher.publish(msg_type, body, fenced=False, buffers=raw)  # no place among the output
 
     _comm_class = LinkComm
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from capsule_kernels import system
+from capsule_kernels import files, system
 from capsule_kernels.attribution import OWNER
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.cells import Cell, CellRunner
@@ -18,7 +19,7 @@ from capsule_kernels.link import Link, failure, unknown_type
 from capsule_kernels.memory import resident_bytes
 from capsule_kernels.streams import flush_c_output
 from capsule_protocol.envelope import Envelope
-from capsule_protocol.errors import LocalProtocolError
+from capsule_protocol.errors import ArgumentError, LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,8 @@ class Engine:
     comms: Callable[[Envelope], None]
     runner: CellRunner
     warmup: str = ""
+    scratch: str = ""
+    """Where the session works if it has files and no directory of its own; made only then."""
     pid: int = field(default_factory=os.getpid)
     serving: bool = True
     busy: bool = False
@@ -151,15 +154,25 @@ class Engine:
         self.link.send(Envelope("welcome", body, session=envelope.session))
 
     def _open(self, envelope: Envelope) -> None:
-        """Make the worker this session's: environment, directory, arguments, path, bounds."""
+        """Make the worker this session's: environment, directory, files, arguments, path, bounds."""
         body = envelope.body
         self.publisher.session = envelope.session
+        options = body.get("options") or {}
         try:
-            _apply(body)
+            _apply(body, self.scratch)
+            _limit_open_files(options.get("max_open_files"))
+        except ArgumentError as error:
+            self.link.send(failure(envelope, error.code, error.message, details=error.details))
+            return
         except (OSError, ValueError) as error:
             self.link.send(failure(envelope, "invalid_argument", f"the session cannot be opened: {error}"))
             return
-        options = body.get("options") or {}
+        try:
+            files.write_all(zip(body.get("files") or (), envelope.buffers, strict=True))
+        except (OSError, ValueError) as error:
+            details = {"argument": "files"}
+            self.link.send(failure(envelope, "invalid_argument", f"files: {error}", details=details))
+            return
         self.shell.displayhook.cache_size = options.get("out_cache", 1000)
         self.runner.bound(
             SourceCache(self.shell, options.get("source_cache", 1000)),
@@ -202,7 +215,7 @@ class Engine:
         self.link.answer(envelope, Envelope("heartbeat", body))
 
 
-def _apply(body: dict[str, Any]) -> None:
+def _apply(body: dict[str, Any], scratch: str) -> None:
     for name, value in (body.get("env") or {}).items():
         if value is None:
             os.environ.pop(name, None)
@@ -210,8 +223,21 @@ def _apply(body: dict[str, Any]) -> None:
             os.environ[name] = value
     if body.get("cwd"):
         os.chdir(body["cwd"])
+    elif body.get("files"):
+        os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
+        os.chdir(scratch)
     sys.argv[:] = body.get("argv") or [""]
     sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
+
+
+def _limit_open_files(wanted: int | None) -> None:
+    """For the worker and what it starts; what is open stays open. Raises ArgumentError if the system allows fewer."""
+    if wanted is None:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted > hard != resource.RLIM_INFINITY:
+        raise ArgumentError("max_open_files", f"is {wanted}", allowed=f"at most {hard}, the system's limit")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
 
 
 def _warmup_failed(envelope: Envelope, answer: dict[str, Any]) -> Envelope:

@@ -49,6 +49,9 @@ class SessionLoop(asyncio.SelectorEventLoop):
         self.used = True
         super().add_writer(*arguments)
 
+    def close(self) -> None:
+        """Nothing: the loop is the session's. Scripts close what `asyncio.get_event_loop` gave them at their end."""
+
     def wake_on_signals(self) -> None:
         """Have a signal end the loop's wait also when it comes in the moment before, where Python does not look."""
         signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)

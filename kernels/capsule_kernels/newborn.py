@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import sys
 import traceback
 from types import ModuleType
@@ -28,10 +27,12 @@ def become_worker(spec: dict[str, Any], given: descriptors.BoxDescriptors, worke
     """Turn the process that the box has just forked into its worker."""
     try:
         system.die_with_parent(box)
+        # A process group that can be killed in one step. And a session: Linux may share out the processor by sessions,
+        # so what multiplies here takes nothing from the box that has to stop it.
+        os.setsid()
         system.set_name("capsule-worker")
         system.unblock_signals()
         descriptors.sever(given)
-        _limit_resources(spec.get("rlimits") or {})
         _reseed()
         _replace_main()
         gc.enable()
@@ -40,14 +41,6 @@ def become_worker(spec: dict[str, Any], given: descriptors.BoxDescriptors, worke
         os.write(given.stderr, traceback.format_exc().encode(errors="backslashreplace"))
     finally:
         os._exit(EXIT_FAILED)
-
-
-def _limit_resources(limits: dict[str, int]) -> None:
-    for name, wanted in limits.items():
-        kind = getattr(resource, name)
-        _, hard = resource.getrlimit(kind)
-        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(kind, (value, value))
 
 
 def _reseed() -> None:

@@ -11,6 +11,7 @@ from capsule_protocol.envelope import Envelope
 if TYPE_CHECKING:
     from capsule_kernels.capture import Outlet
     from capsule_kernels.link import Link
+    from capsule_protocol.envelope import Buffer
 
 REMEMBERED = 1000
 """Executions whose late events (of tasks and threads) still find their name; later ones belong to the session."""
@@ -35,12 +36,14 @@ class Publisher:
         if len(self._names) > REMEMBERED:
             self._names.popitem(last=False)
 
-    def publish(self, kind: str, body: dict[str, Any], *, fenced: bool = True) -> None:
+    def publish(
+        self, kind: str, body: dict[str, Any], *, fenced: bool = True, buffers: tuple[Buffer, ...] = ()
+    ) -> None:
         """Send an event; with `fenced` it keeps its place among what the code writes. A fork sends nothing."""
         if self._outlet.detached:
             return
         execution = self._names.get(owner() or self.serial, "")
-        envelope = Envelope(kind, body, session=self.session, execution=execution)
+        envelope = Envelope(kind, body, session=self.session, execution=execution, buffers=buffers)
         if fenced:
             body["fence"] = _LARGEST_FENCE
             self._link.check(envelope)  # the node waits for what a fence has announced, so nothing may fail behind it

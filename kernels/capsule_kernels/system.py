@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterable, Iterator
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGSET_SIZE = 128
+_HIGHEST = -20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # Not the functions of the signal module: they make a set of 64 enum members at each call, just after a fork, when every
@@ -46,6 +47,18 @@ def adopt_orphans() -> None:
 def set_name(name: str) -> None:
     """Say in `ps` and `top` what this process is; at most 15 characters count."""
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def go_first() -> None:
+    """Get the processor before others when there is something to do; not everybody may, and then it stays as it is.
+
+    No real-time class: a process in one that meets in /proc what another one is taking down spins, and lets nobody by.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _HIGHEST)
+    # Where the processor is shared out by sessions, that counts within this process's own only.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_HIGHEST), encoding="ascii")
 
 
 def block_signals() -> None:
@@ -88,20 +101,38 @@ def clear(signals: int) -> None:
 
 def children(pid: int) -> list[int]:
     """The children of a process, by whichever of its threads; none if it is gone."""
+    # Without pathlib, in a quarter of the time: who kills a tree that grows must find faster than it forks.
     found: list[int] = []
     with suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                found += map(int, (thread / "children").read_bytes().split())
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 (see above)
+            found += _children_of_thread(f"/proc/{pid}/task/{thread}/children")
     return found
+
+
+def _children_of_thread(path: str) -> list[int]:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (see `children`)
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+
+
+def walk(pid: int, known: Container[int] = ()) -> Iterator[int]:
+    """All processes below `pid`, parents before their children; those that are known, and what is below them, are not.
+
+    The children of a process are looked up after it was given. So who kills each one at once finds all of its children:
+    a process that is being killed makes no more of them.
+    """
+    found = children(pid)
+    for child in found:  # grows while it is walked
+        if child not in known:
+            yield child
+            found += children(child)
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below `pid`, parents before their children."""
-    found = children(pid)
-    for child in found:  # grows while it is walked
-        found += children(child)
-    return found
+    """The same, all at once."""
+    return list(walk(pid))
 
 
 def now_ticks() -> int:
@@ -123,7 +154,7 @@ def begun_since(pids: list[int], ticks: int) -> list[int]:
     return [pid for pid in pids if started(pid) >= ticks]
 
 
-def signal_all(pids: list[int], number: signal.Signals) -> None:
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
     """Send a signal to each process that is still there."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import signal
 import subprocess
 import sys
@@ -58,7 +59,12 @@ def shortened(text: str, bound: int) -> str:
 
 
 def _died_of_interrupt(error: BaseException) -> bool:
-    """A child process that the interrupt ended: IPython's `%%bash` says it so and keeps the KeyboardInterrupt."""
+    """What IPython's `%%bash` and pdb make of the KeyboardInterrupt that they catch.
+
+    The one says how its child ended; the other asks again, finds no more input, and quits.
+    """
+    if isinstance(error, bdb.BdbQuit):
+        return True
     codes = (-signal.SIGINT, 128 + signal.SIGINT)
     return isinstance(error, subprocess.CalledProcessError) and error.returncode in codes
 

@@ -55,6 +55,7 @@ def preload() -> None:
     # What is made at its first use would be made in each worker, out of memory that it could share.
     asyncio.get_event_loop_policy()
     InputCache(_shell, 1)
+    _ = _shell.logger  # IPython imports it at the end of a first cell, which may have used up all descriptors
     try:
         raise LookupError  # noqa: TRY301  # its traceback is wanted
     except LookupError as error:
@@ -79,6 +80,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     _tell_bound(lease_fd)
     engine = _build(shell, link, outlet, interrupts)
     engine.warmup = spec.get("warmup") or ""
+    engine.scratch = f"{spec['dir']}/files"
     gc.enable()
     try:
         engine.serve()

@@ -22,10 +22,9 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
-from capsule_kernels import box, descriptors, newborn, system
+from capsule_kernels import box, descriptors, directories, newborn, system
 from capsule_kernels.recognised import notebook_environment
 
 DEFAULT_WORKER = "capsule_kernels.worker:main"
@@ -49,6 +48,8 @@ class _Zygote:
             _end()
         gc.disable()
         self._directory = str(message.get("boxes", ""))
+        # Now: the process id of this zygote may be that of one which crashed, and it has no directory of its own yet.
+        directories.sweep(self._directory)
         try:
             self._worker = _preload(message)
         except BaseException as error:  # noqa: BLE001 (SystemExit of a module is its failure too)
@@ -56,6 +57,7 @@ class _Zygote:
             descriptors.send(self._sock, {"ok": False, "error": _describe(error)})
             _end()
         _silence()
+        _dump_no_cores()
         _default_signals()
         system.adopt_orphans()
         system.set_name("capsule-zygote")
@@ -81,7 +83,8 @@ class _Zygote:
     def _answer(self) -> None:
         message, given = descriptors.receive(self._sock)
         if message is None:
-            self._sweep()
+            if self._directory:
+                directories.remove_empty(self._directory, os.getpid())
             _end()
         reply: dict[str, Any] = {"id": message.get("id")}
         try:
@@ -92,25 +95,16 @@ class _Zygote:
             descriptors.close_all(given)
         descriptors.send(self._sock, reply)
 
-    def _sweep(self) -> None:
-        """Remove the directories that the node made for boxes which will not come to life any more.
-
-        They are empty. One in which a worker has bound its sockets belongs to its box, which removes it.
-        """
-        if self._directory:
-            for path in Path(self._directory).glob(f"capsule-{os.getpid()}-*"):
-                with suppress(OSError):
-                    path.rmdir()
-
     def _fork(self, spec: dict[str, Any], given: list[int]) -> int:
         _check(spec, given)
         _flush()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                box.main(spec, descriptors.BoxDescriptors(*given), self._worker)
-            finally:
-                os._exit(newborn.EXIT_FAILED)
+        with directories.held(spec["dir"]) as lock:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    box.main(spec, descriptors.BoxDescriptors(*given), self._worker, lock)
+                finally:
+                    os._exit(newborn.EXIT_FAILED)
         self._boxes.add(pid)
         return pid
 
@@ -163,9 +157,6 @@ def _check(spec: dict[str, Any], given: list[int]) -> None:
         raise ValueError(f"a box needs {wanted} descriptors, not {len(given)}")
     if not isinstance(spec["dir"], str):
         raise TypeError("the directory of a box is a string")
-    for name in spec.get("rlimits") or {}:
-        if not name.startswith("RLIMIT_") or not hasattr(resource, name):
-            raise ValueError(f"there is no resource limit {name}")
 
 
 def _flush() -> None:
@@ -181,6 +172,12 @@ def _default_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
         if signal.getsignal(number) != signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _dump_no_cores() -> None:
+    """To write down the memory of a worker that crashed delays its verdict. User code may raise the limit again."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _silence() -> None:

@@ -1,9 +1,7 @@
-"""The circuit breaker around the making of members, as a table of states without a clock.
+"""The circuit breaker around the making of members, without a clock. Its transitions are the table `states.BREAKER`.
 
-    closed     --failures within the window--> open
-    open       --an attempt, once the pause is over--> half_open
-    half_open  --that attempt fails--> open, with a longer pause
-    any state  --an attempt succeeds--> closed
+Enough failures within the window open it. Once the pause is over one attempt is let through, the probe: if it fails, a
+longer pause begins. Any attempt that succeeds closes the breaker.
 
 Every failure is followed by a pause. Its length is drawn evenly between nothing and a bound, which doubles with each
 failure in a row ("full jitter"), so that pools which failed together do not try again together. In the pause a closed
@@ -14,14 +12,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from capsule_pool.states import BREAKER, BreakerEvent, BreakerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule_pool.config import BreakerConfig
-
-BreakerState = Literal["closed", "open", "half_open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +58,12 @@ class Breaker:
     def attempt(self, now: float) -> bool:
         """A member is being made. Answers whether this is the probe, on which the next state depends."""
         assert self.may_start(now)
-        if self.state == "closed":
-            return False
-        self.state = "half_open"
-        return True
+        self._move("attempt")
+        return self.state == "half_open"
 
     def succeeded(self) -> None:
         """A member was made: whatever was wrong is so no more."""
-        self.state = "closed"
+        self._move("success")
         self.next_attempt = 0.0
         self.error = None
         self._in_a_row = 0
@@ -77,12 +73,15 @@ class Breaker:
         """An attempt failed. One that began before the breaker opened decides nothing any more."""
         self.error = error
         if self.state != "closed" and not probe:
+            self._move("failure")
             return
         self._failures.append(now)
         self._forget(now)
         self._in_a_row += 1
-        if probe or len(self._failures) >= self._config.failures:
-            self.state = "open"
+        if probe:
+            self._move("failure_of_the_probe")
+        else:
+            self._move("too_many_failures" if len(self._failures) >= self._config.failures else "failure")
         self.next_attempt = now + self._random() * self.longest(self._in_a_row)
 
     def longest(self, in_a_row: int) -> float:
@@ -96,6 +95,9 @@ class Breaker:
         self._forget(now)
         cause = "" if self.error is None else f"{type(self.error).__name__}: {self.error}"
         return BreakerInfo(self.state, len(self._failures), max(0.0, self.next_attempt - now), cause)
+
+    def _move(self, event: BreakerEvent) -> None:
+        self.state = BREAKER[self.state][event]
 
     def _may_probe(self, now: float) -> bool:
         return self.state == "open" and now >= self.next_attempt

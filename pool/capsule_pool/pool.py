@@ -19,6 +19,7 @@ from capsule_pool.info import PoolInfo, line
 from capsule_pool.members import M
 from capsule_pool.owner import Owner
 from capsule_pool.roster import Entry, Roster
+from capsule_pool.states import Census
 from capsule_pool.stats import EventKind, OnEvent, PoolEvent, Stats
 from capsule_pool.waiting import Waiter, Waiting
 from capsule_protocol.errors import PoolError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from capsule_pool.config import Priority
     from capsule_pool.members import Factory
+    from capsule_pool.states import MemberEvent, MemberState
 
 logger = logging.getLogger("capsule.pool")
 
@@ -59,7 +61,7 @@ class Pool(Generic[M]):
         self._breaker_state = self._breaker.state
         self._stats = Stats()
         self._creations: set[asyncio.Task[None]] = set()
-        self._closing = 0
+        self._census = Census()
         self._closed = False
         self._streak = 0
         self._last_acquire = -math.inf
@@ -110,7 +112,7 @@ class Pool(Generic[M]):
         if not self._roster.remove_used(member):
             raise ValueError(f"{member!r} is not in use")
         self._emit("released")
-        self._end(member)
+        self._end(member, "in_use", "released")
         self._step()
 
     def info(self) -> PoolInfo:
@@ -121,7 +123,7 @@ class Pool(Generic[M]):
             idle=self._roster.idle,
             starting=len(self._creations),
             in_use=self._roster.in_use,
-            closing=self._closing,
+            closing=self._census.sizes["closing"],
             waiting=len(self._waiting),
             min_idle=self.config.min_idle,
             max_sessions=self.config.max_sessions,
@@ -143,8 +145,11 @@ class Pool(Generic[M]):
                 self._timer.cancel()
             for creation in self._creations:
                 creation.cancel()
-            for member in self._roster.remove_all():
-                self._end(member)
+            idle, in_use = self._roster.remove_all()
+            for member in idle:
+                self._end(member, "idle", "pool_closed")
+            for member in in_use:
+                self._end(member, "in_use", "pool_closed")
         await self._owner.wait()
 
     # --- the waiters ---
@@ -176,8 +181,8 @@ class Pool(Generic[M]):
     def _leave(self, waiter: Waiter[M]) -> None:
         """Its acquire has failed; a member that came at the last moment is for the next one."""
         member = self._waiting.leave(waiter)
-        if member is not None:
-            self._roster.return_unused(member, self._now())
+        if member is not None and self._roster.return_unused(member, self._now()):
+            self._census.move("in_use", "left")
         if member is not None or waiter.answer.cancelled():
             self._emit("left")
         self._step()
@@ -201,43 +206,56 @@ class Pool(Generic[M]):
         probe = self._breaker.attempt(now)
         self._tell_breaker()
         self._emit("attempt")
+        self._census.begin()
         task = self._owner.start(self._create(probe=probe))
         self._creations.add(task)
-        task.add_done_callback(self._creations.discard)  # one that was cancelled before it began does not do it itself
+        task.add_done_callback(self._on_creation_over)
 
     async def _create(self, *, probe: bool) -> None:
         began = self._now()
-        error: Exception | None = None
+        error: Exception | None
         try:
-            member = await self._make(began)
+            member = await self._make()
         except Exception as failure:  # noqa: BLE001 - whatever it is, it is told to a waiter or logged
             error = failure
+            self._census.move("starting", "failed")
+        else:
+            self._emit("created", seconds=self._now() - began)
+            error = self._reject_too_large(member)
         self._creations.discard(_this_task())
         if error is None:
             self._made(member)
         else:
             self._failed(error, began, probe=probe)
 
-    async def _make(self, began: float) -> M:
+    def _on_creation_over(self, creation: asyncio.Task[None]) -> None:
+        """One that was cancelled may not even have begun, and has done nothing of this itself."""
+        self._creations.discard(creation)
+        if creation.cancelled():
+            self._census.move("starting", "abandoned")
+
+    async def _make(self) -> M:
         limit = self.config.create_timeout
         try:
             async with asyncio.timeout(limit) as scope:
-                member = await self._factory.create()
+                return await self._factory.create()
         except TimeoutError as error:
             if not scope.expired():
                 raise
             raise _unusable(f"a session was not ready within create_timeout={limit:g} s") from error
-        self._emit("created", seconds=self._now() - began)
+
+    def _reject_too_large(self, member: M) -> PoolError | None:
+        """End a member that is over its budget, and say so."""
         allowed = self.config.member_bytes
-        if allowed is not None and (held := member.memory()) > allowed:
-            self._emit("evicted", "memory")
-            self._end(member)
-            raise _unusable(f"a new session holds {held} bytes; member_bytes={allowed} is allowed")
-        return member
+        if allowed is None or (held := member.memory()) <= allowed:
+            return None
+        self._emit("evicted", "memory")
+        self._end(member, "starting", "rejected")
+        return _unusable(f"a new session holds {held} bytes; member_bytes={allowed} is allowed")
 
     def _made(self, member: M) -> None:
         if self._closed:  # while it was on its way here
-            self._end(member)
+            self._end(member, "starting", "rejected")
             return
         now = self._now()
         self._breaker.succeeded()
@@ -245,6 +263,7 @@ class Pool(Generic[M]):
         # To measure takes longer than to make: only where it decides something.
         held = 0 if self.config.idle_bytes is None else member.memory()
         entry = self._roster.add(member, now, held)
+        self._census.move("starting", "made")
         member.died.add_done_callback(lambda died: self._on_died(entry, died))
         self._step()
 
@@ -266,25 +285,27 @@ class Pool(Generic[M]):
         if member is None and not self._roster.is_used(entry):
             return  # closed by the pool
         self._emit("died", died.result())
-        if member is not None:
-            self._end(member)
+        if member is None:
+            self._census.move("in_use", "died")
+        else:
+            self._end(member, "idle", "died")
             self._step()
 
     def _evict(self, number: int, cause: str) -> None:
         member = self._roster.remove_idle(number)
         assert member is not None
         self._emit("evicted", cause)
-        self._end(member)
+        self._end(member, "idle", "evicted")
 
-    def _end(self, member: M) -> None:
-        self._closing += 1
+    def _end(self, member: M, state: MemberState, event: MemberEvent) -> None:
+        self._census.move(state, event)
         self._owner.start(self._close_member(member))
 
     async def _close_member(self, member: M) -> None:
         try:
             await member.close()
         finally:
-            self._closing -= 1
+            self._census.move("closing", "ended")
             self._emit("gone")
             self._step()
 
@@ -299,6 +320,7 @@ class Pool(Generic[M]):
         self._streak = plan.streak
         for waiter, number in plan.assigned:
             self._waiting.take(waiter).answer.set_result(self._roster.use(number))
+            self._census.move("idle", "assigned")
         for number, cause in plan.to_close:
             self._evict(number, cause)
         for waiter in plan.to_refuse:
@@ -315,7 +337,7 @@ class Pool(Generic[M]):
             batch=self._waiting.numbers("batch"),
             idle=self._roster.view(),
             starting=len(self._creations),
-            others=self._roster.in_use + self._closing,
+            others=self._roster.in_use + self._census.sizes["closing"],
             streak=self._streak,
             may_start=self._breaker.may_start(now),
             may_refill=self._breaker.may_refill(now) and now >= self._refill_at(),

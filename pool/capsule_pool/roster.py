@@ -62,12 +62,14 @@ class Roster(Generic[M]):
         self._in_use[id(entry.member)] = entry
         return entry.member
 
-    def return_unused(self, member: M, now: float) -> None:
-        """A member whom nobody has seen is idle again; one that the roster no longer has is not."""
+    def return_unused(self, member: M, now: float) -> bool:
+        """A member whom nobody has seen is idle again; False if the roster no longer has it."""
         entry = self._in_use.pop(id(member), None)
-        if entry is not None:
-            entry.since = now
-            self._idle[entry.number] = entry
+        if entry is None:
+            return False
+        entry.since = now
+        self._idle[entry.number] = entry
+        return True
 
     def remove_idle(self, number: int) -> M | None:
         """Strike an idle member; None if it is not idle."""
@@ -82,9 +84,9 @@ class Roster(Generic[M]):
         """Whether it is in use."""
         return self._in_use.get(id(entry.member)) is entry
 
-    def remove_all(self) -> list[M]:
-        """Strike everything."""
-        members = [entry.member for entry in (*self._idle.values(), *self._in_use.values())]
+    def remove_all(self) -> tuple[list[M], list[M]]:
+        """Strike everything: the idle ones, and those in use."""
+        idle, in_use = ([entry.member for entry in entries.values()] for entries in (self._idle, self._in_use))
         self._idle.clear()
         self._in_use.clear()
-        return members
+        return idle, in_use

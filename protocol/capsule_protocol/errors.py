@@ -49,6 +49,10 @@ CODES: dict[str, CodeInfo] = {
     "execution_oom": CodeInfo(
         "the worker ran out of memory", "Use less memory or raise the session's limit; restart the session."
     ),
+    "process_limit_exceeded": CodeInfo(
+        "the worker was killed because it had more processes than its session allows",
+        "Start fewer processes or raise `max_processes`; restart the session.",
+    ),
     "output_drain_timeout": CodeInfo("the output of an execution could not be handed over in time", retryable=True),
     "output_limit_exceeded": CodeInfo(
         "an execution wrote more output than its session allows",

@@ -67,6 +67,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Heartbeat(number=3, rss=50331648, busy=True, serial=2, threads=4), ()),
     (Shutdown(restart=False), ()),
     (Open(name="é", env={"A": "1", "B": None}, cwd="/tmp", argv=["x.py"], path=["/tmp"]), ()),  # noqa: S108 (a sample)
+    (Open(files=["data/in.csv", "empty"]), (b"a,b\n", b"")),
     (Close(), ()),
     (Attach(name="mine"), ()),
     (Detach(), ()),

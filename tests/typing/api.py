@@ -80,7 +80,7 @@ async def asynchronous() -> None:
 
 
 def synchronous() -> None:
-    with Client() as client, client.session(cwd="/tmp") as session:
+    with Client() as client, client.session(cwd="/tmp", files={"a": "1", "b": Path("b")}) as session:
         assert_type(client, Client)
         assert_type(session, Session)
         assert_type(session.run("1", timeout=1, on_event=watch, on_input=answer), Result)

@@ -103,12 +103,19 @@ class Link:
     # --- for the sessions ---
 
     async def request(
-        self, kind: str, body: dict[str, Any], session: str = "", *, timeout: float, again: bool = True
+        self,
+        kind: str,
+        body: dict[str, Any],
+        session: str = "",
+        *,
+        timeout: float,
+        again: bool = True,
+        buffers: tuple[bytes, ...] = (),
     ) -> dict[str, Any]:
         """Send a request and wait for its answer. Raises what the node says, NodeError, `request_timeout`."""
         if self._error is not None:
             raise self._error
-        envelope = Envelope(kind, body, new_id(MESSAGE), session)
+        envelope = Envelope(kind, body, new_id(MESSAGE), session, buffers=buffers)
         waiting = self._requests[envelope.id] = _Request(envelope, again, self._loop.create_future())
         try:
             if self._wire is not None:

@@ -64,9 +64,13 @@ class RemoteNode:
         given = options.model_dump(exclude_unset=True)
         named: dict[str, Any] = {name: given.pop(name) for name in ("environment", "env", "cwd") if name in given}
         lists: dict[str, Any] = {name: list(given.pop(name)) for name in ("argv", "path") if name in given}
+        files: dict[str, bytes] = given.pop("files", {})
+        lists["files"] = list(files)
         body = {**named, **lists, "name": given.pop("name", None) or "", "options": given, "key": new_id("k_")}
         limit = options.start_timeout
-        return self._adopt(await self._link.request("open", body, timeout=limit + PATIENCE), limit)
+        return self._adopt(
+            await self._link.request("open", body, timeout=limit + PATIENCE, buffers=tuple(files.values())), limit
+        )
 
     def _adopt(self, reply: dict[str, Any], start_timeout: float) -> RemoteSession:
         session = RemoteSession(self._link, reply["session"], reply["name"], reply["epoch"], start_timeout)

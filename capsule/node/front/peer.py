@@ -262,8 +262,12 @@ class Peer:
     async def _open(self, message: Any, envelope: Envelope) -> None:
         if self._desk.draining:
             raise SessionError("node_closed", "the node takes no more sessions: it is about to end")
+        if len(message.files) != len(envelope.buffers):
+            raise ArgumentError("files", "are not as many as their contents", allowed="a buffer for each name")
         options = SessionOptions.build(
             **(message.options.model_extra or {}),
+            files={name: bytes(data) for name, data in zip(message.files, envelope.buffers, strict=True)},
+            max_open_files=message.options.max_open_files,
             environment=message.environment,
             name=message.name or None,
             env=message.env,

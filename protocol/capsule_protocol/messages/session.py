@@ -11,17 +11,19 @@ from capsule_protocol.messages.base import Count, Data, Message, Part
 
 
 class OpenOptions(Part):
-    """Bounds of a session's caches. Options of later versions are kept."""
+    """Bounds of a session's caches and of its open files (nil: the system's). Options of later versions are kept."""
 
     model_config = ConfigDict(extra="allow")
 
     out_cache: Count = 1000
     source_cache: Count = 1000
+    max_open_files: Count | None = None
 
 
 class Open(Message):
     """Open a session in an environment. A variable that is None is removed; `path` goes in front of `sys.path`.
 
+    `files` are names below the working directory; the message's buffers are their contents, in the same order.
     The same `key` from the same client opens one session, however often it is sent.
     """
 
@@ -32,6 +34,7 @@ class Open(Message):
     cwd: str | None = None
     argv: list[str] = []
     path: list[str] = []
+    files: list[str] = []
     options: OpenOptions = OpenOptions()
     key: str | None = None
 

@@ -46,6 +46,20 @@ async def test_a_runner_and_a_loop_of_ones_own_work(session: AsyncSession) -> No
 
 
 @pytest.mark.anyio
+async def test_the_sessions_loop_outlives_a_script_that_closes_it(session: AsyncSession) -> None:
+    code = """
+        import asyncio
+        loop = asyncio.get_event_loop()
+        value = loop.run_until_complete(asyncio.sleep(0, "ran"))
+        loop.close()
+        value
+    """
+    for _ in range(2):
+        assert (await ok(session, code)).text == "'ran'"
+    assert (await ok(session, "await asyncio.sleep(0, 'awaited')")).text == "'awaited'"
+
+
+@pytest.mark.anyio
 async def test_create_task_works_in_a_synchronous_cell(session: AsyncSession) -> None:
     await ok(session, "import asyncio\ntask = asyncio.create_task(asyncio.sleep(0, 'done'))")
     assert (await ok(session, "await task")).text == "'done'"

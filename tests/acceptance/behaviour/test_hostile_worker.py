@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.behaviour.support import begin, cell, gone, ok, run, still_well
+from tests.acceptance.behaviour.support import HANG, begin, cell, gone, ok, run, still_well
 
 if TYPE_CHECKING:
     from capsule import AsyncClient, AsyncSession
@@ -44,6 +45,9 @@ FORGERIES = {
     "a result of the wrong types": "send('result', result(duration='long', data=5), execution=mine)",
     "a verdict that does not exist": "send('error', {'verdict': 'splendid', 'fence': 0}, execution=mine)",
     "the result of another execution": "send('result', result(), execution='x_AAAAAAAAAAAAAAAA')",
+    "a display of an execution that never was": (
+        "send('display', {'data': {}, 'metadata': {}, 'fence': 0}, execution='x_AAAAAAAAAAAAAAAA')"
+    ),
     "two results": "[send('result', result(), execution=mine) for _ in range(2)]",
     "output behind its own result": (
         "send('result', result(), execution=mine)\n"
@@ -99,6 +103,18 @@ async def test_a_session_cannot_speak_for_another(client: AsyncClient, session: 
     await session.interrupt()
     assert (await neighbour.result()).verdict == "interrupted"
     await still_well(session)
+
+
+@pytest.mark.anyio
+async def test_a_verdict_out_of_turn_is_a_forgery(client: AsyncClient) -> None:
+    """The worker has the next execution already, but only the one that runs can end."""
+    async with client.session() as victim:
+        forge = "send('result', result(text='forged'), execution=input())\ntime.sleep(1000)"
+        running = victim.submit(f"{PRELUDE}\n{forge}", on_input=lambda _: waiting.execution_id)
+        waiting = victim.submit("time.sleep(1000)")
+        async with asyncio.timeout(HANG):
+            assert (await waiting.result()).verdict == "worker_lost"
+            assert (await running.result()).verdict == "worker_lost"
 
 
 @pytest.mark.anyio

@@ -66,7 +66,9 @@ async def test_an_interrupt_ends_it_and_keeps_the_namespace(session: AsyncSessio
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("ask", ["input()", "import getpass; getpass.getpass()", "input(); input()"])
+@pytest.mark.parametrize(
+    "ask", ["input()", "import getpass; getpass.getpass()", "input(); input()", "breakpoint(); n = 1"]
+)
 async def test_an_interrupt_ends_a_question(session: AsyncSession, ask: str) -> None:
     asked = asyncio.Event()
 

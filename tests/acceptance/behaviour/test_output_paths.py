@@ -108,6 +108,13 @@ async def test_the_verdict_is_the_last_event(session: AsyncSession) -> None:
 
 
 @pytest.mark.anyio
+async def test_what_c_holds_back_precedes_the_verdict(session: AsyncSession) -> None:
+    assert (
+        await ok(session, "import ctypes\n_ = ctypes.CDLL(None).printf(b'no end of line')")
+    ).stdout == "no end of line"
+
+
+@pytest.mark.anyio
 async def test_a_child_that_keeps_writing_neither_delays_nor_breaks_a_verdict(session: AsyncSession) -> None:
     """It shares its cell's descriptors, so what it writes later stands between what later cells write."""
     code = """

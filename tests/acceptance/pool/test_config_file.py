@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from capsule import ArgumentError, Client, EnvironmentConfig, NodeConfig
-from capsule.config import load
+from capsule.config import BreakerConfig, load
 
 FILE = """
 max_sessions = 7
@@ -20,6 +20,7 @@ python = "bin/python"
 warmup = "ready = 6 * 7"
 env = { PYTHONHASHSEED = "0" }
 min_idle = 0
+breaker = { failures = 2, longest_pause = 9.5 }
 """
 
 
@@ -44,6 +45,7 @@ def test_a_file_gives_the_fields_of_the_node_and_its_environments(here: Path) ->
     assert science.path == (str(here / "lib"), "/abs")
     assert science.python == str(here / "bin/python")
     assert (science.env, science.preload, science.min_idle) == ({"PYTHONHASHSEED": "0"}, ("json",), 0)
+    assert science.breaker == BreakerConfig(failures=2, longest_pause=9.5)
 
 
 def test_without_a_path_the_file_of_the_working_directory_counts(here: Path) -> None:
@@ -62,6 +64,8 @@ def test_without_a_path_the_file_of_the_working_directory_counts(here: Path) -> 
         ("[environments]\nscience = 5", "environments.science"),
         ("[environments.science]\nmin_idle = -1", "environments.science.min_idle"),
         ("[environments.science]\nmin_idel = 1", "max_starting"),
+        ("[environments.science]\nbreaker = { paus = 1 }", "longest_pause"),
+        ("[environments.science.breaker]\npause = 99", "environments.science.breaker.longest_pause"),
         ("[environments.science]\npath = [1]", "environments.science.path"),
     ],
 )

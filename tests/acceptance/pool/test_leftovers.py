@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-LONG = 60.0
+from tests.acceptance.pool.aftermath import processes_in
+from tests.acceptance.pool.support import LONG
 
 # Opens and closes sessions for ever, so that at any moment some workers start, some wait and some end.
 CALLER = """
@@ -47,7 +48,7 @@ def test_a_caller_that_is_killed_while_its_pool_works_leaves_nothing(turns: int)
         caller.wait()
         _, alive = psutil.wait_procs(started, timeout=LONG)
         assert not alive
-        assert not _processes_in(directory)
+        assert not processes_in(directory)
         assert list(directory.iterdir()) == []
     finally:
         caller.kill()
@@ -55,16 +56,3 @@ def test_a_caller_that_is_killed_while_its_pool_works_leaves_nothing(turns: int)
         assert caller.stdout is not None
         caller.stdout.close()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _processes_in(directory: Path) -> list[psutil.Process]:
-    """Those that were started after the list was made are known by their environment. Waits for their end."""
-    mine = [process for process in psutil.process_iter() if _is_in(process, directory)]
-    return list(psutil.wait_procs(mine, timeout=LONG)[1])
-
-
-def _is_in(process: psutil.Process, directory: Path) -> bool:
-    try:
-        return process.environ().get("TMPDIR") == str(directory)
-    except psutil.Error:
-        return False

@@ -15,6 +15,7 @@ from capsule.config import SessionOptions
 from capsule.node.session import ExecuteRequest
 from capsule_protocol.errors import ArgumentError, PoolError, WorkerLost
 from tests.acceptance.pool.support import LONG, Warm, run, value, warm
+from tests.unit.kernels.forked import CHILDREN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,13 +43,18 @@ async def full(pool: Warm) -> Warm:
 
 async def test_what_a_session_asks_for_is_applied_to_a_warm_worker(full: Warm, tmp_path: Path) -> None:
     session = await full.open_warm(
-        env={"COLOUR": "red", "HOME": None}, cwd=str(tmp_path), argv=("prog", "1"), path=("/spam",), name="mine"
+        env={"COLOUR": "red", "HOME": None},
+        cwd=str(tmp_path),
+        argv=("prog", "1"),
+        path=("/spam",),
+        files={"a/b": b"1"},
+        name="mine",
     )
     code = """
         import os, sys
-        os.environ["COLOUR"], "HOME" in os.environ, os.getcwd(), sys.argv, sys.path[0]
+        os.environ["COLOUR"], "HOME" in os.environ, os.getcwd(), sys.argv, sys.path[0], open("a/b").read()
     """
-    assert await value(session, code) == ("red", False, str(tmp_path), ["prog", "1"], "/spam")
+    assert await value(session, code) == ("red", False, str(tmp_path), ["prog", "1"], "/spam", "1")
     assert session.info().name == "mine"
     await session.close()
 
@@ -81,37 +87,83 @@ async def test_options_that_the_worker_refuses_cost_the_worker_and_nothing_else(
 
 
 async def test_no_session_finds_anything_of_another(full: Warm) -> None:
+    """Variables, modules and what was done to them, environment, directory, arguments, history, signals, mask."""
     leave = """
-        import os, random, sys, tempfile, types
-        secret = 1
+        import builtins, json, os, signal, sys, types
+        secret = builtins.secret = json.secret = 1
         sys.modules["spam"] = types.ModuleType("spam")
         os.environ["SECRET"] = "1"
         os.chdir("/usr")
+        os.umask(0o77)
         sys.path.append("/secret")
-        opened = open("/dev/null")
-        builtins = __import__("builtins"); builtins.secret = 1
+        sys.argv.append("secret")
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     """
     look = """
-        import builtins, os, sys
-        found = [n for n in ("secret", "opened") if n in globals() or hasattr(builtins, n)]
-        found, "spam" in sys.modules, "SECRET" in os.environ, os.getcwd(), "/secret" in sys.path
+        import builtins, json, os, signal, sys
+        found = [n for n in ("secret",) if n in globals() or hasattr(builtins, n) or hasattr(json, n)]
+        os.umask(mask := os.umask(0))
+        [found, "spam" in sys.modules, "SECRET" in os.environ, os.getcwd(), "/secret" in sys.path, sys.argv,
+         mask == 0o77, signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, len(In)]
     """
     for _ in range(4):
         session = await full.node.open_session()
-        assert await value(session, look) == ([], False, False, "/", False)
+        assert await value(session, look) == [[], False, False, "/", False, [""], False, True, 2]
         await run(session, leave)
         await session.close()
 
 
+async def test_no_session_finds_the_files_of_another(full: Warm) -> None:
+    """Neither what it was given nor what the code wrote there, in its own directory or where the other's was."""
+    look = "import os; os.path.exists({there!r}), sorted(os.listdir('.')), os.getcwd()"
+    there = "/nowhere"
+    for number in range(3):
+        session = await full.node.open_session(SessionOptions(files={f"given{number}": b"1"}))
+        assert (await value(session, look.format(there=there)))[:2] == (False, [f"given{number}"])
+        there = await value(session, f"open('written{number}', 'w').close(); os.getcwd()")
+        await session.close()
+
+
+async def test_no_session_finds_variables_of_the_environment_that_another_was_given(full: Warm) -> None:
+    given = await full.node.open_session(SessionOptions(env={"SECRET": "s3cret"}))
+    other = await full.node.open_session()
+    assert await value(given, "import os; os.environ['SECRET'], os.popen('echo $SECRET').read()") == (
+        "s3cret",
+        "s3cret\n",
+    )
+    assert await value(other, "import os; 'SECRET' in os.environ") is False
+    assert await value(other, "b's3cret' in open('/proc/self/environ', 'rb').read()") is False
+    await given.close()
+    await other.close()
+
+
+DRAWS = """
+    import random, uuid, tempfile, secrets, os, numpy
+    [
+        random.random(), random.Random().random(), float(numpy.random.random()),
+        float(numpy.random.default_rng().random()), str(uuid.uuid4()), secrets.token_hex(), os.urandom(8),
+        tempfile.mktemp(), next(tempfile._get_candidate_names()),
+    ]
+"""
+
+
 async def test_warm_workers_share_no_random_state() -> None:
-    code = """
-        import random, uuid, tempfile, numpy
-        random.random(), float(numpy.random.random()), str(uuid.uuid4()), tempfile.mktemp()
-    """
-    async with warm(min_idle=3, preload=("numpy", "random", "tempfile")) as one:
+    """Nor temporary names: also when the zygote has drawn from all of them before it forked."""
+    async with warm(min_idle=3, preload=("numpy", "random", "tempfile", "has_drawn"), path=(CHILDREN,)) as one:
         sessions = [await one.node.open_session() for _ in range(3)]
-        seen = [await value(session, code) for session in sessions]
+        seen = [await value(session, DRAWS) for session in sessions]
         assert all(len(set(drawn)) == 3 for drawn in zip(*seen, strict=True)), seen
+
+
+async def test_a_session_after_another_draws_anew(full: Warm) -> None:
+    """Seeding is a session's own affair."""
+    drawn = []
+    for _ in range(2):
+        session = await full.node.open_session()
+        drawn.append(await value(session, "import random, numpy; random.random(), float(numpy.random.random())"))
+        await run(session, "random.seed(1); numpy.random.seed(1)")
+        await session.close()
+    assert not set(drawn[0]) & set(drawn[1])
 
 
 async def test_warm_workers_hold_no_descriptor_of_another(full: Warm) -> None:
@@ -149,6 +201,15 @@ async def test_warm_up_code_that_raises_is_told_with_its_traceback() -> None:
         with pytest.raises(EnvironmentFailed, match="LookupError: not today") as caught:
             await client.session()
         assert "raise LookupError" in caught.value.details["traceback"]
+
+
+async def test_warm_up_code_that_ends_the_worker_is_told_with_what_it_said() -> None:
+    warmup = "import os; os.write(2, b'no licence'); os._exit(3)"
+    environment = {"warmup": warmup, "breaker": {"failures": 1, "pause": 3600.0, "longest_pause": 3600.0}}
+    async with AsyncClient(environments={"default": environment}) as client:
+        with pytest.raises(PoolError, match="exit code 3: no licence") as caught:
+            await client.session()
+        assert caught.value.details["traceback"] == "no licence"
 
 
 async def test_warm_up_code_that_never_ends_is_a_failure() -> None:
@@ -191,6 +252,20 @@ async def test_an_environment_that_cannot_start_recovers_once_it_is_repaired(tmp
         assert await run(session, "import fragile; fragile.value") == "5"
 
 
+async def test_a_traceback_shows_the_source_of_a_preloaded_module(tmp_path: Path) -> None:
+    module = tmp_path / "early.py"
+    module.write_text("def fail():\n    raise LookupError('late')  # this very line\n")
+    async with warm(preload=("early",), path=(str(tmp_path),)) as one:
+        session = await one.open_warm()
+        finished = await session.submit(ExecuteRequest("import early\nearly.fail()")).finished()
+        assert finished.error is not None
+        text = "\n".join(finished.error.traceback)
+        assert "# this very line" in text
+        assert "early.fail()" in text
+        assert "capsule_kernels" not in text
+        await session.close()
+
+
 async def test_a_missing_interpreter_opens_the_breaker() -> None:
     environment = {"python": "/nowhere/python", "min_idle": 0}
     async with AsyncClient(environments={"default": environment}) as client:
@@ -201,6 +276,19 @@ async def test_a_missing_interpreter_opens_the_breaker() -> None:
             codes.append(caught.value.code)
         assert codes[:5] == ["environment_failed"] * 5
         assert "pool_unavailable" in codes or (await client.info()).pools["default"].breaker.state != "closed"
+
+
+async def test_a_breaker_opens_and_pauses_as_its_environment_says() -> None:
+    breaker = {"failures": 2, "pause": 3600.0, "longest_pause": 7200.0}
+    environment = {"python": "/nowhere/python", "min_idle": 0, "breaker": breaker}
+    async with AsyncClient(environments={"default": environment}) as client:
+        for _ in range(2):
+            assert (await client.info()).pools == {} or (await client.info()).pools["default"].breaker.state == "closed"
+            with pytest.raises(EnvironmentFailed):
+                await client.session()
+        info = (await client.info()).pools["default"].breaker
+        assert info.state == "open"
+        assert info.next_attempt <= 7200
 
 
 async def test_warm_workers_outlive_their_zygote(full: Warm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import subprocess
 from typing import TYPE_CHECKING
@@ -116,6 +117,17 @@ async def test_questions_are_answered(remote: AsyncClient) -> None:
         assert "alpha" in (await session.complete("alph")).matches
         assert (await session.is_complete("for x in y:")).status == "incomplete"
         assert [variable.name for variable in (await session.namespace()).entries] == ["alpha"]
+
+
+async def test_a_session_is_given_its_files_variables_and_directory(remote: AsyncClient, tmp_path: Path) -> None:
+    code = "import os; open('in.csv').read(), os.environ['COLOUR'], os.getcwd()"
+    async with remote.session(files={"in.csv": "1,2\n"}, env={"COLOUR": "red"}) as session:
+        content, colour, directory = ast.literal_eval((await session.run(code)).text)
+        assert (content, colour) == ("1,2\n", "red")
+        assert directory != str(tmp_path)
+    async with remote.session(cwd=tmp_path, max_open_files=200, priority="batch") as session:
+        result = await session.run("import os, resource; os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE)[0]")
+        assert result.text == repr((str(tmp_path), 200))
 
 
 async def test_a_batch_stops_at_its_first_error(remote: AsyncClient) -> None:

@@ -45,7 +45,7 @@ def test_any_text_is_code(code: str) -> None:
     assert arguments.check_code(code) == code
 
 
-@pytest.mark.parametrize("timeout", [0, -1, -0.5, math.inf, math.nan, True, False, "1", b"1", [1]])
+@pytest.mark.parametrize("timeout", [0, -1, -0.5, math.inf, math.nan, 10**400, -(10**400), True, False, "1", b"1", [1]])
 def test_a_timeout_is_a_number_above_zero(timeout: Any) -> None:
     with pytest.raises(ArgumentError, match=r"timeout: .*allowed: seconds as a number above 0, or None"):
         arguments.check_timeout(timeout)
@@ -152,7 +152,7 @@ def test_a_relative_directory_is_the_callers(tmp_path: Path, monkeypatch: pytest
 
 def test_the_typed_keyword_arguments_are_those_of_the_configuration() -> None:
     assert set(ClientOptions.__annotations__) == set(NodeConfig.model_fields)
-    named = {"environment", "env", "cwd", "name"}
+    named = {"environment", "env", "cwd", "name", "files"}
     assert set(WorkerOptions.__annotations__) | named == set(SessionOptions.model_fields)
     assert set(WorkerOptions.__annotations__).isdisjoint(named)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.launch import Box, Zygote
+from capsule.node.resources import box_directory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -65,9 +65,9 @@ async def close(zygote: Zygote) -> None:
 
 
 @asynccontextmanager
-async def forked(zygote: Zygote, code: str, **spec: Any) -> AsyncIterator[Forked]:
+async def forked(zygote: Zygote, code: str, parent: Path | None = None, **spec: Any) -> AsyncIterator[Forked]:
     """A worker that runs this code."""
-    directory = tempfile.mkdtemp(prefix="capsule-")
+    directory = str(box_directory(parent, zygote.pid))
     pipes = [os.pipe(), os.pipe(), os.pipe()]
     given = [pipes[0][1], pipes[1][1], pipes[2][0]]
     try:

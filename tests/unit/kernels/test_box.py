@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +28,10 @@ async def zygote() -> AsyncIterator[Zygote]:
         yield zygote
 
 
-async def ending(zygote: Zygote, code: str, **spec: object) -> ExitStatus:
-    async with forked(zygote, code, **spec) as child, asyncio.timeout(LONG):
+async def ending(zygote: Zygote, code: str, **limits: int) -> ExitStatus:
+    async with forked(zygote, code) as child, asyncio.timeout(LONG):
+        if limits:
+            child.box.limit(**limits)
         return await child.box.exited()
 
 
@@ -181,7 +185,7 @@ async def test_a_box_cannot_be_ended_by_ordinary_signals(zygote: Zygote) -> None
         assert await child.report() == child.box.pid
 
 
-async def test_a_box_holds_nothing_but_its_lease_and_the_page(zygote: Zygote) -> None:
+async def test_a_box_holds_nothing_but_its_lease_the_page_and_its_directory(zygote: Zygote) -> None:
     """Least of all the write ends of the output: the node waits for their end."""
     code = """
 import os, signal
@@ -195,26 +199,63 @@ signal.pause()
         child.box.interrupt_children(0)
         assert await child.report() == "interrupted"  # so the box is waiting by now
         kinds = sorted(target.split(":")[0] for target in open_descriptors(child.box.pid).values())
-        assert kinds == ["/dev/null", "/dev/null", "/dev/null", "anon_inode", "pipe", "socket"]
-
-
-async def test_resource_limits_hold_in_the_worker(zygote: Zygote) -> None:
-    code = "import resource; report(resource.getrlimit(resource.RLIMIT_NOFILE))"
-    assert await told(zygote, code, rlimits={"RLIMIT_NOFILE": 99}) == [99, 99]
+        assert kinds == ["/dev/null", "/dev/null", "/dev/null", child.directory, "anon_inode", "pipe", "socket"]
 
 
 async def test_over_its_memory_limit_a_worker_is_killed_as_oom(zygote: Zygote) -> None:
     status = await ending(zygote, "x = b'x' * 2**28; " + WAIT, memory_bytes=2**27)
-    assert status == ExitStatus(signal=signal.SIGKILL, oom=True)
+    assert status == ExitStatus(signal=signal.SIGKILL, exceeded="memory")
 
 
 async def test_the_memory_of_children_counts(zygote: Zygote) -> None:
     code = "import os\nif os.fork() == 0: x = b'x' * 2**28\n" + WAIT
-    assert (await ending(zygote, code, memory_bytes=2**27)).oom
+    assert (await ending(zygote, code, memory_bytes=2**27)).exceeded == "memory"
 
 
 async def test_a_crash_under_a_memory_limit_is_no_oom(zygote: Zygote) -> None:
     assert await ending(zygote, "import os; os.abort()", memory_bytes=2**30) == ExitStatus(signal=signal.SIGABRT)
+
+
+BOMB = """
+import os, time
+os.read(page, 1)
+while True:  # a machine that could not bear more has enough of them: they wait for their end
+    if len(os.listdir("/proc")) < 600:
+        {step}
+    else:
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("step", ["os.fork()", "os.fork() or os.setsid()"], ids=["same group", "new sessions"])
+async def test_over_its_number_of_processes_the_whole_tree_is_killed(zygote: Zygote, step: str) -> None:
+    async with forked(zygote, BOMB.format(step=step)) as child, asyncio.timeout(LONG):
+        child.box.limit(max_processes=10)
+        os.write(child.page, b"x")
+        assert await child.box.exited() == ExitStatus(signal=signal.SIGKILL, exceeded="processes")
+        await child.box.gone()
+
+
+async def test_a_worker_leads_a_session_of_its_own(zygote: Zygote) -> None:
+    """A process group is killed in one step, and a session may have its own share of the processor."""
+    async with forked(zygote, "import os; report([os.getpgrp(), os.getsid(0)]); os.read(page, 1)") as child:
+        assert await child.report() == [child.box.worker_pid] * 2
+
+
+async def test_a_box_that_counts_processes_goes_first_where_it_may(zygote: Zygote) -> None:
+    raised = subprocess.run([sys.executable, "-c", "import os; os.setpriority(os.PRIO_PROCESS, 0, -20)"], check=False)
+    expected = -20 if raised.returncode == 0 else os.getpriority(os.PRIO_PROCESS, 0)
+    code = "import os, signal\nsignal.signal(signal.SIGINT, lambda *_: report('interrupted'))"
+    async with forked(zygote, f"{code}\nif os.fork() == 0: report('ready')\nwhile True: signal.pause()") as child:
+        assert await child.report() == "ready"
+        child.box.limit(max_processes=10)
+        child.box.interrupt_children(0)
+        assert await child.report() == "interrupted"  # so the box has read what was sent before
+        assert os.getpriority(os.PRIO_PROCESS, child.box.pid) == expected
+        group = Path(f"/proc/{child.box.pid}/autogroup")
+        if expected == -20 and group.exists():
+            assert group.read_text().endswith(" nice -20\n")
+        assert os.getpriority(os.PRIO_PROCESS, child.box.worker_pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 async def test_memory_that_processes_share_counts_once(zygote: Zygote) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -68,6 +69,33 @@ def test_a_thread_that_sends_too_much_gets_the_error_itself() -> None:
     thread.join()
     assert len(caught) == 1
     assert rig.message(rig.control).body == {"text": "y"}
+
+
+@alone
+def test_a_thread_that_sends_more_than_the_node_reads_waits() -> None:
+    rig = Linked()
+    rig.link.start({})
+    many = 3000  # more than ZeroMQ's queue for the node and the system's buffers hold
+
+    def work() -> None:
+        for number in range(many):
+            rig.link.send(Envelope("progress", {"n": number, "text": "x" * 10_000}))
+
+    def waits() -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        names = set()
+        while frame is not None:
+            names.add(frame.f_code.co_qualname)
+            frame = frame.f_back
+        return {"Queue.put", "Condition.wait"} <= names
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not waits():
+        assert thread.is_alive(), "nobody has read, and all is sent"
+        os.sched_yield()
+    assert [rig.message(rig.control).body["n"] for _ in range(many)] == list(range(many))
+    thread.join()
 
 
 @alone

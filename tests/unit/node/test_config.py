@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from capsule.config import Count, EnvironmentConfig, NodeConfig, Seconds, SessionOptions
+import capsule_pool
+from capsule.config import BreakerConfig, Config, Count, EnvironmentConfig, NodeConfig, Seconds, SessionOptions
 from capsule.node.execution import ExecuteRequest
 from capsule.node.requests import check_request
 from capsule_protocol.errors import ArgumentError
@@ -46,8 +48,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(values: dict[str, Any], arg
     assert allowed in str(caught.value)
 
 
-@pytest.mark.parametrize("model", [SessionOptions, NodeConfig, EnvironmentConfig])
-def test_every_number_has_an_upper_bound(model: type[SessionOptions | NodeConfig | EnvironmentConfig]) -> None:
+@pytest.mark.parametrize("model", [SessionOptions, NodeConfig, EnvironmentConfig, BreakerConfig])
+def test_every_number_has_an_upper_bound(model: type[Config]) -> None:
     numbers = [name for name, field in model.model_fields.items() if field.annotation in NUMBERS]
     assert numbers
     for name in numbers:
@@ -66,6 +68,11 @@ NUMBERS = (int, float, int | None, float | None, Count | None, Seconds | None)
         ({"directory": "/nowhere/at/all"}, "directory", "an existing directory"),
         ({"directory": __file__}, "directory", "an existing directory"),
         ({"directory": 5}, "directory", "directory"),
+        ({"environments": {"a": {"breaker": 5}}}, "environments.a.breaker", "a BreakerConfig.*longest_pause"),
+        ({"environments": {"a": {"breaker": {"failures": 0}}}}, "environments.a.breaker.failures", "at least 1"),
+        ({"environments": {"a": {"breaker": {"window": 0}}}}, "environments.a.breaker.window", "more than 0"),
+        ({"environments": {"a": {"breaker": {"pause": 0}}}}, "environments.a.breaker.pause", "more than 0"),
+        ({"environments": {"a": {"breaker": {"pause": 31}}}}, "environments.a.breaker.longest_pause", "at least 31"),
     ],
 )
 def test_a_wrong_value_of_a_node_is_named_too(values: dict[str, Any], argument: str, allowed: str) -> None:
@@ -84,6 +91,26 @@ def test_an_unknown_option_of_an_environment_lists_those_of_an_environment() -> 
     with pytest.raises(ArgumentError, match="preload") as caught:
         NodeConfig.build(environments={"default": {"preloads": ["numpy"]}})
     assert caught.value.code == "unknown_option"
+
+
+@pytest.mark.parametrize("name", ["default", "breaker", "environments"])
+def test_an_unknown_option_of_a_breaker_lists_those_of_a_breaker(name: str) -> None:
+    allowed = "allowed: failures, longest_pause, pause, window"
+    with pytest.raises(ArgumentError, match=f"environments.{name}.breaker.failure: .*{allowed}") as caught:
+        NodeConfig.build(environments={name: {"breaker": {"failure": 5}}})
+    assert caught.value.code == "unknown_option"
+    with pytest.raises(ArgumentError, match=f"breaker.failure: .*{allowed}"):
+        EnvironmentConfig.build(breaker={"failure": 5})
+
+
+def test_an_unknown_option_beside_a_breaker_lists_those_of_an_environment() -> None:
+    with pytest.raises(ArgumentError, match=r"allowed: .*preload"):
+        NodeConfig.build(environments={"breaker": {"failures": 5}})
+
+
+def test_breakers_are_configured_as_they_are_documented() -> None:
+    """The pool, which is used alone too, has the same defaults."""
+    assert dict(BreakerConfig()) == dataclasses.asdict(capsule_pool.BreakerConfig())
 
 
 def test_configuration_is_immutable() -> None:

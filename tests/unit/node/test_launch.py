@@ -215,7 +215,12 @@ async def test_closing_twice_is_harmless() -> None:
 
 
 async def test_nonsense_over_the_lease_ends_the_box(zygote: Zygote) -> None:
-    for nonsense in (b"\xc1", msgpack.packb(7), msgpack.packb({"exit": "x", "oom": 0}), msgpack.packb({"worker": 1})):
+    for nonsense in (
+        b"\xc1",
+        msgpack.packb(7),
+        msgpack.packb({"exit": "x", "exceeded": ""}),
+        msgpack.packb({"worker": 1}),
+    ):
         ours, theirs = lease_pair()
         with theirs:
             theirs.send(nonsense)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from capsule.config import EnvironmentConfig, NodeConfig, SessionOptions
 from capsule.node.node import Node
@@ -270,3 +272,28 @@ async def test_a_session_is_busy_while_a_question_is_open(session: Session) -> N
     with pytest.raises(LocalProtocolError):
         await session.ask("complete", {"code": "x" * (session.options.message_bytes + 1), "cursor": 0})
     assert session.state == "ready"
+
+
+async def test_a_reader_that_stands_still_delays_no_interrupt(session: Session) -> None:
+    execution = session.submit(ExecuteRequest("while True: print('x' * 1000)"))
+    async with asyncio.timeout(LONG):
+        await execution.next_event()  # somebody reads, so that nothing is thrown away; and then reads no more
+        while not execution._channel.full:
+            await asyncio.sleep(0)
+        await session.interrupt()
+        assert (await execution.finished()).verdict == "interrupted"
+    assert await run(session, "6 * 7") == "42"
+
+
+async def test_zeromq_has_sockets_for_hundreds_of_sessions(node: Node) -> None:
+    """Its own limit of 1023 ends at 170 sessions."""
+    place = await node._place("default")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    sockets: list[zmq.Socket[bytes]] = []
+    try:
+        sockets.extend(place.context.socket(zmq.DEALER) for _ in range(2000))
+    finally:
+        for socket in sockets:
+            socket.close(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -73,7 +73,8 @@ def test_a_cancellation_is_no_timeout(execution: Execution) -> None:
         (ExitStatus(signal=signal.SIGSEGV), "crashed", "execution_crashed", "SIGSEGV (11)"),
         (ExitStatus(signal=signal.SIGRTMIN + 1), "crashed", "execution_crashed", "SIGRTMIN+1"),
         (ExitStatus(), "crashed", "execution_crashed", "box"),
-        (ExitStatus(signal=signal.SIGKILL, oom=True), "oom", "execution_oom", "memory"),
+        (ExitStatus(signal=signal.SIGKILL, exceeded="memory"), "oom", "execution_oom", "memory"),
+        (ExitStatus(signal=signal.SIGKILL, exceeded="processes"), "killed", "process_limit_exceeded", "processes"),
     ],
 )
 def test_the_end_of_a_worker_is_told_as_it_was(

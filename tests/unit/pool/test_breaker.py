@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsule_pool.breaker import Breaker, BreakerState
+from capsule_pool.breaker import Breaker
 from capsule_pool.config import BreakerConfig
+from capsule_pool.states import BreakerState
 
 CONFIG = BreakerConfig(failures=3, window=10.0, pause=1.0, longest_pause=8.0)
 BOOM = RuntimeError("boom")

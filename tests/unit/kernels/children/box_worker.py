@@ -20,3 +20,8 @@ def main(spec: dict[str, Any], lease: int, stdout: int, _stderr: int, page: int)
 
 def silent(_spec: dict[str, Any], _lease: int, _stdout: int, _stderr: int, _page: int) -> NoReturn:
     os._exit(5)
+
+
+def failing(_spec: dict[str, Any], _lease: int, _stdout: int, stderr: int, _page: int) -> NoReturn:
+    os.write(stderr, b"x" * 100_000 + b"\n")
+    raise LookupError("no such sp\u00e4m")

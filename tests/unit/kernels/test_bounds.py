@@ -1,0 +1,76 @@
+"""A box looks as often as it must, and tells which bound the processes below it are over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from capsule_kernels import system
+from capsule_kernels.bounds import Bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TREE = """
+import os, signal
+child = os.fork()
+if child == 0: os.fork()
+os.write(1, b"x")
+signal.pause()
+"""
+
+
+@pytest.fixture
+def keeper() -> Iterator[int]:
+    """A process with a child and a grandchild, in a process group of their own."""
+    process = subprocess.Popen([sys.executable, "-c", TREE], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    seen = b""
+    while len(seen) < 3:
+        seen += os.read(process.stdout.fileno(), 3)
+    yield process.pid
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "idle", "busy"),
+    [
+        (Bounds(), None, None),
+        (Bounds(memory_bytes=1), 100, 100),
+        (Bounds(max_processes=1), 100, 20),
+        (Bounds(memory_bytes=1, max_processes=1), 100, 20),
+    ],
+)
+def test_nobody_looks_without_a_bound_and_processes_are_looked_at_often_while_code_runs(
+    bounds: Bounds, idle: int | None, busy: int | None
+) -> None:
+    assert (bounds.interval(busy=False), bounds.interval(busy=True)) == (idle, busy)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "told"),
+    [
+        (Bounds(), ""),
+        (Bounds(max_processes=2), ""),
+        (Bounds(max_processes=1), "processes"),
+        (Bounds(memory_bytes=2**40), ""),
+        (Bounds(memory_bytes=1), "memory"),
+        (Bounds(memory_bytes=1, max_processes=2), "memory"),
+        (Bounds(memory_bytes=1, max_processes=1), "processes"),
+    ],
+)
+def test_the_bound_that_is_exceeded_is_told(keeper: int, bounds: Bounds, told: str) -> None:
+    assert bounds.exceeded(keeper) == told
+
+
+def test_a_walk_gives_parents_first_and_passes_by_whom_it_knows(keeper: int) -> None:
+    child, grandchild = system.walk(keeper)
+    assert system.children(child) == [grandchild]
+    assert list(system.walk(keeper, {grandchild})) == [child]
+    assert list(system.walk(keeper, {child})) == []
