@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from capsule_protocol.errors import CapsuleError as CapsuleError
     from capsule_protocol.errors import EnvironmentFailed as EnvironmentFailed
     from capsule_protocol.errors import ExecutionError as ExecutionError
+    from capsule_protocol.errors import NodeError as NodeError
     from capsule_protocol.errors import PoolError as PoolError
     from capsule_protocol.errors import SessionError as SessionError
     from capsule_protocol.errors import WorkerLost as WorkerLost
@@ -53,6 +54,7 @@ _HOME = {
     "CapsuleError": "capsule_protocol.errors",
     "EnvironmentFailed": "capsule_protocol.errors",
     "ExecutionError": "capsule_protocol.errors",
+    "NodeError": "capsule_protocol.errors",
     "PoolError": "capsule_protocol.errors",
     "SessionError": "capsule_protocol.errors",
     "WorkerLost": "capsule_protocol.errors",

@@ -92,6 +92,23 @@ class EnvironmentConfig(Config):
     breaker: BreakerConfig = BreakerConfig()
 
 
+class ServeConfig(Config):
+    """A node that serves clients of other processes. Times are in seconds.
+
+    `listen`: addresses beside the user's own. Who is silent for `client_timeout` is taken for gone; a client that is
+    gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
+    are closed. `drain_timeout` is what running code gets when the service is told to end.
+    """
+
+    listen: tuple[str, ...] = ()
+    max_clients: CountFrom1 = 1000
+    client_timeout: Seconds = 30.0
+    reconnect_timeout: Seconds = 60.0
+    detached_ttl: Seconds | None = 86_400.0
+    question_timeout: Seconds = 60.0
+    drain_timeout: Seconds = 30.0
+
+
 class NodeConfig(Config):
     """A node: its environments, where its boxes keep their sockets, and how much it takes on at once."""
 
@@ -99,6 +116,7 @@ class NodeConfig(Config):
     directory: DirectoryPath | None = None
     max_sessions: CountFrom1 = 1000
     heartbeat_interval: Seconds = 5.0
+    serve: ServeConfig = ServeConfig()
 
 
 class SessionOptions(Config):

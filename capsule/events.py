@@ -91,6 +91,13 @@ class Status(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Gap(Event):
+    """The `missing` events up to this one's number are lost: the node does not keep everything for ever."""
+
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
     """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None)."""
 

@@ -34,14 +34,13 @@ class Warm:
     def _tell(self, _: PoolEvent) -> None:
         self._changed.set()
 
-    @property
-    def pool(self) -> PoolInfo:
+    async def pool(self) -> PoolInfo:
         """The pool as it is now."""
-        return self.client.info().pools["default"]
+        return (await self.client.info()).pools["default"]
 
     async def full(self) -> None:
         """Wait until all that is kept ready is ready, and nothing ends."""
-        while self.pool.idle < self.pool.min_idle or self.pool.starting or self.pool.closing:
+        while _is_busy(await self.pool()):
             self._changed.clear()
             await self._changed.wait()
             await asyncio.sleep(0)  # an event is told before the pool acts on it
@@ -54,6 +53,10 @@ class Warm:
             taken = time.perf_counter() - begin
         cells.expect("first value", result.text, "2")
         return taken
+
+
+def _is_busy(pool: PoolInfo) -> bool:
+    return pool.idle < pool.min_idle or bool(pool.starting or pool.closing)
 
 
 @asynccontextmanager
@@ -78,7 +81,7 @@ def acquire(load: Load) -> Measured:
                 session = await one.client.session()
                 values.append(milliseconds(time.perf_counter() - begin))
                 await session.close()
-            cells.expect("sessions that waited", one.pool.stats.counts["misses"], 1)
+            cells.expect("sessions that waited", (await one.pool()).stats.counts["misses"], 1)
             return Measured(values[load.warmup :], memory())
 
     return asyncio.run(measure())
@@ -134,7 +137,7 @@ def drained(load: Load) -> Measured:
     async def measure() -> Measured:
         async with warm(min_idle=0) as one:
             values = [milliseconds(await one.first_result()) for _ in range(load.warmup + load.samples)]
-            cells.expect("warm sessions", one.pool.stats.counts["hits"], 0)
+            cells.expect("warm sessions", (await one.pool()).stats.counts["hits"], 0)
             return Measured(values[load.warmup :], memory())
 
     return asyncio.run(measure())
@@ -182,7 +185,7 @@ def idle_memory(load: Load) -> Measured:
     async def measure() -> Measured:
         async with warm(min_idle=1, preload=("numpy", "pandas")) as one:
             sessions = [await one.client.session() for _ in range(load.size)]
-            values = [own_memory(session.info().pid) / MIB for session in sessions]
+            values = [own_memory((await session.info()).pid) / MIB for session in sessions]
             return Measured(values, memory())
 
     return asyncio.run(measure())
@@ -196,7 +199,9 @@ def held(load: Load) -> Measured:
             sessions = [await one.client.session() for _ in range(load.size)]
             result = await sessions[-1].run(cells.ONE_PLUS_ONE)
             cells.expect("value in the last session", result.text, "2")
-            cells.expect("processes", len({session.info().pid for session in sessions} - {0, os.getpid()}), load.size)
+            cells.expect(
+                "processes", len({(await session.info()).pid for session in sessions} - {0, os.getpid()}), load.size
+            )
             used = memory()
             return Measured([(used.rss + used.pss_children) / MIB], used)
 

@@ -13,6 +13,7 @@ import click
 from capsule.cli.exits import Exit
 from capsule.cli.repl import repl
 from capsule.cli.run import run
+from capsule.cli.serve import serve, wait_ready
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,6 +24,8 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(repl)
+cli.add_command(serve)
+cli.add_command(wait_ready)
 
 
 def main() -> NoReturn:

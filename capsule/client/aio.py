@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from capsule.client.arguments import check_address, check_callback
+from capsule.client.arguments import check_callback, check_text
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
 from capsule.client.options import ClientOptions, WorkerOptions, build_config, build_options
+from capsule.client.remote import RemoteNode
 from capsule.client.session import AsyncSession, OnBackground
-from capsule.node.info import NodeInfo
 from capsule.node.node import Node
-from capsule_protocol.errors import SessionError
+from capsule.runtime import check_address
+from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     import os
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from capsule.client.files import Files
+    from capsule.client.inner import AnyNode
     from capsule.config import NodeConfig, SessionOptions
+    from capsule.node.info import NodeInfo
     from capsule_pool import OnEvent
 
 
 class AsyncClient:
     """Runs code in worker processes of this machine.
 
-    `config` is a NodeConfig or the path of a `capsule.toml`; `options` are the fields of NodeConfig and come before it.
-    Use it in `async with`, or call `close()`: the node starts with the first session and ends then, with all its
-    processes and files. It belongs to one event loop. `on_pool_event` is told what happens in the pools. Raises
-    ArgumentError for an unknown option, a bad value, or an `address`: only library mode exists.
+    Without an `address` (library mode) the node is in this process: `config` is a NodeConfig or the path of a
+    `capsule.toml`; `options` are the fields of NodeConfig and come before it; `on_pool_event` is told what happens in
+    the pools. `address` is that of a node that `capsule serve` runs: "auto" for this user's own, or `ipc://PATH`.
+    Use it in `async with`, or call `close()`, which ends its sessions, and the node if it is in this process, with all
+    processes and files. It belongs to one event loop. Raises ArgumentError for an unknown option or a bad value.
     """
 
     def __init__(
@@ -41,11 +45,14 @@ class AsyncClient:
         on_pool_event: OnEvent | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        check_address(address)
+        self._address = None if address is None else check_address(address)
         check_callback(on_pool_event, "on_pool_event")
+        if address is not None and (options or config is not None or on_pool_event is not None):
+            given = next(iter(options), "config" if config is not None else "on_pool_event")
+            raise ArgumentError(given, "belongs to the node at the address", allowed="nothing but the address")
         self._config = build_config(options, config)
         self._on_pool_event = on_pool_event
-        self._node: Node | None = None
+        self._node: AnyNode | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -77,18 +84,29 @@ class AsyncClient:
         self._check_open()
         return SessionOpener(self, checked, on_background)
 
-    def info(self) -> NodeInfo:
+    async def info(self) -> NodeInfo:
         """How many sessions there are, and the pools by environment, as they are now."""
-        return self._node.info() if self._node is not None else NodeInfo(sessions=0, pools={})
+        self._check_open()
+        node = self._started()
+        return node.info() if isinstance(node, Node) else await node.info()
+
+    async def attach(self, name: str, *, on_background: OnBackground | None = None) -> AsyncSession:
+        """A session of a node elsewhere that is there already, by name or id; whoever had it loses it.
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        check_callback(on_background, "on_background")
+        self._check_open()
+        node = self._started()
+        if isinstance(node, Node):
+            message = "sessions of a node in this process belong to the client that opened them"
+            raise ArgumentError("attach", message, allowed="a client with an address", code="unsupported")
+        return AsyncSession(await node.attach(check_text(name, "name")), on_background)
 
     async def open(self, options: SessionOptions, on_background: OnBackground | None = None) -> AsyncSession:
         """A new session from checked options."""
         self._check_open()
-        check_loop(self._loop, "the client")
-        if self._node is None:
-            self._loop = asyncio.get_running_loop()
-            self._node = Node(self._config, on_pool_event=self._on_pool_event)
-        return AsyncSession(await self._node.open_session(options), on_background)
+        return AsyncSession(await self._started().open_session(options), on_background)
 
     async def close(self) -> None:
         """Close all sessions and the node; again: nothing."""
@@ -106,6 +124,17 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _started(self) -> AnyNode:
+        """The node, from its first use on."""
+        check_loop(self._loop, "the client")
+        if self._node is None:
+            self._loop = asyncio.get_running_loop()
+            if self._address is not None:
+                self._node = RemoteNode(self._address)
+            else:
+                self._node = Node(self._config, on_pool_event=self._on_pool_event)
+        return self._node
 
     def _check_open(self) -> None:
         if self._closed:

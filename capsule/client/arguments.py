@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from capsule_protocol.errors import ArgumentError
+from capsule_protocol.ids import EXECUTION
 from capsule_protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
@@ -72,18 +75,19 @@ def check_timeout(timeout: float | None, argument: str = "timeout") -> float | N
     return seconds
 
 
-def check_key(key: str | None) -> None:
-    """Refuse an idempotency key: a promise that nothing keeps yet is not given."""
-    if key is not None:
+def check_key(key: str | None, *, remembered: bool) -> str:
+    """The id that an execution with this idempotency key has in its session; without a key, "".
+
+    Refused where nothing remembers executions: in library mode.
+    """
+    if key is None:
+        return ""
+    if not remembered:
         message = "is not supported in library mode: nothing remembers executions yet"
         raise ArgumentError("key", message, allowed="None", code="unsupported")
-
-
-def check_address(address: str | None) -> None:
-    """Refuse an address: only library mode exists."""
-    if address is not None:
-        message = f"is {address!r}, but only library mode exists: the node runs in this process"
-        raise ArgumentError("address", message, allowed="None", code="unsupported")
+    if not check_text(key, "key"):
+        raise ArgumentError("key", "is empty", allowed="a str with at least one character")
+    return EXECUTION + urlsafe_b64encode(sha256(key.encode("utf-8", "surrogatepass")).digest()).decode()[:16]
 
 
 def check_flag(value: bool, argument: str) -> bool:

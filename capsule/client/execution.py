@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Self
 from capsule.client.inputs import Answers, OnInput, reply
 from capsule.client.results import Collector, Result
 from capsule.events import Event, Finished, InputRequest
-from capsule_protocol.errors import SessionError
+from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from capsule.client.inner import AnyExecution
     from capsule.client.session import AsyncSession
-    from capsule.node.execution import Execution as NodeExecution
 
 OnEvent = Callable[[Event], Awaitable[None] | None]
 """Gets each event, in order; what it raises interrupts the execution and reaches the caller."""
@@ -35,7 +35,7 @@ class AsyncExecution:
 
     __slots__ = ("__weakref__", "_answers", "_collecting", "_collector", "_inner", "_lock", "_session")
 
-    def __init__(self, session: AsyncSession, inner: NodeExecution, on_input: OnInput | None = None) -> None:
+    def __init__(self, session: AsyncSession, inner: AnyExecution, on_input: OnInput | None = None) -> None:
         self._session = session
         self._inner = inner
         self._answers = None if on_input is None else Answers(inner, on_input)
@@ -155,11 +155,12 @@ class AsyncExecution:
         return event
 
     async def _end(self) -> None:
-        with contextlib.suppress(SessionError):  # a session that was closed meanwhile ends it by itself
+        with contextlib.suppress(CapsuleError):  # a session that was closed meanwhile ends it by itself
             await self._session.cancel(self.execution_id)
-        async with self._lock:
-            while not self.done:
-                self._take(await self._inner.next_event())
+        with contextlib.suppress(CapsuleError):  # the node refused it, or is gone: nobody waits for it
+            async with self._lock:
+                while not self.done:
+                    self._take(await self._inner.next_event())
 
     def _raise_failure(self) -> None:
         if self._answers is not None and self._answers.failure is not None:

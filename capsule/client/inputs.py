@@ -12,7 +12,7 @@ from capsule.events import InputRequest
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from capsule.node.execution import Execution as NodeExecution
+    from capsule.client.inner import AnyExecution
 
 OnInput = Callable[[InputRequest], Awaitable[str] | str]
 """Answers `input()` of the code with a line of text; what it raises is EOFError to the code, and reaches the caller.
@@ -33,7 +33,7 @@ def check_answer(answer: object) -> str:
     return answer
 
 
-def reply(inner: NodeExecution, request: InputRequest, answer: str | None) -> None:
+def reply(inner: AnyExecution, request: InputRequest, answer: str | None) -> None:
     """Hand the answer to the code (None: EOFError); one that comes after the time-out or the verdict is dropped."""
     with contextlib.suppress(ArgumentError):
         inner.reply_input(request.request, answer, "eof" if answer is None else None)
@@ -44,7 +44,7 @@ class Answers:
 
     __slots__ = ("_inner", "_on_input", "_tasks", "failure")
 
-    def __init__(self, inner: NodeExecution, on_input: OnInput) -> None:
+    def __init__(self, inner: AnyExecution, on_input: OnInput) -> None:
         self.failure: Exception | None = None
         self._inner = inner
         self._on_input = on_input

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule.client.files import Files
-    from capsule.config import Backpressure, EnvironmentConfig, Priority
+    from capsule.config import Backpressure, EnvironmentConfig, Priority, ServeConfig
 
 
 class ClientOptions(TypedDict, total=False):
@@ -26,6 +26,7 @@ class ClientOptions(TypedDict, total=False):
     directory: str | os.PathLike[str] | None
     max_sessions: int
     heartbeat_interval: float
+    serve: ServeConfig | dict[str, Any]
 
 
 class WorkerOptions(TypedDict, total=False):

@@ -11,7 +11,7 @@ from capsule.client.loops import check_loop
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
-    from capsule.node.session import Session as NodeSession
+    from capsule.client.inner import AnySession
 
 
 class AsyncQuestions:
@@ -21,7 +21,7 @@ class AsyncQuestions:
     `request_timeout` when it does not in time.
     """
 
-    def __init__(self, inner: NodeSession) -> None:
+    def __init__(self, inner: AnySession) -> None:
         self._inner = inner
         self._loop = asyncio.get_running_loop()
         self._closed = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from capsule.events import ClearOutput, Display, ErrorInfo, Event, Finished, Output, Verdict
+from capsule.events import ClearOutput, Display, ErrorInfo, Event, Finished, Gap, Output, Verdict
 from capsule_protocol.errors import ExecutionError
 
 RESULT_LIMIT = 256 * 1024 * 1024
@@ -22,7 +22,8 @@ class Result:
     `text` is the repr of the last expression (`""` for None) and `data` its MIME bundle. `stdout` and `stderr` are all
     that was written there, `displays` what was displayed, with updates applied; `clear_output` forgets all three.
     An update of a display that another execution made is kept, with `update` true. `duration` is in seconds;
-    `dropped` counts what a full buffer lost (bytes) or what went beyond `RESULT_LIMIT`.
+    `dropped` counts what a full buffer lost (bytes) or what went beyond `RESULT_LIMIT`, `missing` the events that the
+    node had forgotten.
     """
 
     verdict: Verdict
@@ -37,6 +38,7 @@ class Result:
     execution_count: int = 0
     duration: float = 0.0
     dropped: int = 0
+    missing: int = 0
 
     @property
     def ok(self) -> bool:
@@ -61,6 +63,8 @@ class Result:
             parts.append(f"displays={len(self.displays)}")
         if self.error is not None:
             parts.append(f"error={shorten(f'{self.error.name}: {self.error.message}')}")
+        if self.missing:
+            parts.append(f"missing={self.missing}")
         if self.dropped:
             parts.append(f"dropped={self.dropped}")
         return f"<Result {' '.join(parts)}>"
@@ -83,12 +87,13 @@ def shorten(text: str) -> str:
 class Collector:
     """Builds the result of one execution from its events, in order; pure."""
 
-    __slots__ = ("_clear_next", "_displays", "_dropped", "_held", "_limit", "_streams", "result")
+    __slots__ = ("_clear_next", "_displays", "_dropped", "_held", "_limit", "_missing", "_streams", "result")
 
     def __init__(self, limit: int = RESULT_LIMIT) -> None:
         self.result: Result | None = None
         self._limit = limit
         self._dropped = 0
+        self._missing = 0
         self._forget()
 
     def feed(self, event: Event) -> None:
@@ -99,6 +104,8 @@ class Collector:
             self.result = self._finish(event)
         elif isinstance(event, Display):
             self._display(event)
+        elif isinstance(event, Gap):
+            self._missing += event.missing
         elif isinstance(event, ClearOutput):
             self._clear_next = event.wait
             if not event.wait:
@@ -152,6 +159,7 @@ class Collector:
             execution_count=event.execution_count,
             duration=event.duration,
             dropped=event.dropped + self._dropped,
+            missing=self._missing,
         )
 
 

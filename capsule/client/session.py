@@ -24,15 +24,17 @@ from capsule.client.loops import check_loop
 from capsule.client.questions import AsyncQuestions
 from capsule.events import Event
 from capsule.node.execution import ExecuteRequest
+from capsule.node.session import Session
+from capsule_protocol.errors import ArgumentError
 from capsule_protocol.ids import new_id
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from capsule.client.inner import AnySession
     from capsule.client.inputs import OnInput
     from capsule.client.results import Result
-    from capsule.node.session import Session as NodeSession
-    from capsule.node.session import SessionInfo
+    from capsule.node.info import SessionInfo
 
 logger = logging.getLogger("capsule.client")
 
@@ -47,7 +49,7 @@ class AsyncSession(AsyncQuestions):
     client is closed. Closing it ends the worker with all its processes and files.
     """
 
-    def __init__(self, inner: NodeSession, on_background: OnBackground | None = None) -> None:
+    def __init__(self, inner: AnySession, on_background: OnBackground | None = None) -> None:
         super().__init__(inner)
         self._tasks: set[asyncio.Task[None]] = set()
         self._unread: dict[str, AsyncExecution] = {}
@@ -71,8 +73,9 @@ class AsyncSession(AsyncQuestions):
         """Run `code` and wait for its result, whatever the verdict.
 
         `timeout` in seconds, counted from the start of the code. Without `on_input`, `input()` raises EOFError. A
-        caller that is cancelled interrupts its execution. `key` is refused until executions are durable. Raises
-        ArgumentError for a bad argument, SessionError when the session cannot run code, and what the callbacks raised.
+        caller that is cancelled interrupts its execution. With a `key`, a node elsewhere runs this code once in this
+        session, however often it is asked, and gives the same events again. Raises ArgumentError for a bad argument,
+        SessionError when the session cannot run code, and what the callbacks raised.
         """
         check_callback(on_event, "on_event")
         execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input)
@@ -158,9 +161,24 @@ class AsyncSession(AsyncQuestions):
         self.check_open()
         await self._inner.restart()
 
-    def info(self) -> SessionInfo:
-        """State, process id, counts, memory (bytes), last heartbeat, queue, negotiated protocol; also when closed."""
-        return self._inner.info()
+    async def info(self) -> SessionInfo:
+        """State, process id, counts, memory (bytes), last heartbeat, queue, negotiated protocol.
+
+        Also when it is closed, if the node is in this process.
+        """
+        return self._inner.info() if isinstance(self._inner, Session) else await self._inner.info()
+
+    async def detach(self) -> None:
+        """Leave the session to itself at a node elsewhere: `client.attach(name)` finds it again.
+
+        Executions that run go on, and wait for nobody. Raises ArgumentError where the node is in this process.
+        """
+        self.check_open()
+        if isinstance(self._inner, Session):
+            message = "a session of a node in this process ends with it"
+            raise ArgumentError("detach", message, allowed="a client with an address", code="unsupported")
+        await self._inner.detach()
+        self._closed = True
 
     async def close(self) -> None:
         """End the worker, its processes and files; again: nothing. What still runs gets its verdict first."""
@@ -192,7 +210,7 @@ class AsyncSession(AsyncQuestions):
     ) -> AsyncExecution:
         """Check everything, then submit. `allow_input` without `on_input`: whoever reads the events answers."""
         self.check_open()
-        check_key(key)
+        execution_id = check_key(key, remembered=not isinstance(self._inner, Session))
         check_callback(on_input, "on_input")
         request = ExecuteRequest(
             code=check_code(code),
@@ -201,7 +219,7 @@ class AsyncSession(AsyncQuestions):
             batch=check_text(batch, "batch"),
             **check_execute(options),
         )
-        return AsyncExecution(self, self._inner.submit(request), on_input)
+        return AsyncExecution(self, self._inner.submit(request, execution_id), on_input)
 
     def collect_before(self, execution: AsyncExecution) -> None:
         """Read what was submitted before this execution and nobody reads.

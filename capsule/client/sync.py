@@ -33,8 +33,7 @@ class Client:
 
     Use it in `with`, or call `close()`, which ends the node with all its processes and files. Any thread may use it,
     and its sessions. Ctrl-C in a thread that waits interrupts what it waits for, at once; the session stays usable. In
-    a fork it raises SessionError. Raises ArgumentError for an unknown option, a bad value, or an `address`: only
-    library mode exists.
+    a fork it raises SessionError. Raises ArgumentError for an unknown option or a bad value.
     """
 
     def __init__(
@@ -79,11 +78,14 @@ class Client:
 
     def info(self) -> NodeInfo:
         """How many sessions there are, and the pools by environment, as they are now."""
+        return self._portal.call(self._inner.info)
 
-        async def info() -> NodeInfo:
-            return self._inner.info()
+    def attach(self, name: str, *, on_background: OnBackground | None = None) -> Session:
+        """A session of a node elsewhere that is there already, by name or id; whoever had it loses it.
 
-        return self._portal.call(info)
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        return Session(self, self._portal, self._portal.call(self._inner.attach, name, on_background=on_background))
 
     def close(self) -> None:
         """Close all sessions and end the node; again, or in a fork: nothing."""
@@ -229,11 +231,14 @@ class Session(Questions):
 
     def info(self) -> SessionInfo:
         """State, process id, counts, memory (bytes), last heartbeat, queue, negotiated protocol."""
+        return self._portal.call(self._inner.info)
 
-        async def info() -> SessionInfo:
-            return self._inner.info()
+    def detach(self) -> None:
+        """Leave the session to itself at a node elsewhere: `client.attach(name)` finds it again.
 
-        return self._portal.call(info)
+        Executions that run go on, and wait for nobody. Raises ArgumentError where the node is in this process.
+        """
+        self._portal.call(self._inner.detach)
 
     def close(self) -> None:
         """End the worker, its processes and files; again, or after the client's end: nothing."""

@@ -146,6 +146,10 @@ class Execution:
         """Wait for the verdict. If nobody has begun to read the events, they are thrown away."""
         if not self._reading:
             self._channel.discard()
+        return await self.ended()
+
+    async def ended(self) -> Finished:
+        """Wait for the verdict, while somebody else reads the events."""
         while self.verdict is None:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)

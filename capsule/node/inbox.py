@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.events import ClearOutput, Display, Progress
 from capsule.node.verdicts import of_error, output_limit
+from capsule.wire import with_buffers
 from capsule_protocol.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Inbox:
         execution.finish(
             "ok",
             text=message.text or str(message.data.get("text/plain", "")),
-            data=_with_buffers(message.data, envelope),
+            data=with_buffers(message.data, envelope),
             metadata=message.metadata,
             execution_count=message.execution_count,
             duration=message.duration,
@@ -106,7 +107,7 @@ class Inbox:
         return execution
 
     def _display(self, message: words.Display, envelope: Envelope) -> None:
-        data = _with_buffers(message.data, envelope)
+        data = with_buffers(message.data, envelope)
         execution = self._execution(envelope)
         if execution is None:
             self._actions.on_late(
@@ -143,22 +144,6 @@ class Inbox:
         if execution is None and not self.late.knows(envelope.execution):
             raise _unknown(envelope)
         return execution
-
-
-def _with_buffers(data: dict[str, Any], envelope: Envelope) -> dict[str, Any]:
-    """The bundle with its raw buffers in their places."""
-    if not envelope.buffers:
-        return data
-    return {mime: _resolve(value, envelope) for mime, value in data.items()}
-
-
-def _resolve(value: Any, envelope: Envelope) -> Any:
-    if not (isinstance(value, dict) and value.keys() == {"$buffer"}):
-        return value
-    number = value["$buffer"]
-    if type(number) is not int or not 0 <= number < len(envelope.buffers):
-        raise RemoteProtocolError("invalid_message", f"{envelope.type}: there is no such buffer")
-    return bytes(envelope.buffers[number])
 
 
 def _size_of(data: dict[str, Any]) -> int:

@@ -55,6 +55,7 @@ class Session:
         self.options = options
         self.epoch = 1
         self.on_background: Callable[[Event], None] | None = None
+        self.on_state: Callable[[str, str], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._pools = pools
@@ -81,13 +82,16 @@ class Session:
             return self._state
         return "busy" if self._lineup or self._questions else "ready"
 
-    def submit(self, request: ExecuteRequest) -> Execution:
-        """Line up an execution. Raises ArgumentError, or SessionError if the session takes none."""
+    def submit(self, request: ExecuteRequest, execution_id: str = "") -> Execution:
+        """Line up an execution, under a fresh id unless one is given.
+
+        Raises ArgumentError, or SessionError if the session takes none.
+        """
         check_request(request, self.options.message_bytes)
         self._worker_or_error()
         if self._lineup.queued >= self.options.max_queue:
             raise SessionError("queue_full", f"the session has max_queue={self.options.max_queue} executions waiting")
-        execution = Execution(new_id(EXECUTION), self, request, self._loop)
+        execution = Execution(execution_id or new_id(EXECUTION), self, request, self._loop)
         self._executions += 1
         self._lineup.add(execution)
         self._dispatch()
@@ -192,6 +196,8 @@ class Session:
             self._pools.give_back(worker)
         if self._state == "ready":
             self._state = "dead"
+            if self.on_state is not None:
+                self.on_state("dead", loss.message or loss.cause)
         self._pulse.stop()
         self._questions.fail(WorkerLost("worker_lost", f"the worker ended: {loss.message or loss.cause}"))
         sent, queued = self._lineup.take_all()

@@ -131,10 +131,14 @@ class Connection:
 
         Raises LocalProtocolError when the message is over a limit or not allowed now.
         """
-        sequence = 0 if background else self.executions.next_number(message.TYPE, execution)
-        envelope = message.envelope(
-            id=id, session=session, execution=execution, sequence=sequence, time=time, buffers=buffers
+        step = getattr(message, "missing", 1)
+        sequence = 0 if background else self.executions.next_number(message.TYPE, execution, step)
+        return self.transmit(
+            message.envelope(id=id, session=session, execution=execution, sequence=sequence, time=time, buffers=buffers)
         )
+
+    def transmit(self, envelope: Envelope) -> Frames:
+        """The frames of a message that is known to be valid, numbered by the caller. Raises as `send` does."""
         frames = encode(envelope, self.limits)
         self._note(envelope, LocalProtocolError)
         return frames

@@ -92,6 +92,23 @@ CODES: dict[str, CodeInfo] = {
     "node_closed": CodeInfo("the node has been closed"),
     "too_many_sessions": CodeInfo("the node has as many sessions as it may", "Close one of them.", retryable=True),
     "request_timeout": CodeInfo("a request was not answered in time", retryable=True),
+    "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
+    "session_taken": CodeInfo("another client has taken the session over", "Attach to it to take it back."),
+    "execution_unknown": CodeInfo("the node has no execution of this id, or has forgotten it"),
+    "key_conflict": CodeInfo(
+        "the idempotency key was used before with another request", "Use a key of its own for each request."
+    ),
+    "too_many_requests": CodeInfo(
+        "the client has as many requests under way as it may", "Wait for some of them.", retryable=True
+    ),
+    "node_unreachable": CodeInfo(
+        "no node answers at the address", "Start one with `capsule serve`, or correct the address.", retryable=True
+    ),
+    "connection_lost": CodeInfo("the connection to the node was lost and did not come back in time", retryable=True),
+    "address_in_use": CodeInfo("another node listens at the address", "Stop it, or choose another address."),
+    "too_many_clients": CodeInfo("the node has as many connections as it may", retryable=True),
+    "name_taken": CodeInfo("there is a session of this name", "Attach to it, or choose another name."),
+    "address_refused": CodeInfo("the address or its directory is not safe to use"),
 }
 """Every code that can cross the wire or reach a user."""
 
@@ -178,6 +195,10 @@ class EnvironmentFailed(CapsuleError):  # noqa: N818 (`EnvironmentError` is a bu
     """The environment of a session is unknown or could not be prepared; `details` may carry a traceback."""
 
 
+class NodeError(CapsuleError):
+    """The node cannot be reached, or its address cannot be used."""
+
+
 class PoolError(CapsuleError):
     """The pool of an environment has no session to give."""
 
@@ -201,8 +222,17 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "client_closed",
             "node_closed",
             "too_many_sessions",
+            "session_unknown",
+            "session_taken",
+            "execution_unknown",
+            "key_conflict",
+            "too_many_requests",
+            "name_taken",
         ),
         SessionError,
+    ),
+    **dict.fromkeys(
+        ("node_unreachable", "connection_lost", "address_refused", "address_in_use", "too_many_clients"), NodeError
     ),
     **dict.fromkeys(("worker_lost", "worker_start_failed", "worker_start_timeout"), WorkerLost),
     **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),

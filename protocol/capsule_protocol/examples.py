@@ -12,13 +12,16 @@ from capsule_protocol.messages.execution import (
     ClearOutput,
     Display,
     Error,
+    EventAck,
     Execute,
+    Gap,
     InputReply,
     InputRequest,
     Interrupt,
     Output,
     Progress,
     Result,
+    Resume,
 )
 from capsule_protocol.messages.introspection import (
     Complete,
@@ -34,14 +37,25 @@ from capsule_protocol.messages.introspection import (
     NamespaceSummaryReply,
 )
 from capsule_protocol.messages.link import Ack, Heartbeat, Hello, LinkLimits, Ready, Shutdown, Welcome
-from capsule_protocol.messages.session import Checkpoint, Close, Open, Restore, Status
+from capsule_protocol.messages.session import (
+    Attach,
+    Checkpoint,
+    Close,
+    Detach,
+    Info,
+    InfoReply,
+    Open,
+    Restart,
+    Restore,
+    Status,
+)
 from capsule_protocol.messages.streams import StreamClose, StreamCredit, StreamData, StreamOpen
 from capsule_protocol.states import EVENTS
 
 if TYPE_CHECKING:
     from capsule_protocol.envelope import Buffer, Envelope
 
-_OF_AN_EXECUTION = EVENTS | {"ack", "execute", "capability_request", "capability_reply", "input_reply"}
+_OF_AN_EXECUTION = EVENTS | {"ack", "execute", "resume", "capability_request", "capability_reply", "input_reply"}
 _OF_THE_LINK = frozenset({"hello", "welcome", "heartbeat", "shutdown"})
 _TIME = 1700000000.25
 
@@ -55,6 +69,11 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Open(name="é", env={"A": "1", "B": None}, cwd="/tmp", argv=["x.py"], path=["/tmp"]), ()),  # noqa: S108 (a sample)
     (Open(files=["data/in.csv", "empty"]), (b"a,b\n", b"")),
     (Close(), ()),
+    (Attach(name="mine"), ()),
+    (Detach(), ()),
+    (Restart(), ()),
+    (Info(), ()),
+    (InfoReply(reply_to="m_request", info={"state": "ready"}), ()),
     (Status(state="busy"), ()),
     (Checkpoint(name="before"), ()),
     (Restore(name="before"), ()),
@@ -77,6 +96,9 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
         (),
     ),
     (Error(code="unsupported", message="there is no message type 'frobnicate'", reply_to="m_request"), ()),
+    (Resume(after=3), ()),
+    (Gap(missing=1), ()),
+    (EventAck(executions={"x_execution": 7}), ()),
     (Cancel(execution="x_execution"), ()),
     (Interrupt(), ()),
     (InputRequest(request="i1", prompt="name? ", password=False), ()),

@@ -5,10 +5,12 @@ of the protocol. An event is a message type, whoever sent it; who may send a typ
 of a link keep the same tables and so see the same breaches.
 
 * The client link greets, then carries everything until both ends have said `shutdown`. A request that crosses a
-  `shutdown` is not a breach: it is answered with an error.
+  `shutdown` is not a breach: it is answered with an error. So is whoever speaks without having greeted: the node may
+  have forgotten him.
 * The worker link greets and opens its one session before it carries anything else.
 * An execution is accepted (`ack`), starts (`status`), has its events, and ends in one verdict. On the worker link it
   has no acknowledgement: it is running from its request, and output behind its verdict comes from what it left behind.
+  One that is resumed on a new link goes on from the number that was asked for.
 * A stream is written by the end that opened it, and is over when both ends have sent `stream_close`: what one end sent
   before it heard of the other's close is on its way still.
 """
@@ -26,7 +28,7 @@ Role: TypeAlias = Literal["client", "node", "worker"]
 
 VERDICTS = frozenset({"result", "error"})
 OUTPUTS = frozenset({"output", "display", "clear_output", "progress"})
-EVENTS = OUTPUTS | VERDICTS | {"status", "input_request"}
+EVENTS = OUTPUTS | VERDICTS | {"status", "input_request", "gap"}
 """What belongs to an execution and is numbered on the client link."""
 
 STREAMS = frozenset({"stream_open", "stream_data", "stream_credit", "stream_close"})
@@ -34,17 +36,18 @@ _COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
 _QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary"})
 _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
+_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"})
 _COMMANDS = frozenset({"hello", "open", "execute", "cancel", "interrupt", "input_reply", "checkpoint", "restore"})
 _ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
 
 SENDS: dict[Link, dict[Role, frozenset[str]]] = {
     "client": {
-        "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"close"},
-        "node": _BOTH_WAYS | _ANSWERS | {"ack"},
+        "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _CLIENT_ONLY,
+        "node": _BOTH_WAYS | _ANSWERS | {"ack", "info_reply"},
     },
     "worker": {
         "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"capability_reply"},
-        "worker": _BOTH_WAYS | _ANSWERS | {"capability_request"},
+        "worker": (_BOTH_WAYS | _ANSWERS | {"capability_request"}) - {"gap"},
     },
 }
 """Which types each end of a link may send."""
@@ -63,7 +66,7 @@ def _traffic(link: Link) -> frozenset[str]:
 
 
 CLIENT_LINK: Table = {
-    "new": {"hello": "greeting"},
+    "new": {"hello": "greeting", "error": "closed"},
     "greeting": {"welcome": "active", "error": "closed"},
     "active": _stay("active", _traffic("client")) | {"shutdown": "closing"},
     "closing": _stay("closing", _traffic("client")) | {"shutdown": "closed"},
@@ -82,11 +85,14 @@ WORKER_LINK: Table = {
 
 EXECUTION: Table = {
     "sent": {"ack": "queued", "error": "done"},
-    "queued": {"status": "running", "error": "done"},
+    "resumed": {"ack": "going on", "error": "done"},
+    "queued": {"status": "running", "gap": "running", "error": "done"},
+    "going on": _stay("running", EVENTS - VERDICTS) | _stay("done", VERDICTS),
     "running": _stay("running", EVENTS - VERDICTS) | _stay("done", VERDICTS),
     "done": {},
 }
-"""An execution on the client link, from its request; on the worker link it is `running` from its request."""
+"""An execution on the client link, from its request (`resumed`: from `resume`); on the worker link it is `running`
+from its request."""
 
 STREAM: Table = {
     "new": {"stream_open": "open"},

@@ -36,20 +36,22 @@ class Executions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def next_number(self, kind: str, execution: str) -> int:
-        """The number that belongs into the header of what is about to be sent."""
+    def next_number(self, kind: str, execution: str, step: int = 1) -> int:
+        """The number that belongs into the header of what is about to be sent; a gap takes several at once."""
         if kind == "execute":
             return 0 if self._numbered else self._serial + 1
         known = self._open.get(execution)
         if known is None or kind not in states.EVENTS or not self._numbered:
             return 0
-        return known.checker.last + 1
+        return known.checker.last + step
 
     def note(self, envelope: Envelope, breach: Breach) -> None:
         """Take note of a message, sent or received; raises `breach` when it is not allowed now."""
         kind, execution = envelope.type, envelope.execution
         if kind == "execute":
             self._begin(envelope, breach)
+        elif kind == "resume":
+            self._resume(envelope, breach)
         elif execution and (kind in states.EVENTS or kind == "ack"):
             known = self._open.get(execution)
             if known is not None and (envelope.sequence or kind not in states.OUTPUTS or not self._numbered):
@@ -68,9 +70,18 @@ class Executions:
         machine = states.Machine("execution", states.EXECUTION, "sent" if self._numbered else "running")
         self._open[execution] = _Execution(machine, SequenceChecker())
 
+    def _resume(self, envelope: Envelope, breach: Breach) -> None:
+        execution = envelope.execution
+        if not execution or execution in self._open:
+            raise breach("unexpected_message", f"{execution[:64]!r} is no execution, or under way on this link already")
+        machine = states.Machine("execution", states.EXECUTION, "resumed")
+        self._open[execution] = _Execution(machine, SequenceChecker(envelope.body["after"]))
+
     def _step(self, known: _Execution, envelope: Envelope, breach: Breach) -> None:
         state = known.machine.fire(envelope.type, breach)
         if self._numbered and envelope.type != "ack":
+            if envelope.type == "gap":
+                known.checker.last += envelope.body["missing"] - 1
             known.checker.check(envelope.sequence, verdict=state == "done")
         if state == "done":
             del self._open[envelope.execution]

@@ -6,6 +6,9 @@ change of the protocol: look at it before you write the files anew.
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgpack import packb
@@ -32,6 +35,13 @@ def generate() -> dict[str, list[Vector]]:
         "marks": list(_marks()),
         "negotiation": list(_negotiation()),
     }
+
+
+def write(directory: Path) -> None:
+    """Write the files anew, one vector a line: `python -m capsule_protocol.vectors DIRECTORY`."""
+    for name, vectors in generate().items():
+        lines = ",\n".join(f"  {json.dumps(vector)}" for vector in vectors)
+        (directory / f"{name}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def _hex(frames: Iterable[Buffer]) -> list[str]:
@@ -127,3 +137,7 @@ def _negotiation() -> Iterable[Vector]:
     offer = negotiation.hello("client", frozenset({"a", "b"}))
     agreement = negotiation.agree(offer, frozenset({"b", "c"}), epoch=2)
     yield {"name": "features", "hello": offer, "features": ["b", "c"], "welcome": negotiation.welcome(agreement)}
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -68,7 +68,7 @@ async def asynchronous() -> None:
     assert_type(await session.is_complete("a"), Completeness)
     assert_type(await session.history(3, pattern="*"), list[HistoryEntry])
     assert_type(await session.namespace(), Namespace)
-    assert_type(session.info(), SessionInfo)
+    assert_type(await session.info(), SessionInfo)
     assert_type(await session.interrupt(), bool)
     assert_type(await session.restart(), None)
     # What must not pass: each line below is an error, or mypy would complain of an unused comment.

@@ -70,7 +70,10 @@ class Progress(Message):
 
 
 class Result(Message):
-    """The verdict ok. `data` shows the value of the last expression; `text` too, unless `data` has it as plain text."""
+    """The verdict ok. `data` shows the value of the last expression; `text` too, unless `data` has it as plain text.
+
+    `dropped` bytes of output were lost to the backpressure mode in all.
+    """
 
     TYPE: ClassVar[str] = "result"
     verdict: Literal["ok"] = "ok"
@@ -79,6 +82,7 @@ class Result(Message):
     metadata: Data = {}
     execution_count: Count = 0
     duration: Seconds = 0.0
+    dropped: Count = 0
     fence: Count = 0
 
 
@@ -95,6 +99,7 @@ class Error(Message):
     retryable: bool = False
     execution_count: Count = 0
     duration: Seconds = 0.0
+    dropped: Count = 0
     fence: Count = 0
     details: Data = {}
     reply_to: str = ""
@@ -119,6 +124,27 @@ class Interrupt(Message):
     """Interrupt what the session in the header runs now."""
 
     TYPE: ClassVar[str] = "interrupt"
+
+
+class EventAck(Message):
+    """The receiver has dealt with the events up to these numbers, by execution: they need not be kept for it."""
+
+    TYPE: ClassVar[str] = "event_ack"
+    executions: Annotated[dict[str, Count], Field(max_length=4096)]
+
+
+class Resume(Message):
+    """Send the events of the execution in the header again, from the one behind number `after` on."""
+
+    TYPE: ClassVar[str] = "resume"
+    after: Count
+
+
+class Gap(Message):
+    """The `missing` events that end with this one's number are not kept any more; the next one follows them."""
+
+    TYPE: ClassVar[str] = "gap"
+    missing: Annotated[int, Field(ge=1)]
 
 
 class InputRequest(Message):

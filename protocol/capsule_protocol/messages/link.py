@@ -17,13 +17,17 @@ class LinkLimits(Part):
 
 
 class Hello(Message):
-    """The first message of a link: what its sender speaks. `versions` holds the highest minor of each major."""
+    """The first message of a link: what its sender speaks. `versions` holds the highest minor of each major.
+
+    `client` is a secret of the client's own making, which it says again when it comes back.
+    """
 
     TYPE: ClassVar[str] = "hello"
     versions: Annotated[list[str], Field(min_length=1)]
     features: list[str] = []
     limits: LinkLimits | None = None
     role: Literal["client", "node"]
+    client: str = ""
 
 
 class Welcome(Message):
@@ -43,13 +47,16 @@ class Ack(Message):
 
 
 class Ready(Message):
-    """A session can execute: the answer to `open`."""
+    """A session can execute: the answer to `open`, `attach` and `restart`."""
 
     TYPE: ClassVar[str] = "ready"
     pid: Count = 0
     python: str = ""
     implementation: str = ""
     worker: str = ""
+    name: str = ""
+    environment: str = ""
+    epoch: Count = 0
     reply_to: str = ""
 
 

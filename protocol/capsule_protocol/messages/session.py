@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from capsule_protocol.messages.base import Count, Message, Part
+from capsule_protocol.messages.base import Count, Data, Message, Part
 
 
 class OpenOptions(Part):
@@ -24,6 +24,7 @@ class Open(Message):
     """Open a session in an environment. A variable that is None is removed; `path` goes in front of `sys.path`.
 
     `files` are names below the working directory; the message's buffers are their contents, in the same order.
+    The same `key` from the same client opens one session, however often it is sent.
     """
 
     TYPE: ClassVar[str] = "open"
@@ -35,12 +36,46 @@ class Open(Message):
     path: list[str] = []
     files: list[str] = []
     options: OpenOptions = OpenOptions()
+    key: str | None = None
 
 
 class Close(Message):
     """Close the session in the header; its state is gone."""
 
     TYPE: ClassVar[str] = "close"
+
+
+class Attach(Message):
+    """Take over a session, by id or name: its events come here from now on. Answered by `ready`."""
+
+    TYPE: ClassVar[str] = "attach"
+    name: str
+
+
+class Detach(Message):
+    """Let the session in the header live on without this client; answered by `status`."""
+
+    TYPE: ClassVar[str] = "detach"
+
+
+class Restart(Message):
+    """Give the session in the header a new worker; answered by `ready`."""
+
+    TYPE: ClassVar[str] = "restart"
+
+
+class Info(Message):
+    """Tell of the session in the header, or without one of the node."""
+
+    TYPE: ClassVar[str] = "info"
+
+
+class InfoReply(Message):
+    """What it is like at this moment."""
+
+    TYPE: ClassVar[str] = "info_reply"
+    reply_to: str = ""
+    info: Data = {}
 
 
 State = Literal[

@@ -166,14 +166,14 @@ async def test_run_all_runs_nothing_if_one_argument_is_wrong(session: AsyncSessi
         await session.run_all(["x = 1", b"2"])  # type: ignore[list-item]  # that is the test
     with pytest.raises(ArgumentError, match="codes"):
         await session.run_all("1")
-    assert session.info().executions == 0
+    assert (await session.info()).executions == 0
 
 
 async def test_a_cancelled_run_all_leaves_nothing_in_the_queue(session: AsyncSession) -> None:
     await session.run("ran = []")
     task = asyncio.ensure_future(session.run_all([f"ran.append({n})\nwhile True: pass" for n in range(3)]))
     await asyncio.sleep(0)
-    assert session.info().queue + 1 >= 1
+    assert (await session.info()).queue + 1 >= 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -160,10 +160,10 @@ async def test_interrupt_ends_what_runs_and_says_whether_something_did(session: 
 
 
 async def test_restart_gives_a_new_worker_to_the_same_session(session: AsyncSession) -> None:
-    before = session.info()
+    before = await session.info()
     await session.run("x = 1")
     await session.restart()
-    after = session.info()
+    after = await session.info()
     assert (after.epoch, after.id) == (before.epoch + 1, before.id)
     assert after.pid != before.pid
     result = await session.run("x")
@@ -184,7 +184,7 @@ async def test_a_dead_session_says_so_and_can_be_restarted(session: AsyncSession
 
 async def test_info_tells_about_the_session(session: AsyncSession) -> None:
     await session.run("1")
-    info = session.info()
+    info = await session.info()
     assert (info.id, info.state, info.environment, info.executions, info.queue) == (
         session.id,
         "ready",
@@ -264,7 +264,7 @@ async def test_a_closed_session_refuses_everything_and_closes_again(client: Asyn
     session = await client.session()
     await session.close()
     await session.close()
-    assert (session.state, session.info().state) == ("closed", "closed")
+    assert (session.state, (await session.info()).state) == ("closed", "closed")
     calls = (
         session.run("1"),
         session.run_all(["1"]),
@@ -295,7 +295,7 @@ async def test_an_exception_in_the_block_leaves_no_process(client: AsyncClient) 
 
     async def work() -> None:
         async with client.session() as session:
-            pids.append(session.info().pid)
+            pids.append((await session.info()).pid)
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -309,7 +309,7 @@ async def test_a_cancelled_block_leaves_no_process() -> None:
 
     async def work() -> None:
         async with AsyncClient() as client, client.session() as session:
-            pids.append(session.info().pid)
+            pids.append((await session.info()).pid)
             opened.set()
             await session.run("import time\nwhile True: time.sleep(100)")
 
@@ -339,7 +339,7 @@ async def test_an_opening_that_is_cancelled_leaves_nothing(client: AsyncClient, 
 
 async def test_a_close_that_is_cancelled_goes_to_its_end(client: AsyncClient) -> None:
     session = await client.session()
-    pid = session.info().pid
+    pid = (await session.info()).pid
     task = asyncio.ensure_future(session.close())
     await asyncio.sleep(0)
     task.cancel()
@@ -361,7 +361,7 @@ async def test_a_client_closes_its_sessions_and_refuses_then() -> None:
     client = AsyncClient()
     session = await client.session()
     opener = client.session()
-    pid = session.info().pid
+    pid = (await session.info()).pid
     await client.close()
     await client.close()
     assert not psutil.pid_exists(pid)
@@ -396,7 +396,7 @@ async def test_bad_arguments_are_refused_and_leave_nothing(client: AsyncClient, 
         client.session(on_background=3)  # type: ignore[arg-type]  # that is the test
     with pytest.raises(ArgumentError, match="library mode"):
         AsyncClient("tcp://example")
-    assert session.info().executions == 0
+    assert (await session.info()).executions == 0
 
 
 async def test_an_unknown_environment_names_the_known_ones(client: AsyncClient) -> None:

@@ -50,12 +50,12 @@ BAD_CALLS: dict[str, tuple[Call, str]] = {
 @pytest.mark.parametrize("name", BAD_CALLS)
 async def test_a_bad_call_is_refused_by_name(session: AsyncSession, name: str) -> None:
     call, argument = BAD_CALLS[name]
-    before = session.info().executions
+    before = (await session.info()).executions
     with pytest.raises(ArgumentError) as caught:
         await call(session)
     assert argument in str(caught.value)
     assert caught.value.code in {"invalid_argument", "unknown_option", "unsupported"}
-    assert session.info().executions == before
+    assert (await session.info()).executions == before
     await still_well(session)
 
 
@@ -115,7 +115,7 @@ async def test_a_closed_session_says_so(client: AsyncClient) -> None:
         with pytest.raises(SessionError) as caught:
             await call()
         assert caught.value.code == "session_closed"
-    assert session.info().state == "closed"
+    assert (await session.info()).state == "closed"
     await session.close()
 
 

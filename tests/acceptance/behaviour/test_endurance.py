@@ -31,7 +31,7 @@ async def test_ten_thousand_executions_with_debug_logging_neither_hang_nor_grow(
     await ok(session, "import logging\nlogging.basicConfig(level=logging.DEBUG, force=True)\nn = 0")
     code = "n += 1\nlogging.debug('round %d', n)"
     await rounds(session, 2000, code)
-    worker, node = psutil.Process(session.info().pid), psutil.Process()
+    worker, node = psutil.Process((await session.info()).pid), psutil.Process()
     before = worker.memory_info().rss, node.memory_info().rss, worker.num_fds(), node.num_fds()
     await rounds(session, 8000, code)
     after = worker.memory_info().rss, node.memory_info().rss, worker.num_fds(), node.num_fds()

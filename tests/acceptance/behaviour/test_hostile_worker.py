@@ -72,7 +72,7 @@ async def test_a_forgery_costs_the_worker_its_life_and_nobody_else_anything(
 ) -> None:
     neighbour = await begin(session, "print('go', flush=True)\nimport threading; threading.Event().wait()")
     async with client.session(message_bytes=2**20) as victim:
-        pid = victim.info().pid
+        pid = (await victim.info()).pid
         running = await begin(victim, f"{PRELUDE}\n{FORGERIES[name]}\ntime.sleep(1000)")
         result = await running.result()
         assert result.stdout == "go\n"
@@ -81,7 +81,7 @@ async def test_a_forgery_costs_the_worker_its_life_and_nobody_else_anything(
         assert result.verdict == "worker_lost"
         assert result.error is not None
         assert result.error.code == "worker_lost"
-        assert victim.info().state == "dead"
+        assert (await victim.info()).state == "dead"
         await gone(pid)
         await victim.restart()
         await still_well(victim)

@@ -49,7 +49,7 @@ CAN_BE_LEFT = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", CAN_BE_LEFT)
 async def test_an_interrupt_ends_it_and_keeps_the_namespace(session: AsyncSession, name: str) -> None:
-    before = session.info()
+    before = await session.info()
     code = CAN_BE_LEFT[name]
     word = "" if "echo go" in code else "print('go', flush=True)\n"  # in C's `system` only the child can be reached
     running = await begin(session, f"kept = ['all of it']\n{word}{code}")
@@ -61,7 +61,7 @@ async def test_an_interrupt_ends_it_and_keeps_the_namespace(session: AsyncSessio
     assert result.error.code == "execution_interrupted"
     assert [event.state for event in running.events if isinstance(event, Status)] == ["interrupting"]
     assert (await ok(session, "print('next')\nkept")).text == "['all of it']"
-    after = session.info()
+    after = await session.info()
     assert (after.pid, after.epoch, after.state) == (before.pid, before.epoch, "ready")
 
 
@@ -185,7 +185,7 @@ CANNOT_BE_LEFT = {
 @pytest.mark.parametrize("name", CANNOT_BE_LEFT)
 async def test_what_only_a_kill_can_end_is_killed_and_told(client: AsyncClient, name: str) -> None:
     async with client.session(interrupt_grace=0.3) as session:
-        before = session.info()
+        before = await session.info()
         await ok(session, "import asyncio, collections, ctypes, itertools, posix, time")
         running = await begin(session, CANNOT_BE_LEFT[name])
         await session.interrupt()
@@ -198,9 +198,9 @@ async def test_what_only_a_kill_can_end_is_killed_and_told(client: AsyncClient, 
         assert steps[0] == "interrupting"
         assert steps[-1] == "killing"
         await gone(before.pid)
-        assert session.info().state == "dead"
+        assert (await session.info()).state == "dead"
         await session.restart()
-        assert session.info().epoch == before.epoch + 1
+        assert (await session.info()).epoch == before.epoch + 1
         await still_well(session)
 
 

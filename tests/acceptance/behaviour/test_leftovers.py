@@ -180,7 +180,7 @@ async def test_leaving_a_session_ends_its_processes_and_files(cold: AsyncClient,
             await still_well(session)
             await begin(session, "print('go', flush=True)\nimport subprocess\nsubprocess.run(['sleep', '1000'])")
             started = {child.pid for child in psutil.Process().children(recursive=True)} - children
-            assert session.info().pid in started
+            assert (await session.info()).pid in started
         await gone(*started)
         assert set(private_tmp.rglob("*")) == before
         await still_well(first)
@@ -195,7 +195,7 @@ async def test_an_exception_in_the_block_ends_them_too(cold: AsyncClient, privat
         nonlocal pid
         async with cold.session() as session:
             await still_well(session)
-            pid = session.info().pid
+            pid = (await session.info()).pid
             raise LookupError
 
     with pytest.raises(LookupError):

@@ -103,7 +103,7 @@ async def test_a_hog_is_stopped_and_a_neighbour_loses_nothing(cold: AsyncClient,
             await ok(session, PRELUDE)
             result = await run(session, f"print('begun', flush=True)\n{code}")
             assert_stopped(result, verdict, told)
-            assert session.info().state == "dead"
+            assert (await session.info()).state == "dead"
             await session.restart()
             await still_well(session)
         await nothing_left(before)
@@ -178,12 +178,12 @@ async def test_what_a_cell_left_behind_is_stopped_between_cells(client: AsyncCli
             threading.Thread(target=later, daemon=True).start()
         """
         await ok(session, code)
-        worker = psutil.Process(session.info().pid)
+        worker = psutil.Process((await session.info()).pid)
         await asyncio.to_thread((tmp_path / "go").write_text, "go")
         await asyncio.to_thread(worker.wait, HANG)
         with suppress(SessionError):  # told at once, or as the verdict, whichever comes first
             assert (await run(session, "1 + 1")).verdict != "ok"
-        assert session.info().state == "dead"
+        assert (await session.info()).state == "dead"
 
 
 async def test_limits_hold_for_a_warm_worker_and_after_a_restart() -> None:
@@ -202,7 +202,7 @@ async def test_limits_hold_for_a_warm_worker_and_after_a_restart() -> None:
                 result = await run(session, f"print('begun', flush=True)\n{HOGS['a hog of memory'][0]}")
                 assert_stopped(result, "oom", "execution_oom")
                 await session.restart()
-        assert client.info().pools["default"].stats.deaths == {"out of memory": 3, "too many processes": 3}
+        assert (await client.info()).pools["default"].stats.deaths == {"out of memory": 3, "too many processes": 3}
 
 
 async def test_a_session_without_limits_has_none(client: AsyncClient) -> None:

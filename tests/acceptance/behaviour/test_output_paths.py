@@ -154,7 +154,7 @@ async def test_garbage_on_every_descriptor_hits_nobody_else(client: AsyncClient,
     async with client.session(interrupt_grace=0.5) as victim:
         result = await run(victim, GARBAGE)
         assert result.verdict in {"ok", "worker_lost", "crashed", "error"}
-        if victim.info().state == "ready":
+        if (await victim.info()).state == "ready":
             after = await run(victim, "1 + 1")
             assert after.verdict != "ok" or after.text == "2"
         await victim.restart()

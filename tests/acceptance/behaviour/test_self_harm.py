@@ -42,7 +42,7 @@ async def test_a_trace_function_that_raises_hits_its_own_code_only(client: Async
     await run(session, "import sys\ndef trace(*a): raise RuntimeError('traced')\nsys.settrace(trace)")
     await run(session, "def f(): return 1\nf()")
     await run(session, "import sys; sys.settrace(None)")
-    if session.info().state == "dead":
+    if (await session.info()).state == "dead":
         await session.restart()
     await still_well(session)
 
@@ -188,7 +188,7 @@ async def test_harm_ends_in_verdicts_and_stays_where_it_is(
     """Each execution after it still has one verdict, a neighbour is untouched, a restart heals."""
     async with client.session(interrupt_grace=0.5) as victim:
         await run(victim, HARM[harm])
-        if victim.info().state != "dead":
+        if (await victim.info()).state != "dead":
             await run(victim, "6 * 7", timeout=10)
         await victim.restart()
         await still_well(victim)
@@ -219,6 +219,6 @@ async def test_code_that_breaks_the_capture_gets_an_error_and_never_a_result(cli
         result = await session.run(cell(code))
         assert (result.verdict, result.error and result.error.code) == ("error", "output_drain_timeout")
         assert result.stdout == "before\n"
-        assert session.info().state == "dead"
+        assert (await session.info()).state == "dead"
         await session.restart()
         assert (await session.run("1")).text == "1"

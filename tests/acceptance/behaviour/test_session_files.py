@@ -61,7 +61,7 @@ async def test_each_session_has_a_directory_of_its_own_that_ends_with_it(client:
 async def test_a_killed_box_leaves_no_files(cold: AsyncClient) -> None:
     session = await cold.session(files={"a/b": "1"})
     directory = Path(await value(session, "import os; os.getcwd()"))
-    box = psutil.Process(session.info().pid).ppid()
+    box = psutil.Process((await session.info()).pid).ppid()
     running = session.submit("while True: pass")
     os.kill(box, signal.SIGKILL)
     assert (await running.result()).verdict in {"crashed", "worker_lost"}
@@ -103,7 +103,7 @@ async def test_a_bad_name_is_refused_before_anything_is_started(name: str) -> No
     async with AsyncClient() as client:
         with pytest.raises(ArgumentError, match="files"):
             client.session(files={name: "1"})
-        assert client.info().pools == {}
+        assert (await client.info()).pools == {}
 
 
 async def test_options_that_nobody_has_checked_are_refused_by_the_worker(client: AsyncClient) -> None:

@@ -25,7 +25,7 @@ ENDLESS = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ENDLESS)
 async def test_a_timeout_interrupts_and_keeps_the_namespace(session: AsyncSession, name: str) -> None:
-    pid = session.info().pid
+    pid = (await session.info()).pid
     begun = time.monotonic()
     result = await run(session, f"kept = 1\nprint('go')\n{ENDLESS[name]}", timeout=1.0)
     assert result.verdict == "timeout"
@@ -35,7 +35,7 @@ async def test_a_timeout_interrupts_and_keeps_the_namespace(session: AsyncSessio
     assert "1 s" in result.error.message
     assert time.monotonic() - begun < 20
     assert (await ok(session, "kept")).text == "1"
-    assert session.info().pid == pid
+    assert (await session.info()).pid == pid
 
 
 @pytest.mark.anyio
@@ -50,13 +50,13 @@ async def test_code_can_clean_up_before_it_ends(session: AsyncSession) -> None:
 async def test_what_does_not_heed_the_timeout_is_killed(client: AsyncClient, code: str) -> None:
     """Until it is dead, the session never claims to be ready."""
     async with client.session(interrupt_grace=0.3) as session:
-        pid = session.info().pid
+        pid = (await session.info()).pid
         states: list[str] = []
         await ok(session, "import time")
         code = f"while True:\n    try: print('go', flush=True); {code}\n    except BaseException: pass"
         running = await begin(session, code, timeout=1.0)
-        running.task.add_done_callback(lambda _: states.append(session.info().state))
-        assert session.info().state == "busy"
+        running.task.add_done_callback(lambda _: states.append(session.state))
+        assert (await session.info()).state == "busy"
         result = await running.result()
         assert result.verdict in {"timeout", "killed"}
         assert result.stdout.startswith("go\n")

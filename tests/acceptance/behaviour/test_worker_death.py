@@ -57,13 +57,13 @@ async def test_a_death_gives_the_verdict_with_all_output_and_the_cause(session: 
     assert result.error.code == "execution_crashed"
     assert cause in result.error.message
     assert took < 5 * PROMISE, running.events
-    assert session.info().state == "dead"
+    assert (await session.info()).state == "dead"
 
 
 @pytest.mark.anyio
 async def test_a_kill_from_outside_gives_the_verdict(session: AsyncSession) -> None:
     running = await begin(session, "print('go')\nimport time\ntime.sleep(1000)")
-    os.kill(session.info().pid, signal.SIGKILL)
+    os.kill((await session.info()).pid, signal.SIGKILL)
     cause = time.monotonic()
     result = await running.result()
     assert result.verdict == "crashed"
@@ -84,7 +84,7 @@ async def test_output_that_still_is_in_the_pipe_at_death_is_not_lost(session: As
 async def test_what_was_queued_behind_a_death_gets_its_verdicts_too(session: AsyncSession) -> None:
     first = await begin(session, "print('go')\nimport time\ntime.sleep(1000)")
     behind = [await begin(session, f"print('never {n}')", until=None) for n in range(3)]
-    os.kill(session.info().pid, signal.SIGKILL)
+    os.kill((await session.info()).pid, signal.SIGKILL)
     assert (await first.result()).verdict == "crashed"
     for running in behind:
         result = await running.result()
@@ -94,25 +94,25 @@ async def test_what_was_queued_behind_a_death_gets_its_verdicts_too(session: Asy
 
 @pytest.mark.anyio
 async def test_a_worker_that_dies_idle_is_noticed(session: AsyncSession) -> None:
-    pid = session.info().pid
+    pid = (await session.info()).pid
     os.kill(pid, signal.SIGKILL)
     await gone(pid)
     with contextlib.suppress(SessionError):  # told at once, or as the verdict, whichever came first
         assert (await run(session, "1 + 1")).verdict != "ok"
-    assert session.info().state == "dead"
+    assert (await session.info()).state == "dead"
 
 
 @pytest.mark.anyio
 async def test_a_dead_session_says_so_and_restart_works(session: AsyncSession) -> None:
-    before = session.info()
+    before = await session.info()
     await run(session, "kept = 1\nimport os\nos._exit(3)")
-    assert session.info().state == "dead"
+    assert (await session.info()).state == "dead"
     with pytest.raises(SessionError) as caught:
         await session.run("1 + 1")
     assert caught.value.code == "session_dead"
     assert "restart" in str(caught.value)
     await session.restart()
-    after = session.info()
+    after = await session.info()
     assert (after.state, after.id, after.epoch) == ("ready", before.id, before.epoch + 1)
     assert after.pid != before.pid
     await still_well(session)
@@ -150,7 +150,7 @@ async def test_a_hog_of_memory_gets_oom(client: AsyncClient, hog: str) -> None:
         assert result.stdout == "begun\n"
         assert result.error is not None
         assert result.error.code == "execution_oom"
-        assert session.info().state == "dead"
+        assert (await session.info()).state == "dead"
         await session.restart()
         await still_well(session)
 

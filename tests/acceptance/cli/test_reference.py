@@ -29,7 +29,7 @@ def rows(text: str) -> dict[str, str]:
 
 
 def test_every_command_has_its_options() -> None:
-    assert set(cli.commands) == {"run", "repl"}
+    assert set(cli.commands) == {"run", "repl", "serve", "wait-ready"}
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))

@@ -64,10 +64,12 @@ def examples(path: Path) -> list[Example]:
 
 
 def commands(path: Path) -> dict[str, int]:
-    """The `capsule` commands of the console blocks, and the exit codes that comments behind them tell (else 0)."""
+    """The `capsule` commands that are to be run, and the exit codes that comments behind them tell (else 0)."""
     found = {}
-    for block in blocks(path.read_text(encoding="utf-8").splitlines()):
-        for line in block.text if block.language == "console" else []:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for block in blocks(lines):
+        is_run = block.language == "console" and not SKIPPED.match(_line_above(lines, block))
+        for line in block.text if is_run else []:
             if line.startswith("$ capsule "):
                 told = re.search(r" # exit code (\d+)$", line)
                 found[line.removeprefix("$ ")] = int(told[1]) if told else 0

@@ -275,7 +275,7 @@ async def test_a_missing_interpreter_opens_the_breaker() -> None:
                 await client.session()
             codes.append(caught.value.code)
         assert codes[:5] == ["environment_failed"] * 5
-        assert "pool_unavailable" in codes or client.info().pools["default"].breaker.state != "closed"
+        assert "pool_unavailable" in codes or (await client.info()).pools["default"].breaker.state != "closed"
 
 
 async def test_a_breaker_opens_and_pauses_as_its_environment_says() -> None:
@@ -283,10 +283,10 @@ async def test_a_breaker_opens_and_pauses_as_its_environment_says() -> None:
     environment = {"python": "/nowhere/python", "min_idle": 0, "breaker": breaker}
     async with AsyncClient(environments={"default": environment}) as client:
         for _ in range(2):
-            assert client.info().pools == {} or client.info().pools["default"].breaker.state == "closed"
+            assert (await client.info()).pools == {} or (await client.info()).pools["default"].breaker.state == "closed"
             with pytest.raises(EnvironmentFailed):
                 await client.session()
-        info = client.info().pools["default"].breaker
+        info = (await client.info()).pools["default"].breaker
         assert info.state == "open"
         assert info.next_attempt <= 7200
 
@@ -384,9 +384,9 @@ async def test_deaths_are_counted_and_closed_sessions_are_not_among_them() -> No
 
 async def test_a_client_tells_of_its_pools() -> None:
     async with AsyncClient(environments={"default": {"min_idle": 0}}) as client:
-        assert client.info().pools == {}
+        assert (await client.info()).pools == {}
         async with client.session() as session:
             assert isinstance(session, AsyncSession)
-            info = client.info()
+            info = await client.info()
             assert (info.sessions, info.pools["default"].in_use) == (1, 1)
             assert info.pools["default"].breaker.state == "closed"

@@ -57,17 +57,19 @@ def test_good_timeouts_pass(timeout: Any, checked: float | None) -> None:
 
 
 def test_a_key_is_refused_while_nothing_keeps_it() -> None:
-    arguments.check_key(None)
+    assert arguments.check_key(None, remembered=False) == ""
     with pytest.raises(ArgumentError) as caught:
-        arguments.check_key("once")
+        arguments.check_key("once", remembered=False)
     assert (caught.value.code, caught.value.argument) == ("unsupported", "key")
 
 
-def test_an_address_is_refused_while_only_library_mode_exists() -> None:
-    arguments.check_address(None)
-    with pytest.raises(ArgumentError, match="only library mode exists") as caught:
-        arguments.check_address("tcp://localhost:1")
-    assert (caught.value.code, caught.value.argument) == ("unsupported", "address")
+def test_a_key_that_is_kept_names_the_execution() -> None:
+    first, again, other = (arguments.check_key(key, remembered=True) for key in ("a", "a", "b"))
+    assert first == again != other
+    assert first.startswith("x_")
+    for bad in ("", "nul\0", 5):
+        with pytest.raises(ArgumentError, match="key"):
+            arguments.check_key(bad, remembered=True)  # type: ignore[arg-type]  # what is refused
 
 
 @pytest.mark.parametrize(

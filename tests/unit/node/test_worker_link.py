@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from capsule.node.worker_link import BATCH, HIGH_WATER, Door
+from capsule.node.worker_link import HIGH_WATER, Door
+from capsule.sockets import BATCH
 from capsule_protocol.codec import decode, encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import LocalProtocolError, RemoteProtocolError

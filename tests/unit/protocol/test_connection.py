@@ -12,7 +12,7 @@ from capsule_protocol.examples import EXAMPLES
 from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.limits import DEFAULT_LIMITS, Limits
 from capsule_protocol.messages import Message, parse
-from capsule_protocol.messages.execution import Cancel, Error, Execute, Output, Result
+from capsule_protocol.messages.execution import Cancel, Error, Execute, Gap, Output, Result, Resume
 from capsule_protocol.messages.link import Ack, Hello, Ready, Shutdown, Welcome
 from capsule_protocol.messages.session import Open, Status
 from capsule_protocol.messages.streams import StreamClose, StreamCredit, StreamData, StreamOpen
@@ -69,6 +69,29 @@ def test_an_execution_from_request_to_verdict() -> None:
     assert len(client.executions) == len(node.executions) == 0
     with pytest.raises(LocalProtocolError, match="not under way"):
         node.send(Error(code="execution_error", verdict="error"), execution=X)
+
+
+def test_an_execution_is_resumed_on_a_new_link_behind_a_number() -> None:
+    client, node = client_link()
+    carry(client, node, Resume(after=3), execution=X)
+    carry(node, client, Ack(), execution=X)
+    events = [Gap(missing=2), Output(stream="stdout", text="a"), Result()]
+    assert [carry(node, client, event, execution=X).envelope.sequence for event in events] == [5, 6, 7]
+    assert len(client.executions) == len(node.executions) == 0
+
+
+def test_what_cannot_be_resumed_is_refused() -> None:
+    client, node = client_link()
+    carry(client, node, Resume(after=3), execution=X)
+    assert carry(node, client, Error(code="execution_unknown"), execution=X).envelope.sequence == 4
+    carry(client, node, Execute(code="1"), execution=X)
+
+
+def test_an_execution_cannot_be_resumed_while_it_is_under_way_on_the_same_link() -> None:
+    client, node = client_link()
+    carry(client, node, Execute(code="1"), execution=X)
+    with pytest.raises(LocalProtocolError, match="under way on this link"):
+        client.send(Resume(after=0), execution=X)
 
 
 def test_executions_are_numbered_apart() -> None:

@@ -1,0 +1,100 @@
+"""`capsule serve`: the node as a service; `capsule wait-ready`: wait until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capsule.cli import exits
+from capsule_protocol.errors import CapsuleError
+
+if TYPE_CHECKING:
+    from capsule.node.front.front import Front
+
+
+@click.command()
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Configuration of the node (default: capsule.toml here, if there is one).",
+)
+@click.option(
+    "--directory",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the socket (default: $XDG_RUNTIME_DIR/capsule, or /tmp/capsule-UID).",
+)
+def serve(config: str | None, directory: Path | None) -> int:
+    """Run the node as a service for the clients of this user.
+
+    SIGTERM or Ctrl-C drains: nothing new is taken, what runs may end; a second one ends it at once. Exit code: 0 it was
+    told to end, 2 wrong usage or configuration, 3 it cannot listen or its environment cannot be started.
+    """
+    from capsule.config import load
+    from capsule.node.front.service import Service
+
+    async def main() -> None:
+        await Service(load(config), directory and directory.absolute()).run(_tell)
+
+    try:
+        asyncio.run(main())
+    except CapsuleError as error:
+        click.echo(f"capsule serve: {error}", err=True)
+        return exits.of_error(error)
+    return exits.Exit.OK
+
+
+def _tell(front: Front) -> None:
+    for address in front.addresses:
+        click.echo(f"listening at {address}")
+    click.echo(f'connect with  capsule.Client("{front.addresses[0]}")')
+    sys.stdout.flush()
+
+
+@click.command("wait-ready")
+@click.option("--address", metavar="ADDRESS", default="auto", show_default=True, help="Address of the node.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How long to wait.",
+)
+def wait_ready(address: str, timeout: float) -> int:
+    """Wait until a node answers. Exit code: 0 it does, 124 it did not in time."""
+    from capsule.client.remote.node import RemoteNode
+    from capsule.runtime import check_address
+
+    async def main() -> int:
+        async with asyncio.timeout(timeout):
+            while True:
+                node = RemoteNode(check_address(address))
+                try:
+                    await node.info()
+                except CapsuleError as error:
+                    if not error.retryable:
+                        raise
+                else:
+                    return exits.Exit.OK
+                finally:
+                    await node.close()
+                await asyncio.sleep(PAUSE)  # nobody announces a socket that is not there yet
+
+    try:
+        return asyncio.run(main())
+    except TimeoutError:
+        click.echo(f"capsule wait-ready: no node answered at {address} within {timeout:g} s", err=True)
+        return exits.Exit.TIMEOUT
+    except CapsuleError as error:
+        click.echo(f"capsule wait-ready: {error}", err=True)
+        return exits.of_error(error)
+
+
+PAUSE = 0.05
+"""Seconds between two attempts."""

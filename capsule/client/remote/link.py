@@ -1,0 +1,288 @@
+"""The link of a client to its node: one connection after another, and what must survive from one to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from capsule.client.remote.wire import Wire
+from capsule.node.tasks import Tasks
+from capsule.wire import to_event
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.errors import CapsuleError, LocalProtocolError, NodeError, SessionError
+from capsule_protocol.ids import MESSAGE, new_id
+from capsule_protocol.states import EVENTS
+
+if TYPE_CHECKING:
+    from capsule.client.remote.session import RemoteSession
+    from capsule_protocol.messages import Message
+
+logger = logging.getLogger("capsule.client")
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds that a node may take to greet."""
+RECONNECT_TIMEOUT = 60.0
+"""Seconds that a lost connection may take to come back; the node waits as long for its client."""
+SHORTEST, LONGEST = 0.05, 2.0
+"""Seconds: the bounds of the pause between two attempts; it doubles, and is drawn at random up to there."""
+HEARTBEAT = 5.0
+"""Seconds between two signs of life; a node that is silent for three of them is taken for gone."""
+ACK_DELAY = 0.005
+"""Seconds that an acknowledgement of a verdict may wait for others."""
+ACKS_AT_ONCE = 4096
+GOODBYE = 200
+"""Milliseconds that the last words may take."""
+_FORGOTTEN = frozenset({"unexpected_message", "sequence_gap"})
+"""Codes with which a node says that it does not know this connection any more."""
+
+
+@dataclass(slots=True)
+class _Request:
+    envelope: Envelope
+    again: bool
+    answer: asyncio.Future[dict[str, Any]]
+
+
+class Link:
+    """Connects with `connect`, and again by itself whenever the connection is lost, until `close`."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._client = new_id("c_") + new_id("")
+        self._loop = asyncio.get_running_loop()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._tasks = Tasks()
+        self._wire: Wire | None = None
+        self._error: CapsuleError | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._sessions: dict[str, RemoteSession] = {}
+        self._requests: dict[str, _Request] = {}
+        self._acks: dict[str, dict[str, int]] = {}
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._beat_timer: asyncio.TimerHandle | None = None
+        self._heard = 0.0
+        self._number = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._error else "connected" if self._wire else "reconnecting"
+        return f"<Link {self._address} {state} sessions={len(self._sessions)}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._wire is not None
+
+    async def connect(self) -> None:
+        """Be connected. Raises NodeError, or what the node has against this client."""
+        if self._error is not None:
+            raise self._error
+        if self._wire is None and (self._connecting is None or self._connecting.done()):
+            self._connecting = self._tasks.start(self._connect())
+        if self._connecting is not None and self._wire is None:
+            await asyncio.shield(self._connecting)
+
+    def adopt(self, session: RemoteSession) -> None:
+        """Events of this session come from now on."""
+        self._sessions[session.id] = session
+
+    async def close(self) -> None:
+        """Say goodbye and hang up. Idempotent."""
+        if self._wire is not None:
+            self._flush_acks()
+            self._transmit("shutdown", {"restart": False})
+            self._wire.close(GOODBYE)
+        self._give_up(SessionError("client_closed", "the client has been closed"))
+        await self._tasks.close()
+        self._context.term()
+
+    # --- for the sessions ---
+
+    async def request(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        session: str = "",
+        *,
+        timeout: float,
+        again: bool = True,
+        buffers: tuple[bytes, ...] = (),
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises what the node says, NodeError, `request_timeout`."""
+        if self._error is not None:
+            raise self._error
+        envelope = Envelope(kind, body, new_id(MESSAGE), session, buffers=buffers)
+        waiting = self._requests[envelope.id] = _Request(envelope, again, self._loop.create_future())
+        try:
+            if self._wire is not None:
+                self._wire.transmit(envelope)
+            async with asyncio.timeout(timeout):
+                return await waiting.answer
+        except TimeoutError:
+            raise CapsuleError("request_timeout", f"{kind} was not answered within {timeout:g} s") from None
+        finally:
+            del self._requests[envelope.id]
+
+    def post(self, kind: str, body: dict[str, Any], session: str, execution: str = "") -> None:
+        """Send what has no answer of its own; what is lost with a connection is asked for again on the next."""
+        self._transmit(kind, body, session, execution)
+
+    def acknowledge(self, session: str, execution: str, number: int, *, soon: bool) -> None:
+        """The events of an execution up to this number are dealt with."""
+        acks = self._acks.setdefault(session, {})
+        acks[execution] = number
+        if soon or len(acks) >= ACKS_AT_ONCE:
+            self._flush_acks()
+        elif self._ack_timer is None:
+            self._ack_timer = self._loop.call_later(ACK_DELAY, self._flush_acks)
+
+    def forget(self, session: RemoteSession) -> None:
+        """The session is over."""
+        self._sessions.pop(session.id, None)
+        self._acks.pop(session.id, None)
+
+    # --- connecting ---
+
+    async def _connect(self) -> None:
+        wire = Wire(self._context, self._address, self._on_message, self._on_lost)
+        try:
+            await wire.greet(self._client, CONNECT_TIMEOUT)
+        except BaseException:
+            wire.close()
+            raise
+        self._wire = wire
+        self._heard = self._loop.time()
+        self._beat_timer = self._loop.call_later(HEARTBEAT, self._beat)
+
+    async def _reconnect(self) -> None:
+        """Try until it works or the time is over, then bring back all that was under way."""
+        until = self._loop.time() + RECONNECT_TIMEOUT
+        pause = SHORTEST
+        while True:
+            try:
+                await self._connect()
+                break
+            except CapsuleError as error:
+                if self._loop.time() + pause > until or not error.retryable:
+                    message = f"the connection to {self._address} was lost and did not come back: {error.message}"
+                    self._give_up(NodeError("connection_lost", message))
+                    return
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
+            pause = min(2 * pause, LONGEST)
+        await asyncio.gather(*(self._reattach(session) for session in list(self._sessions.values())))
+        for waiting in list(self._requests.values()):
+            if self._wire is not None and waiting.again and not waiting.envelope.type.startswith("attach"):
+                self._wire.transmit(waiting.envelope)
+
+    async def _reattach(self, session: RemoteSession) -> None:
+        try:
+            reply = await self.request("attach", {"name": session.id}, timeout=CONNECT_TIMEOUT)
+        except SessionError as error:
+            session.end(error)
+        except CapsuleError as error:
+            logger.info("session %s could not be attached again: %s", session.id, error)  # the link was lost again
+        else:
+            session.epoch = reply["epoch"]
+            session.resume()
+
+    def _on_lost(self, why: str) -> None:
+        logger.info("the connection to %s was lost: %s", self._address, why)
+        self._drop_wire()
+        for waiting in self._requests.values():
+            if not waiting.again and not waiting.answer.done():
+                error = NodeError(
+                    "connection_lost", f"{waiting.envelope.type}: {why}; whether it was done is not known"
+                )
+                waiting.answer.set_exception(error)
+        self._connecting = self._tasks.start(self._reconnect())
+
+    def _give_up(self, error: CapsuleError) -> None:
+        self._error = error
+        self._end_all(error)
+
+    def _end_all(self, error: CapsuleError) -> None:
+        """Nothing that is under way will come to its end; another connection may be made."""
+        self._drop_wire()
+        for waiting in self._requests.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(error)
+        for session in list(self._sessions.values()):
+            session.end(error)
+
+    def _drop_wire(self) -> None:
+        wire, self._wire = self._wire, None
+        for timer in (self._beat_timer, self._ack_timer):
+            if timer is not None:
+                timer.cancel()
+        self._beat_timer = self._ack_timer = None
+        if wire is not None:
+            wire.close()
+
+    def _beat(self) -> None:
+        if self._loop.time() - self._heard > 3 * HEARTBEAT:
+            self._on_lost("the node has been silent for too long")
+            return
+        self._number += 1
+        self._transmit("heartbeat", {"number": self._number})
+        self._beat_timer = self._loop.call_later(HEARTBEAT, self._beat)
+
+    # --- messages ---
+
+    def _transmit(self, kind: str, body: dict[str, Any], session: str = "", execution: str = "") -> None:
+        if self._wire is None:
+            return
+        try:
+            self._wire.transmit(Envelope(kind, body, "", session, execution))
+        except LocalProtocolError as error:
+            known = self._sessions.get(session)
+            if known is None or kind != "execute":
+                raise
+            known.refused(execution, error)
+
+    def _flush_acks(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        acks, self._acks = self._acks, {}
+        for session, numbers in acks.items():
+            self._transmit("event_ack", {"executions": numbers}, session)
+
+    def _on_message(self, message: Message, envelope: Envelope) -> None:
+        self._heard = self._loop.time()
+        reply_to = envelope.body.get("reply_to")
+        if reply_to:
+            self._answer(reply_to, envelope)
+            return
+        if envelope.type == "shutdown":
+            self._end_all(SessionError("node_closed", f"the node at {self._address} has ended"))
+            return
+        if envelope.type == "error" and envelope.body["code"] in _FORGOTTEN and not envelope.execution:
+            self._on_lost(envelope.body["message"])
+            return
+        session = self._sessions.get(envelope.session)
+        if session is None:
+            return  # of one that this client has closed, or a heartbeat
+        kind, execution = envelope.type, envelope.execution
+        if kind == "ack":
+            session.accepted(execution)
+        elif kind == "error" and not envelope.body.get("verdict"):
+            session.refused(execution, CapsuleError.from_dict(envelope.body))
+        elif kind in EVENTS and envelope.sequence:
+            session.add(to_event(message, envelope))
+        elif kind in EVENTS and kind != "status":
+            session.background(to_event(message, envelope))
+        elif kind == "status":
+            session.changed(envelope.body["state"], envelope.body.get("reason", ""))
+
+    def _answer(self, reply_to: str, envelope: Envelope) -> None:
+        waiting = self._requests.get(reply_to)
+        if waiting is None or waiting.answer.done():
+            return  # who asked has left
+        if envelope.type == "error":
+            waiting.answer.set_exception(CapsuleError.from_dict(envelope.body))
+        else:
+            waiting.answer.set_result({**envelope.body, "session": envelope.session})

@@ -1,0 +1,84 @@
+"""A node elsewhere, with the face of `capsule.node.node.Node`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capsule.client.remote.link import Link
+from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
+from capsule.node.info import NodeInfo
+from capsule.node.tasks import Tasks
+from capsule_pool import PoolInfo
+from capsule_pool.breaker import BreakerInfo
+from capsule_pool.stats import StatsInfo
+from capsule_protocol.ids import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from capsule.config import SessionOptions
+
+
+class RemoteNode:
+    """Made for one client; connects when it is first used."""
+
+    def __init__(self, address: str) -> None:
+        self._link = Link(address)
+        self._tasks = Tasks()
+        self._sessions: dict[str, RemoteSession] = {}
+        self._closed = False
+
+    @property
+    def sessions(self) -> Mapping[str, RemoteSession]:
+        """The sessions of this client by id."""
+        return {name: session for name, session in self._sessions.items() if session.state != "closed"}
+
+    async def open_session(self, options: SessionOptions) -> RemoteSession:
+        """A ready session. Raises what the node says, or NodeError; a caller that is cancelled leaves none behind."""
+        return await self._tasks.run_or_undo(self._open(options), RemoteSession.close)
+
+    async def attach(self, name: str) -> RemoteSession:
+        """A session that is there already, by name or id. Raises SessionError `session_unknown`."""
+        await self._link.connect()
+        reply = await self._link.request("attach", {"name": name}, timeout=REQUEST_TIMEOUT)
+        return self._adopt(reply, REQUEST_TIMEOUT)
+
+    async def info(self) -> NodeInfo:
+        """The node as it is now."""
+        await self._link.connect()
+        info = (await self._link.request("info", {}, timeout=REQUEST_TIMEOUT))["info"]
+        return NodeInfo(info["sessions"], {name: _pool(pool) for name, pool in info["pools"].items()})
+
+    async def close(self) -> None:
+        """Close the sessions of this client that it has not detached from, and hang up."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._tasks.close()
+        for session in list(self.sessions.values()):
+            await session.close()
+        await self._link.close()
+
+    async def _open(self, options: SessionOptions) -> RemoteSession:
+        await self._link.connect()
+        given = options.model_dump(exclude_unset=True)
+        named: dict[str, Any] = {name: given.pop(name) for name in ("environment", "env", "cwd") if name in given}
+        lists: dict[str, Any] = {name: list(given.pop(name)) for name in ("argv", "path") if name in given}
+        files: dict[str, bytes] = given.pop("files", {})
+        lists["files"] = list(files)
+        body = {**named, **lists, "name": given.pop("name", None) or "", "options": given, "key": new_id("k_")}
+        limit = options.start_timeout
+        return self._adopt(
+            await self._link.request("open", body, timeout=limit + PATIENCE, buffers=tuple(files.values())), limit
+        )
+
+    def _adopt(self, reply: dict[str, Any], start_timeout: float) -> RemoteSession:
+        session = RemoteSession(self._link, reply["session"], reply["name"], reply["epoch"], start_timeout)
+        self._sessions[session.id] = session
+        self._link.adopt(session)
+        return session
+
+
+def _pool(info: dict[str, Any]) -> PoolInfo:
+    parts: dict[str, Any] = {"breaker": BreakerInfo(**info["breaker"]), "stats": StatsInfo(**info["stats"])}
+    return PoolInfo(**{**info, **parts})

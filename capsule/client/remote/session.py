@@ -1,0 +1,226 @@
+"""A session at a node elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capsule.client.remote.execution import RemoteExecution
+from capsule.node.info import SessionInfo
+from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_protocol.ids import EXECUTION, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule.events import Event
+    from capsule.node.execution import ExecuteRequest, InputError
+    from capsule.node.session import State
+
+logger = logging.getLogger("capsule.client")
+
+PATIENCE = 10.0
+"""Seconds beyond what the node allows itself, until a request counts as unanswered."""
+REQUEST_TIMEOUT = 60.0
+"""Seconds for requests that have no time limit of their own."""
+
+
+class Line(Protocol):
+    """What a session asks of the link."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    async def request(
+        self, kind: str, body: dict[str, Any], session: str = "", *, timeout: float, again: bool = True
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer; `again`: it may be sent once more on another connection."""
+
+    def post(self, kind: str, body: dict[str, Any], session: str, execution: str = "") -> None:
+        """Send what has no answer; while there is no connection, nothing."""
+
+    def acknowledge(self, session: str, execution: str, number: int, *, soon: bool) -> None:
+        """The events of an execution up to this number are dealt with."""
+
+    def forget(self, session: RemoteSession) -> None:
+        """The session is over."""
+
+
+class RemoteSession:
+    """What `capsule.node.session.Session` is to the client."""
+
+    def __init__(self, line: Line, session_id: str, name: str, epoch: int, start_timeout: float) -> None:
+        self.id = session_id
+        self.name = name
+        self.epoch = epoch
+        self.on_background: Callable[[Event], None] | None = None
+        self._line = line
+        self._start_timeout = start_timeout
+        self._state: State = "ready"
+        self._refusal: CapsuleError | None = None
+        self._executions: dict[str, RemoteExecution] = {}
+        self._waiting: dict[str, deque[RemoteExecution]] = {}
+
+    # --- for the client ---
+
+    @property
+    def state(self) -> State:
+        """What it does, as far as the node has told."""
+        return "busy" if self._state == "ready" and self._executions else self._state
+
+    def submit(self, request: ExecuteRequest, execution_id: str = "") -> RemoteExecution:
+        """Send an execution; what the node has against it is raised where its events are waited for."""
+        self._check_open()
+        execution = RemoteExecution(execution_id or new_id(EXECUTION), self, request, keyed=bool(execution_id))
+        if execution.id in self._executions:  # the same key: it is asked for again when it has ended here
+            self._waiting.setdefault(execution.id, deque()).append(execution)
+        else:
+            self._send(execution)
+        return execution
+
+    async def interrupt(self) -> bool:
+        """Interrupt the running execution; False if there is none."""
+        return bool((await self._ask("interrupt", {}))["info"]["done"])
+
+    async def cancel(self, execution_id: str) -> bool:
+        """Take an execution out of the queue, or interrupt it; False if it has ended or is not known."""
+        return bool((await self._ask("cancel", {"execution": execution_id}))["info"]["done"])
+
+    async def restart(self) -> None:
+        """A new worker."""
+        reply = await self._ask("restart", {}, self._start_timeout + PATIENCE, again=False)
+        self.epoch, self._state = reply["epoch"], "ready"
+
+    async def detach(self) -> None:
+        """Leave the session to itself at the node."""
+        await self._ask("detach", {})
+        self.end(SessionError("session_closed", f"this client has detached from the session {self.name!r}"))
+
+    async def close(self) -> None:
+        """End the session at the node. Idempotent."""
+        if self._state == "closed":
+            return
+        self._state = "closed"
+        try:
+            if self._line.connected:
+                await self._line.request("close", {}, self.id, timeout=REQUEST_TIMEOUT, again=False)
+        except CapsuleError as error:
+            logger.info("session %s could not be closed: %s", self.id, error)  # the node closes it by itself
+        self.end(SessionError("session_closed", f"the session {self.name!r} has been closed"))
+
+    async def ask(self, type: str, body: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:  # noqa: A002 - the protocol's word
+        """Ask the worker something between two executions."""
+        return await self._ask(type, body, REQUEST_TIMEOUT if timeout is None else timeout)
+
+    async def info(self) -> SessionInfo:
+        """The session as it is now."""
+        return SessionInfo(**(await self._ask("info", {}))["info"])
+
+    # --- for its executions ---
+
+    def acknowledge(self, execution: str, number: int, *, soon: bool) -> None:
+        """The events up to this one are dealt with."""
+        self._line.acknowledge(self.id, execution, number, soon=soon)
+
+    def send_input(self, execution: str, request: str, value: str | None, error: InputError | None) -> None:
+        """Answer a request for input."""
+        self._line.post("input_reply", {"request": request, "value": value, "error": error}, self.id, execution)
+
+    # --- for the link ---
+
+    def accepted(self, execution: str) -> None:
+        """The node has the execution."""
+        known = self._executions.get(execution)
+        if known is not None:
+            known.accepted = True
+
+    def add(self, event: Event) -> None:
+        """An event of an execution."""
+        known = self._executions.get(event.execution_id)
+        if known is not None:
+            known.add(event)
+            if known.state == "done":
+                self._next(known.id)
+
+    def background(self, event: Event) -> None:
+        """An event of none."""
+        if self.on_background is not None:
+            self.on_background(event)
+
+    def refused(self, execution: str, error: CapsuleError) -> None:
+        """The node does not have the execution, or no longer for this client."""
+        known = self._executions.get(execution)
+        if known is None:
+            return
+        if error.code == "execution_unknown" and not known.accepted:
+            self._send(known)  # the request was lost with the connection
+            return
+        known.fail(error)
+        self._next(execution)
+
+    def changed(self, state: State, reason: str) -> None:
+        """The node tells of another state."""
+        if state == "closed":
+            self.end(CapsuleError.from_dict({"code": reason or "session_closed", "message": _over(self.name, reason)}))
+        elif self._state != "closed":
+            self._state = state
+
+    def resume(self) -> None:
+        """The link is there again, and the session attached: ask for what is missing."""
+        for execution in list(self._executions.values()):
+            self._line.post("resume", {"after": execution.received}, self.id, execution.id)
+
+    def end(self, error: CapsuleError) -> None:
+        """Nothing comes any more."""
+        self._state, self._refusal = "closed", error
+        for execution in (*self._executions.values(), *(one for line in self._waiting.values() for one in line)):
+            execution.fail(error)
+        self._executions.clear()
+        self._waiting.clear()
+        self._line.forget(self)
+
+    # --- inside ---
+
+    def _send(self, execution: RemoteExecution) -> None:
+        request = execution.request
+        self._executions[execution.id] = execution
+        body = {
+            "code": request.code,
+            "quiet": request.quiet,
+            "store_history": request.store_history,
+            "allow_input": request.allow_input,
+            "stop_on_error": request.stop_on_error,
+            "batch": request.batch,
+            "cell": request.cell,
+            "executor": "auto",
+            "timeout": request.timeout,
+            "key": execution.id if execution.keyed else None,
+        }
+        self._line.post("execute", body, self.id, execution.id)
+
+    def _next(self, execution: str) -> None:
+        """One has ended; another with the same key may wait for its turn."""
+        del self._executions[execution]
+        waiting = self._waiting.get(execution)
+        if waiting:
+            self._send(waiting.popleft())
+        else:
+            self._waiting.pop(execution, None)
+
+    async def _ask(
+        self, kind: str, body: dict[str, Any], timeout: float = REQUEST_TIMEOUT, *, again: bool = True
+    ) -> dict[str, Any]:
+        self._check_open()
+        return await self._line.request(kind, body, self.id, timeout=timeout, again=again)
+
+    def _check_open(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        if self._state == "closed":
+            raise SessionError("session_closed", f"session {self.name!r} has been closed")
+
+
+def _over(name: str, reason: str) -> str:
+    return f"the session {name!r} is over for this client" + (f": {reason}" if reason else "")

@@ -1,0 +1,149 @@
+"""A session that clients of the front use. It outlives their connections, for a while or as long as they said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from capsule.node.front.log import EventLog
+from capsule_protocol.errors import SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule.events import Event
+    from capsule.node.execution import ExecuteRequest
+    from capsule.node.session import Session
+    from capsule.node.tasks import Tasks
+
+MAX_KEPT = 1000
+"""Executions with an idempotency key that a session remembers; the oldest are forgotten."""
+MAX_LOGS = 10_000
+"""Executions of a session whose verdict no client has acknowledged."""
+
+
+class Reader(Protocol):
+    """Who is told of a session's events: the connection of its client."""
+
+    client: str
+
+    def on_event(self, session: str, log: EventLog, event: Event) -> None:
+        """An event of an execution."""
+
+    def on_background(self, session: str, event: Event) -> None:
+        """An event of none."""
+
+    def on_state(self, session: str, state: str, reason: str) -> None:
+        """The session is in another state."""
+
+    def on_taken(self, hosted: Hosted) -> None:
+        """Another connection reads from now on."""
+
+
+class Hosted:
+    """One session of the front: its owner, its reader if there is one, and the logs of its executions."""
+
+    def __init__(self, session: Session, owner: str, tasks: Tasks, expire: Callable[[Hosted], None]) -> None:
+        self.session = session
+        self.owner = owner
+        self.logs: dict[str, EventLog] = {}
+        self.reader: Reader | None = None
+        self._client = ""
+        self._tasks = tasks
+        self._expire = expire
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._kept: deque[str] = deque()
+        session.on_background = self._on_background
+        session.on_state = self._on_state
+
+    def submit(self, request: ExecuteRequest, execution: str, *, keep: bool) -> tuple[EventLog, bool]:
+        """The log of an execution, and whether it is a new one: not if its id is known. `keep`: it has a key.
+
+        Raises SessionError: `key_conflict` if the id came with another request, and what `Session.submit` raises.
+        """
+        known = self.logs.get(execution)
+        if known is not None:
+            if known.execution.request != request:
+                raise SessionError("key_conflict", f"execution {execution[:64]!r} was asked for with another request")
+            return known, False
+        if len(self.logs) >= MAX_LOGS:
+            raise SessionError("queue_full", f"{MAX_LOGS} executions have verdicts that no client has acknowledged")
+        log = self.logs[execution] = EventLog(self.session.submit(request, execution), keep=keep)
+        if keep:
+            self._remember(execution)
+        self._tasks.start(log.follow(self._on_event))
+        return log, True
+
+    def acknowledge(self, execution: str, number: int) -> None:
+        """The client has dealt with the events up to this one."""
+        log = self.logs.get(execution)
+        if log is not None:
+            log.acknowledge(number)
+            self._drop_if_over(execution, log)
+
+    def attach(self, reader: Reader) -> None:
+        """This connection reads from now on. Of another client, it may not know what runs: that waits for nobody."""
+        self._stop_timer()
+        before, self.reader = self.reader, reader
+        if before is not None and before is not reader:
+            before.on_taken(self)
+        if reader.client != self._client:
+            self._client = reader.client
+            self._loosen()
+
+    def detach(self, lifetime: float | None) -> None:
+        """Nobody reads, on purpose: executions wait for nobody. The session is closed after `lifetime` seconds."""
+        self.reader = None
+        self._loosen()
+        self._start_timer(lifetime)
+
+    def lose(self, reader: Reader, lifetime: float) -> None:
+        """The connection is gone: executions wait for its client to come back, at most this many seconds."""
+        if self.reader is reader:
+            self.reader = None
+            self._start_timer(lifetime)
+
+    async def close(self) -> None:
+        """End the session. Idempotent."""
+        self._stop_timer()
+        await self.session.close()
+
+    def _loosen(self) -> None:
+        for log in self.logs.values():
+            log.loosen(True)  # noqa: FBT003 - positional only
+
+    def _remember(self, execution: str) -> None:
+        self._kept.append(execution)
+        if len(self._kept) > MAX_KEPT:
+            oldest = self._kept.popleft()
+            log = self.logs[oldest]
+            log.keep = False
+            self._drop_if_over(oldest, log)
+
+    def _drop_if_over(self, execution: str, log: EventLog) -> None:
+        if log.over:
+            del self.logs[execution]
+
+    def _on_event(self, log: EventLog, event: Event) -> None:
+        if self.reader is not None:
+            self.reader.on_event(self.session.id, log, event)
+
+    def _on_background(self, event: Event) -> None:
+        if self.reader is not None:
+            self.reader.on_background(self.session.id, event)
+
+    def _on_state(self, state: str, reason: str) -> None:
+        if self.reader is not None:
+            self.reader.on_state(self.session.id, state, reason)
+
+    def _start_timer(self, lifetime: float | None) -> None:
+        self._stop_timer()
+        if lifetime is not None:
+            self._timer = self._loop.call_later(lifetime, self._expire, self)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,99 @@
+"""The sessions of a front, by id and by name: opened once for each key, closed when nobody comes back for them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from capsule.node.front.hosted import Hosted
+from capsule_protocol.errors import CapsuleError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from capsule.config import SessionOptions
+    from capsule.node.node import Node
+    from capsule.node.tasks import Tasks
+
+
+class Registry:
+    """Which session belongs to whom. What belongs to somebody else does not exist for those who ask."""
+
+    def __init__(self, node: Node, tasks: Tasks) -> None:
+        self._node = node
+        self._tasks = tasks
+        self._hosted: dict[str, Hosted] = {}
+        self._names: dict[tuple[str, str], Hosted | None] = {}
+        self._opening: dict[tuple[str, str], asyncio.Task[Hosted]] = {}
+
+    def __len__(self) -> int:
+        return len(self._hosted)
+
+    def __iter__(self) -> Iterator[Hosted]:
+        return iter(list(self._hosted.values()))
+
+    async def open(self, owner: str, client: str, options: SessionOptions, key: str | None) -> Hosted:
+        """A session of this owner; the same one for the same key of the same client. Raises as `Node.open_session`."""
+        if key is None:
+            return await self._open(owner, options)
+        task = self._opening.get((client, key))
+        if task is None:
+            task = self._opening[client, key] = self._tasks.start(self._open(owner, options))
+        try:
+            return await asyncio.shield(task)
+        except CapsuleError:
+            self._opening.pop((client, key), None)  # the next attempt is one
+            raise
+
+    def get(self, owner: str, session: str) -> Hosted:
+        """The session with this id. Raises SessionError `session_unknown`, also if it is somebody else's."""
+        hosted = self._hosted.get(session)
+        if hosted is None or hosted.owner != owner:
+            raise _unknown(session)
+        return hosted
+
+    def find(self, owner: str, name: str) -> Hosted:
+        """The session with this name or id. Raises as `get`."""
+        return self._names.get((owner, name)) or self.get(owner, name)
+
+    def expire(self, hosted: Hosted) -> None:
+        """Nobody came back in time."""
+        self._tasks.start(self.close(hosted))
+
+    async def close(self, hosted: Hosted) -> None:
+        """End a session; nobody finds it any more."""
+        self._forget(hosted)
+        await hosted.close()
+
+    async def close_all(self) -> None:
+        """End all sessions."""
+        await asyncio.gather(*(self.close(hosted) for hosted in self))
+
+    async def _open(self, owner: str, options: SessionOptions) -> Hosted:
+        name = options.name
+        if name is not None:
+            if (owner, name) in self._names:
+                raise SessionError("name_taken", f"there is a session {name!r} already")
+            self._names[owner, name] = None  # nobody else takes it meanwhile
+        try:
+            session = await self._node.open_session(options)
+        except BaseException:
+            if name is not None:
+                del self._names[owner, name]
+            raise
+        hosted = self._hosted[session.id] = Hosted(session, owner, self._tasks, self.expire)
+        if name is not None:
+            self._names[owner, name] = hosted
+        return hosted
+
+    def _forget(self, hosted: Hosted) -> None:
+        self._hosted.pop(hosted.session.id, None)
+        if self._names.get((hosted.owner, hosted.session.name)) is hosted:
+            del self._names[hosted.owner, hosted.session.name]
+        for key, task in list(self._opening.items()):
+            if task.done() and not task.cancelled() and task.exception() is None and task.result() is hosted:
+                del self._opening[key]
+
+
+def _unknown(session: str) -> SessionError:
+    return SessionError("session_unknown", f"there is no session {session[:64]!r}")

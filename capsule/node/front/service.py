@@ -1,0 +1,87 @@
+"""The service: one node and its front, from start to the last signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from capsule.node.front.front import Front
+from capsule.node.node import Node
+from capsule.runtime import SOCKET, lock, make_directory, runtime_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from capsule.config import NodeConfig
+
+
+class Service:
+    """Run it once. The first SIGTERM or SIGINT drains: no new work, what runs may end; the second ends it now."""
+
+    def __init__(self, config: NodeConfig, directory: Path | None = None) -> None:
+        self._config = config
+        self._directory = directory or runtime_directory()
+        self._asked = asyncio.Event()
+        self._told_twice = asyncio.Event()
+
+    async def run(self, on_ready: Callable[[Front], None]) -> None:
+        """Serve until it is told to end. Raises NodeError if it cannot listen, EnvironmentFailed if it cannot fork."""
+        make_directory(self._directory)
+        held = lock(self._directory)
+        try:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+            async with Node(self._config) as node:
+                front = Front(node, self._config.serve)
+                try:
+                    await self._serve(front, node, on_ready)
+                finally:
+                    await front.close()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                (self._directory / SOCKET).unlink()
+            os.close(held)
+
+    def stop(self) -> None:
+        """End: first what runs may end, asked again at once."""
+        if self._asked.is_set():
+            self._told_twice.set()
+        self._asked.set()
+
+    async def _serve(self, front: Front, node: Node, on_ready: Callable[[Front], None]) -> None:
+        await node.prepare()
+        for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
+            front.listen(address)
+        on_ready(front)
+        notify("READY=1")
+        await self._asked.wait()
+        notify("STOPPING=1")
+        front.draining = True
+        await self._unless_told_again(front.settled(), self._config.serve.drain_timeout)
+        for hosted in front.registry:
+            await hosted.session.interrupt()
+        await self._unless_told_again(front.settled(), 1.0)
+
+    async def _unless_told_again(self, work: Coroutine[object, object, None], limit: float) -> None:
+        waiting = asyncio.ensure_future(work)
+        told = asyncio.ensure_future(self._told_twice.wait())
+        try:
+            await asyncio.wait([waiting, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (waiting, told):
+                task.cancel()
+
+
+def notify(state: str) -> None:
+    """Tell the service manager, if one has asked to be told (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to, contextlib.suppress(OSError):
+        to.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -1,0 +1,77 @@
+"""Where the node of a user listens: a directory that nobody else can look into, and the addresses in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from capsule_protocol.errors import ArgumentError, NodeError
+
+SOCKET = "node.sock"
+SCHEMES = ("ipc://",)
+"""How an address may begin."""
+
+
+def runtime_directory() -> Path:
+    """`$XDG_RUNTIME_DIR/capsule`, or `/tmp/capsule-UID` where the system gives users no such place; not made here."""
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if given and Path(given).is_absolute() and Path(given).is_dir():
+        return Path(given, "capsule")
+    return Path(f"/tmp/capsule-{os.getuid()}")  # noqa: S108 - `check_directory` trusts it only if it is ours alone
+
+
+def user_address() -> str:
+    """Where this user's node listens."""
+    return f"ipc://{runtime_directory() / SOCKET}"
+
+
+def make_directory(directory: Path) -> None:
+    """Make the directory if it is not there, and check it. Raises NodeError."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise NodeError("address_refused", f"{directory} cannot be made: {error.strerror}") from error
+    check_directory(directory)
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a directory in which somebody else could put a socket of his own. Raises NodeError `address_refused`."""
+    try:
+        found = directory.lstat()
+    except OSError as error:
+        raise NodeError("address_refused", f"{directory} cannot be looked at: {error.strerror}") from error
+    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
+        _refuse(directory, "is not a directory, or a link to one", "Remove it.")
+    if found.st_uid != os.getuid():
+        _refuse(directory, f"belongs to user {found.st_uid}, not to {os.getuid()}", "Set XDG_RUNTIME_DIR.")
+    if found.st_mode & 0o077:
+        _refuse(directory, f"is open to others (mode {found.st_mode & 0o777:o})", f"Run: chmod 700 {directory}")
+
+
+def lock(directory: Path) -> int:
+    """A descriptor that keeps other nodes out of the directory while it is open. Raises NodeError `address_in_use`."""
+    descriptor = os.open(directory / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise NodeError("address_in_use", f"another node of this user listens in {directory}") from None
+    return descriptor
+
+
+def check_address(address: str) -> str:
+    """The address itself, or that of this user's node for `auto`. Raises ArgumentError."""
+    allowed = "None (a node in this process), 'auto' (this user's node), or ipc://PATH"
+    if not isinstance(address, str):
+        raise ArgumentError("address", f"must be a str, not {type(address).__name__}", allowed=allowed)
+    if address == "auto":
+        return user_address()
+    if not address.startswith(SCHEMES) or "\0" in address or len(address) < len("ipc:///a"):
+        raise ArgumentError("address", f"is {address[:200]!r}", allowed=allowed)
+    return address
+
+
+def _refuse(directory: Path, why: str, hint: str) -> None:
+    raise NodeError("address_refused", f"{directory} {why}", hint=hint)

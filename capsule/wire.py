@@ -1,0 +1,200 @@
+"""Events as messages of the client link, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from capsule import events as told
+from capsule_protocol.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule_protocol.envelope import Buffer, Envelope
+    from capsule_protocol.messages import Message
+    from capsule_protocol.messages import execution as words
+    from capsule_protocol.messages.session import Status
+
+LARGE = 1024
+"""Bytes from which on a binary value travels in a frame of its own."""
+
+
+class Wired(NamedTuple):
+    """An event as a message: type, body, buffers."""
+
+    type: str
+    body: dict[str, Any]
+    buffers: tuple[Buffer, ...] = ()
+
+
+def to_message(event: told.Event) -> Wired:
+    """The message that tells of an event."""
+    return _TO[type(event)](event)
+
+
+def to_event(message: Message, envelope: Envelope) -> told.Event:
+    """The event that a message of an execution tells of. Raises RemoteProtocolError for buffers that are not there."""
+    event: told.Event = _FROM[envelope.type](message, envelope)
+    return event
+
+
+def size_of(event: told.Event) -> int:
+    """Roughly the bytes that an event takes, here and on its way."""
+    match event:
+        case told.Output():
+            return 128 + len(event.text)
+        case told.Display():
+            return 512 + _size_of_bundle(event.data)
+        case told.Finished():
+            lines = sum(map(len, event.error.traceback)) if event.error is not None else 0
+            return 512 + lines + _size_of_bundle(event.data)
+    return 128
+
+
+def _size_of_bundle(data: dict[str, Any]) -> int:
+    return sum(len(value) if isinstance(value, str | bytes) else 256 for value in data.values())
+
+
+def with_buffers(data: dict[str, Any], envelope: Envelope) -> dict[str, Any]:
+    """A MIME bundle with its raw buffers in their places. Raises RemoteProtocolError."""
+    if not envelope.buffers:
+        return data
+    return {mime: _resolve(value, envelope) for mime, value in data.items()}
+
+
+def _resolve(value: Any, envelope: Envelope) -> Any:
+    if not (isinstance(value, dict) and value.keys() == {"$buffer"}):
+        return value
+    number = value["$buffer"]
+    if type(number) is not int or not 0 <= number < len(envelope.buffers):
+        raise RemoteProtocolError("invalid_message", f"{envelope.type}: there is no such buffer")
+    return bytes(envelope.buffers[number])
+
+
+def _without_buffers(data: dict[str, Any]) -> tuple[dict[str, Any], tuple[Buffer, ...]]:
+    buffers: list[Buffer] = []
+    for mime, value in data.items():
+        if isinstance(value, bytes) and len(value) >= LARGE:
+            data = {**data, mime: {"$buffer": len(buffers)}}
+            buffers.append(value)
+    return data, tuple(buffers)
+
+
+# --- to messages ---
+
+
+def _started(_event: told.Started) -> Wired:
+    return Wired("status", {"state": "busy"})
+
+
+def _output(event: told.Output) -> Wired:
+    return Wired("output", {"stream": event.stream, "text": event.text, "dropped": event.dropped})
+
+
+def _display(event: told.Display) -> Wired:
+    data, buffers = _without_buffers(event.data)
+    body = {"data": data, "metadata": event.metadata, "display_id": event.display_id, "update": event.update}
+    return Wired("display", body, buffers)
+
+
+def _finished(event: told.Finished) -> Wired:
+    counts = {"execution_count": event.execution_count, "duration": event.duration, "dropped": event.dropped}
+    if event.error is None:
+        data, buffers = _without_buffers(event.data)
+        text = "" if event.text == data.get("text/plain") else event.text
+        return Wired("result", {"text": text, "data": data, "metadata": event.metadata, **counts}, buffers)
+    error = event.error
+    body = {
+        "verdict": event.verdict,
+        "name": error.name,
+        "message": error.message,
+        "traceback": error.traceback,
+        "code": error.code,
+        "hint": error.hint,
+        "details": error.details,
+    }
+    return Wired("error", body | counts)
+
+
+_TO: dict[type[told.Event], Callable[[Any], Wired]] = {
+    told.Started: _started,
+    told.Output: _output,
+    told.Display: _display,
+    told.ClearOutput: lambda event: Wired("clear_output", {"wait": event.wait}),
+    told.Progress: lambda event: Wired(
+        "progress", {"current": event.current, "total": event.total, "text": event.text}
+    ),
+    told.InputRequest: lambda event: Wired(
+        "input_request", {"request": event.request, "prompt": event.prompt, "password": event.password}
+    ),
+    told.Status: lambda event: Wired("status", {"state": event.state, "reason": event.reason}),
+    told.Gap: lambda event: Wired("gap", {"missing": event.missing}),
+    told.Finished: _finished,
+}
+
+
+# --- from messages ---
+
+
+def _from_status(message: Status, at: Envelope) -> told.Event:
+    if message.state == "busy":
+        return told.Started(at.execution, at.sequence)
+    return told.Status(at.execution, at.sequence, message.state, message.reason)
+
+
+def _from_output(message: words.Output, at: Envelope) -> told.Event:
+    return told.Output(at.execution, at.sequence, message.stream, message.text, message.dropped)
+
+
+def _from_display(message: words.Display, at: Envelope) -> told.Event:
+    data = with_buffers(message.data, at)
+    return told.Display(at.execution, at.sequence, data, message.metadata, message.display_id, message.update)
+
+
+def _from_result(message: words.Result, at: Envelope) -> told.Event:
+    data = with_buffers(message.data, at)
+    text = message.text or str(data.get("text/plain", ""))
+    return told.Finished(
+        at.execution,
+        at.sequence,
+        "ok",
+        text,
+        data,
+        message.metadata,
+        None,
+        message.execution_count,
+        message.duration,
+        message.dropped,
+    )
+
+
+def _from_error(message: words.Error, at: Envelope) -> told.Event:
+    error = told.ErrorInfo(
+        message.name, message.message, message.traceback, message.code, message.hint, message.details
+    )
+    return told.Finished(
+        at.execution,
+        at.sequence,
+        message.verdict or "error",
+        error=error,
+        execution_count=message.execution_count,
+        duration=message.duration,
+        dropped=message.dropped,
+    )
+
+
+_FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
+    "status": _from_status,
+    "output": _from_output,
+    "display": _from_display,
+    "result": _from_result,
+    "error": _from_error,
+    "clear_output": lambda message, at: told.ClearOutput(at.execution, at.sequence, message.wait),
+    "progress": lambda message, at: told.Progress(
+        at.execution, at.sequence, message.current, message.total, message.text
+    ),
+    "input_request": lambda message, at: told.InputRequest(
+        at.execution, at.sequence, message.request, message.prompt, message.password
+    ),
+    "gap": lambda message, at: told.Gap(at.execution, at.sequence, message.missing),
+}

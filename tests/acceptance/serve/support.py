@@ -1,0 +1,137 @@
+"""A real `capsule serve`, and a proxy before it that can cut connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from capsule import AsyncClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LONG = 60.0
+CAPSULE = Path(sys.executable).with_name("capsule")
+
+
+class Served:
+    """A node in a process of its own, which listens in `directory`."""
+
+    def __init__(self, directory: Path, config: str = "") -> None:
+        self.directory = directory
+        self.address = f"ipc://{directory}/node.sock"
+        file = directory.parent / f"{directory.name}.toml"
+        file.write_text(config, encoding="utf-8")
+        self.log = directory.parent / f"{directory.name}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        assert self.process.stdout is not None
+        self.said = [self.process.stdout.readline().decode() for _ in range(2)]
+
+    def client(self) -> AsyncClient:
+        return AsyncClient(self.address)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(LONG)
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Proxy:
+    """Passes bytes on between clients and a node. `cut` ends every connection; while `shut`, new ones end at once.
+
+    With `after`, each connection ends when this many bytes have gone to its client: in the midst of a message.
+    """
+
+    def __init__(self, directory: Path, target: str) -> None:
+        self.path = directory / "proxy.sock"
+        self.address = f"ipc://{self.path}"
+        self.shut = False
+        self.after: int | None = None
+        self.connections = 0
+        self._target = target.removeprefix("ipc://")
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._connected, self.path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.shut:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        there, there_writer = await asyncio.open_unix_connection(self._target)
+        both = {writer, there_writer}
+        self._writers |= both
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pass(reader, there_writer, both, None))
+                group.create_task(_pass(there, writer, both, self.after))
+        finally:
+            for one in both:
+                one.transport.abort()
+            self._writers -= both
+
+
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: set[asyncio.StreamWriter], left: int | None
+) -> None:
+    with suppress(OSError):  # cut
+        while left != 0 and (data := await reader.read(65_536)):
+            if left is not None:
+                data = data[:left]
+                left -= len(data)
+            writer.write(data)
+            await writer.drain()
+    for one in both:
+        one.transport.abort()
+
+
+@asynccontextmanager
+async def through_proxy(served: Served, directory: Path) -> AsyncIterator[tuple[Proxy, AsyncClient]]:
+    async with Proxy(directory, served.address) as proxy, AsyncClient(proxy.address) as client:
+        yield proxy, client
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

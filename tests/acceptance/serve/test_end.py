@@ -1,0 +1,164 @@
+"""How a service ends: asked once, asked twice, or killed. And how its clients see it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from capsule import ArgumentError, AsyncClient, NodeError, SessionError
+from capsule.client.remote import link as remote_link
+from tests.acceptance.serve.support import CAPSULE, LONG, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from capsule import AsyncSession
+
+pytestmark = pytest.mark.anyio
+
+
+async def refused(session: AsyncSession) -> str | None:
+    """The code with which an execution is refused; None if it was taken."""
+    late = session.submit("1")
+    await late.cancel()
+    try:
+        await late.result()
+    except SessionError as error:
+        return error.code
+    return None
+
+
+@pytest.fixture
+def mortal(place: Path) -> Iterator[Served]:
+    with Served(place / "mortal", "[serve]\ndrain_timeout = 60.0\n") as running:
+        yield running
+
+
+async def test_asked_once_it_lets_what_runs_come_to_its_end_and_takes_nothing_new(mortal: Served, place: Path) -> None:
+    go = place / "go"
+    long = f"import os, time\nprint('runs', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n6 * 7"
+    async with mortal.client() as client, client.session() as session:
+        running = session.submit(long)
+        async with asyncio.timeout(LONG):
+            while running.state != "running":
+                await asyncio.sleep(0.001)
+        mortal.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(LONG):
+            while (code := await refused(session)) is None:
+                pass  # it has not heard the signal yet
+        assert code == "node_closed"
+        with pytest.raises(SessionError, match="about to end"):
+            await client.session()
+        go.touch()
+        assert (await running.result()).text == "42"
+        assert await asyncio.to_thread(mortal.process.wait, LONG) == 0
+        go.unlink()
+
+
+async def test_asked_twice_it_ends_at_once(mortal: Served) -> None:
+    children = []
+    async with mortal.client() as client:
+        session = await client.session()
+        running = session.submit("while True: pass")
+        async with asyncio.timeout(LONG):
+            while running.state != "running":
+                await asyncio.sleep(0.001)
+        children = psutil.Process(mortal.process.pid).children(recursive=True)
+        mortal.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(LONG):
+            while True:  # it has heard the first one when it takes nothing new
+                try:
+                    await (await client.session()).close()
+                except SessionError:
+                    break
+        mortal.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(mortal.process.wait, LONG) == 0
+    assert psutil.wait_procs(children, timeout=LONG)[1] == []
+
+
+async def test_killed_it_leaves_no_process_and_its_clients_are_told(
+    mortal: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_link, "RECONNECT_TIMEOUT", 0.3)
+    async with mortal.client() as client:
+        session = await client.session()
+        running = session.submit("import time; time.sleep(1000)")
+        async with asyncio.timeout(LONG):
+            while running.state != "running":
+                await asyncio.sleep(0.001)
+        children = psutil.Process(mortal.process.pid).children(recursive=True)
+        assert children
+        mortal.kill()
+        async with asyncio.timeout(LONG):
+            with pytest.raises(NodeError) as caught:
+                await running.result()
+        assert caught.value.code == "connection_lost"
+    assert psutil.wait_procs(children, timeout=LONG)[1] == []
+
+
+async def test_a_session_does_not_survive_its_node_but_the_client_does(mortal: Served, place: Path) -> None:
+    async with mortal.client() as client:
+        session = await client.session()
+        mortal.kill()
+        mortal.process.wait()
+        with Served(mortal.directory) as second:
+            with pytest.raises(SessionError) as caught:
+                await session.run("1")
+            assert caught.value.code == "session_unknown"
+            async with client.session() as fresh:
+                assert (await fresh.run("1")).text == "1"
+            assert second.process.poll() is None
+
+
+def test_wait_ready_waits_for_the_node(place: Path) -> None:
+    command = [str(CAPSULE), "wait-ready", "--address", f"ipc://{place}/late/node.sock"]
+    waiting = subprocess.Popen([*command, "--timeout", "60"])
+    with Served(place / "late"):
+        assert waiting.wait(LONG) == 0
+    gone = subprocess.run([*command, "--timeout", "0.3"], capture_output=True, check=False)
+    assert gone.returncode == 124
+    assert b"no node answered" in gone.stderr
+
+
+def test_the_service_manager_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(place / "notify"))
+        told.settimeout(LONG)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+        with Served(place / "told") as served:
+            assert told.recv(100) == b"READY=1"
+            assert served.stop() == 0
+            assert told.recv(100) == b"STOPPING=1"
+
+
+@pytest.mark.parametrize(("mode", "why"), [(0o755, "open to others"), (0o777, "open to others")])
+def test_a_directory_that_others_can_enter_is_refused(place: Path, mode: int, why: str) -> None:
+    directory = place / f"open-{mode:o}"
+    directory.mkdir()
+    directory.chmod(mode)
+    done = subprocess.run([str(CAPSULE), "serve", "--directory", str(directory)], capture_output=True, check=False)
+    assert done.returncode == 3
+    assert why in done.stderr.decode()
+    assert "chmod 700" in done.stderr.decode()
+
+
+def test_a_link_in_place_of_the_directory_is_refused(place: Path) -> None:
+    link = place / "link"
+    link.symlink_to(place)
+    done = subprocess.run([str(CAPSULE), "serve", "--directory", str(link)], capture_output=True, check=False)
+    assert done.returncode == 3
+    assert "is not a directory, or a link" in done.stderr.decode()
+
+
+def test_an_address_is_checked() -> None:
+    for bad in ("tcp://somewhere:1", "ipc://", "", "nowhere"):
+        with pytest.raises(ArgumentError) as caught:
+            AsyncClient(bad)
+        assert caught.value.argument == "address"

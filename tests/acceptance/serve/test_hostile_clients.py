@@ -1,0 +1,145 @@
+"""Clients that send garbage, break the protocol, or hang up half-way harm nobody and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import zmq
+import zmq.asyncio
+
+from capsule_protocol.codec import encode
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.examples import EXAMPLES
+from tests.acceptance.serve.support import LONG, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+MESSAGES = 20_000
+SEED = 11
+HELLO = Envelope("hello", {"versions": ["1.0"], "role": "client", "client": "c_hostile"})
+
+
+@pytest.fixture(scope="module")
+def hostile(place: Path) -> Iterator[Served]:
+    """A service of its own, whose complaints nobody reads."""
+    config = "[serve]\nclient_timeout = 2.0\nreconnect_timeout = 0.5\nmax_clients = 100\n"
+    with Served(place / "hostile", config) as running:
+        yield running
+
+
+def garbage(chance: random.Random) -> list[bytes]:
+    """Frames that are nothing, nearly a message, or one that is not due."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return [chance.randbytes(chance.randrange(200)) for _ in range(chance.randrange(1, 5))]
+    _, envelope = chance.choice(EXAMPLES)
+    frames = [bytes(frame) for frame in encode(envelope)]
+    if kind == 1:
+        at = chance.randrange(len(frames))
+        frames[at] = frames[at][: chance.randrange(len(frames[at]) + 1)]
+    elif kind == 2:
+        at = chance.randrange(len(frames))
+        cut = bytearray(frames[at] or b"x")
+        cut[chance.randrange(len(cut))] = chance.randrange(256)
+        frames[at] = bytes(cut)
+    return frames
+
+
+async def settled(served: Served) -> tuple[int, int]:
+    """Descriptors and threads of the node, once its connections are forgotten."""
+    node = psutil.Process(served.process.pid)
+    async with asyncio.timeout(LONG):
+        before = (-1, -1)
+        while (now := (node.num_fds(), node.num_threads())) != before:
+            before = now
+            await asyncio.sleep(0.5)  # the node forgets by its own clock
+    return now
+
+
+async def test_garbage_harms_nobody(hostile: Served) -> None:
+    chance = random.Random(SEED)
+    context = zmq.asyncio.Context()
+    async with hostile.client() as honest, honest.session() as session:
+        await session.run("x = 1")
+        node = psutil.Process(hostile.process.pid)
+        before, memory = await settled(hostile), node.memory_info().rss
+        try:
+            for turn in range(40):
+                peer = context.socket(zmq.DEALER)
+                peer.linger = 100
+                peer.connect(hostile.address)
+                if turn % 2:
+                    await peer.send_multipart(encode(HELLO))
+                for _ in range(MESSAGES // 40):
+                    await peer.send_multipart(garbage(chance))
+                assert (await session.run("x")).text == "1"
+                peer.close()
+        finally:
+            context.destroy(linger=100)
+        async with asyncio.timeout(LONG):
+            while await settled(hostile) != before:
+                await asyncio.sleep(0.1)
+        assert (await honest.info()).sessions == 1
+        assert node.memory_info().rss - memory < 32 * 2**20
+
+
+async def test_bytes_that_are_not_even_zeromq_harm_nobody(hostile: Served) -> None:
+    chance = random.Random(SEED)
+    async with hostile.client() as honest, honest.session() as session:
+        before = await settled(hostile)
+        for _ in range(200):
+            with socket.socket(socket.AF_UNIX) as raw:
+                raw.connect(hostile.address.removeprefix("ipc://"))
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    raw.sendall(chance.randbytes(chance.randrange(1, 3000)))
+        assert (await session.run("6 * 7")).text == "42"
+        async with asyncio.timeout(LONG):
+            while await settled(hostile) != before:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_client_that_hangs_up_without_a_word_leaves_no_session(hostile: Served) -> None:
+    context = zmq.asyncio.Context()
+    async with hostile.client() as honest:
+        before = (await honest.info()).sessions
+        try:
+            peer = context.socket(zmq.DEALER)
+            peer.connect(hostile.address)
+            await peer.send_multipart(encode(HELLO))
+            await peer.recv_multipart()
+            await peer.send_multipart(encode(Envelope("open", {}, "m_1")))
+            await peer.recv_multipart()
+            assert (await honest.info()).sessions == before + 1
+        finally:
+            context.destroy(linger=0)
+        async with asyncio.timeout(LONG):
+            while (await honest.info()).sessions != before:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_client_too_many_is_refused_and_the_others_go_on(hostile: Served) -> None:
+    context = zmq.asyncio.Context()
+    async with hostile.client() as honest, honest.session() as session:
+        try:
+            peers = [context.socket(zmq.DEALER) for _ in range(110)]
+            answers = []
+            for number, peer in enumerate(peers):
+                peer.connect(hostile.address)
+                hello = HELLO._replace(body=HELLO.body | {"client": f"c_{number}"})
+                await peer.send_multipart(encode(hello))
+                answers.append(await peer.recv_multipart())
+            refused = sum(b"too_many_clients" in b"".join(answer) for answer in answers)
+            assert refused >= 10
+            assert (await session.run("1")).text == "1"
+        finally:
+            context.destroy(linger=0)
