@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ class Service:
 
     async def run(self, on_ready: Callable[[Front], None]) -> None:
         """Serve until it is told to end. Raises NodeError if it cannot listen, EnvironmentFailed if it cannot fork."""
+        _raise_limit()
         make_directory(self._directory)
         held = lock(self._directory)
         try:
@@ -76,6 +78,12 @@ class Service:
         finally:
             for task in (waiting, told):
                 task.cancel()
+
+
+def _raise_limit() -> None:
+    """A session takes a dozen descriptors: use as many as the system allows. The process is ours alone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def notify(state: str) -> None:

@@ -1,0 +1,51 @@
+"""Area `serve`: a node of its own process, used over `ipc://`. Capsule's service against an ipykernel."""
+
+from __future__ import annotations
+
+from capsule_bench.model import Area, Contender, Load, Measure, Must
+
+AREA = Area(
+    name="serve",
+    title="a service over ipc",
+    contenders=(
+        Contender("capsule", "capsule_bench.serve_capsule", ("capsule-exec", "ipython", "pyzmq", "msgpack")),
+        Contender("ipykernel", "capsule_bench.serve_ipykernel", ("ipykernel", "jupyter_client", "ipython", "pyzmq")),
+    ),
+    measures=(
+        Measure(
+            "one_plus_one",
+            "execute `1+1`, request to verdict",
+            "ms",
+            full=Load(samples=300, warmup=50),
+            quick=Load(samples=30, warmup=5),
+            must=Must(median=0.9, p99=3, ratio=3),
+        ),
+        Measure(
+            "many_clients",
+            "trivial executions, 32 clients with a session each",
+            "executions/s",
+            full=Load(samples=2, warmup=1, size=3200),
+            quick=Load(samples=1, size=320),
+            higher_is_better=True,
+            must=Must(median=3000),
+            alone=True,
+        ),
+        Measure(
+            "first_result",
+            "acquire a warm session and first result",
+            "ms",
+            full=Load(samples=200, warmup=20),
+            quick=Load(samples=20, warmup=5),
+            must=Must(median=5, p99=20),
+            alone=True,
+        ),
+        Measure(
+            "bulk_output",
+            "50 MB of output",
+            "MB/s",
+            full=Load(samples=5, warmup=1, size=50),
+            quick=Load(samples=1, warmup=1, size=50),
+            higher_is_better=True,
+        ),
+    ),
+)
