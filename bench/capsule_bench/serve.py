@@ -9,7 +9,8 @@ AREA = Area(
     title="a service over ipc",
     contenders=(
         Contender("capsule", "capsule_bench.serve_capsule", ("capsule-exec", "ipython", "pyzmq", "msgpack")),
-        Contender("ipykernel", "capsule_bench.serve_ipykernel", ("ipykernel", "jupyter_client", "ipython", "pyzmq")),
+        # It is a process of its own in any case.
+        Contender("ipykernel", "capsule_bench.execute_ipykernel", ("ipykernel", "jupyter_client", "ipython", "pyzmq")),
     ),
     measures=(
         Measure(
