@@ -122,6 +122,8 @@ async def slowly(client: AsyncClient, megabytes: int, **options: Any) -> tuple[l
         async with asyncio.timeout(2 * HANG):
             async for _ in other.stream(code):
                 pass
+            while "drop" in options.get("backpressure", "") and slow.state == "busy":
+                await asyncio.sleep(0.01)  # it waits for nobody, but may have had less of the processor
             grown = node.memory_info().rss - before
             events += [event async for event in stream]
         await still_well(slow)
