@@ -10,6 +10,7 @@ from capsule_protocol.errors import RemoteProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capsule.node.execution import ExecuteRequest
     from capsule_protocol.envelope import Buffer, Envelope
     from capsule_protocol.messages import Message
     from capsule_protocol.messages import execution as words
@@ -53,6 +54,20 @@ def size_of(event: told.Event) -> int:
 
 def _size_of_bundle(data: dict[str, Any]) -> int:
     return sum(len(value) if isinstance(value, str | bytes) else 256 for value in data.values())
+
+
+def execute_body(request: ExecuteRequest) -> dict[str, Any]:
+    """What `execute` says of a request, to a node and to a worker."""
+    return {
+        "code": request.code,
+        "quiet": request.quiet,
+        "store_history": request.store_history,
+        "allow_input": request.allow_input,
+        "stop_on_error": request.stop_on_error,
+        "batch": request.batch,
+        "cell": request.cell,
+        "executor": "auto",
+    }
 
 
 def with_buffers(data: dict[str, Any], envelope: Envelope) -> dict[str, Any]:

@@ -104,20 +104,25 @@ async def _repeat(load: Load, code: str, figure: Callable[[float], float], *, te
 
 async def _output(load: Load, code: str, wanted: str) -> Measured:
     async def once(running: AsyncSession, _: int) -> float:
-        pieces, verdict = [], ""
-        begin = time.perf_counter()
-        async with running.stream(code) as events:
-            async for event in events:
-                if isinstance(event, Output):
-                    pieces.append(event.text)
-                elif isinstance(event, Finished):
-                    verdict = event.verdict
-        taken = time.perf_counter() - begin
-        cells.expect("verdict", verdict, "ok")
-        cells.expect("output", "".join(pieces), wanted)
-        return taken
+        return await received(running, code, wanted)
 
     return await _sample(load, once, per_second(load.size))
+
+
+async def received(running: AsyncSession, code: str, wanted: str) -> float:
+    """Seconds until all output of the code and its verdict are there."""
+    pieces, verdict = [], ""
+    begin = time.perf_counter()
+    async with running.stream(code) as events:
+        async for event in events:
+            if isinstance(event, Output):
+                pieces.append(event.text)
+            elif isinstance(event, Finished):
+                verdict = event.verdict
+    taken = time.perf_counter() - begin
+    cells.expect("verdict", verdict, "ok")
+    cells.expect("output", "".join(pieces), wanted)
+    return taken
 
 
 async def _sample(

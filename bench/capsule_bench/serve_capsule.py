@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capsule import AsyncClient, AsyncSession
-from capsule.events import Finished, Output
 from capsule_bench import cells
-from capsule_bench.execute_capsule import run_ok
+from capsule_bench.execute_capsule import received, run_ok
 from capsule_bench.figures import milliseconds, per_second
 from capsule_bench.machine import memory
 from capsule_bench.model import Load, Measured
@@ -131,23 +130,10 @@ def bulk_output(load: Load) -> Measured:
     """Megabytes per second, all of them received."""
     code, wanted = cells.megabytes(load.size)
 
-    async def once(running: AsyncSession) -> float:
-        pieces, verdict = [], ""
-        begin = time.perf_counter()
-        async with running.stream(code) as events:
-            async for event in events:
-                if isinstance(event, Output):
-                    pieces.append(event.text)
-                elif isinstance(event, Finished):
-                    verdict = event.verdict
-        taken = time.perf_counter() - begin
-        cells.expect("verdict", verdict, "ok")
-        cells.expect("output", "".join(pieces), wanted)
-        return per_second(load.size)(taken)
-
     async def measure() -> Measured:
         async with session() as running:
-            values = [await once(running) for _ in range(load.warmup + load.samples)]
+            taken = [await received(running, code, wanted) for _ in range(load.warmup + load.samples)]
+            values = [per_second(load.size)(seconds) for seconds in taken]
             return Measured(values[load.warmup :], memory())
 
     return asyncio.run(measure())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from capsule.wire import execute_body
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.ids import MESSAGE, new_id
 
@@ -15,16 +16,7 @@ if TYPE_CHECKING:
 
 def execute(session_id: str, execution: Execution) -> Envelope:
     """Run this; the serial is the sequence."""
-    request = execution.request
-    body = {
-        "code": request.code,
-        "quiet": request.quiet,
-        "store_history": request.store_history,
-        "allow_input": request.allow_input,
-        "stop_on_error": request.stop_on_error,
-        "cell": request.cell,
-        "executor": "auto",
-    }
+    body = execute_body(execution.request)
     return Envelope("execute", body, "", session_id, execution.id, execution.serial, time.time())
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.client.remote.execution import RemoteExecution
 from capsule.node.info import SessionInfo
+from capsule.wire import execute_body
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import EXECUTION, new_id
 
@@ -184,18 +185,9 @@ class RemoteSession:
     # --- inside ---
 
     def _send(self, execution: RemoteExecution) -> None:
-        request = execution.request
         self._executions[execution.id] = execution
-        body = {
-            "code": request.code,
-            "quiet": request.quiet,
-            "store_history": request.store_history,
-            "allow_input": request.allow_input,
-            "stop_on_error": request.stop_on_error,
-            "batch": request.batch,
-            "cell": request.cell,
-            "executor": "auto",
-            "timeout": request.timeout,
+        body = execute_body(execution.request) | {
+            "timeout": execution.request.timeout,
             "key": execution.id if execution.keyed else None,
         }
         self._line.post("execute", body, self.id, execution.id)
