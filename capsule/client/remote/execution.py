@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.events import Event, Finished, Started
 from capsule.wire import size_of
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 ACK_BYTES = 2**18
 """Bytes of events after which they are acknowledged, so that the node sends more."""
+
+
+MAX_ANSWERS = 64
+"""Answers to `input()` that are said again on a new connection: more threads will not ask at once."""
 
 
 class Host(Protocol):
@@ -38,6 +42,7 @@ class RemoteExecution:
         "_loop",
         "_waiter",
         "accepted",
+        "answers",
         "id",
         "keyed",
         "received",
@@ -53,6 +58,7 @@ class RemoteExecution:
         self.state: ExecutionState = "queued"
         self.verdict: Finished | None = None
         self.accepted = False
+        self.answers: deque[dict[str, Any]] = deque(maxlen=MAX_ANSWERS)
         self.received = 0
         self._host = host
         self._loop = asyncio.get_running_loop()

@@ -41,11 +41,18 @@ _FORGOTTEN = frozenset({"unexpected_message", "sequence_gap"})
 """Codes with which a node says that it does not know this connection any more."""
 
 
+MAX_FORSAKEN = 1000
+"""Requests whose asker has left, and whose answer would have to be undone."""
+_UNDO = {"open": "close", "attach": "detach"}
+"""What undoes a request that was done although nobody waited for it any more."""
+
+
 @dataclass(slots=True)
 class _Request:
     envelope: Envelope
     again: bool
     answer: asyncio.Future[dict[str, Any]]
+    wire: Wire | None = None
 
 
 class Link:
@@ -58,6 +65,8 @@ class Link:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._tasks = Tasks()
         self._wire: Wire | None = None
+        self._restored = False  # the connection is there, and all sessions are attached to it
+        self._forsaken: dict[str, str] = {}
         self._error: CapsuleError | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._sessions: dict[str, RemoteSession] = {}
@@ -118,18 +127,21 @@ class Link:
         envelope = Envelope(kind, body, new_id(MESSAGE), session, buffers=buffers)
         waiting = self._requests[envelope.id] = _Request(envelope, again, self._loop.create_future())
         try:
-            if self._wire is not None:
-                self._wire.transmit(envelope)
+            if self._restored:
+                self._send_request(waiting)
             async with asyncio.timeout(timeout):
                 return await waiting.answer
         except TimeoutError:
             raise CapsuleError("request_timeout", f"{kind} was not answered within {timeout:g} s") from None
         finally:
             del self._requests[envelope.id]
+            if not waiting.answer.done() or waiting.answer.cancelled():
+                self._forsake(waiting)
 
     def post(self, kind: str, body: dict[str, Any], session: str, execution: str = "") -> None:
         """Send what has no answer of its own; what is lost with a connection is asked for again on the next."""
-        self._transmit(kind, body, session, execution)
+        if self._restored:
+            self._transmit(kind, body, session, execution)
 
     def acknowledge(self, session: str, execution: str, number: int, *, soon: bool) -> None:
         """The events of an execution up to this number are dealt with."""
@@ -157,6 +169,9 @@ class Link:
         self._wire = wire
         self._heard = self._loop.time()
         self._beat_timer = self._loop.call_later(HEARTBEAT, self._beat)
+        await asyncio.gather(*(self._reattach(session) for session in list(self._sessions.values())))
+        if self._wire is wire:
+            self._restore()
 
     async def _reconnect(self) -> None:
         """Try until it works or the time is over, then bring back all that was under way."""
@@ -173,21 +188,42 @@ class Link:
                     return
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
             pause = min(2 * pause, LONGEST)
-        await asyncio.gather(*(self._reattach(session) for session in list(self._sessions.values())))
+
+    def _restore(self) -> None:
+        """All sessions are attached: send what was not, or may not have been, before the connection was lost."""
+        self._restored = True
+        for session in list(self._sessions.values()):
+            session.resume()
         for waiting in list(self._requests.values()):
-            if self._wire is not None and waiting.again and not waiting.envelope.type.startswith("attach"):
-                self._wire.transmit(waiting.envelope)
+            if waiting.wire is not self._wire:
+                self._send_request(waiting)
+        self._flush_acks()
+
+    def _send_request(self, waiting: _Request) -> None:
+        if self._wire is not None:
+            waiting.wire = self._wire
+            self._wire.transmit(waiting.envelope)
+
+    def _forsake(self, waiting: _Request) -> None:
+        """Who asked has left; if it is done all the same it is undone."""
+        if waiting.envelope.type in _UNDO and len(self._forsaken) < MAX_FORSAKEN:
+            self._forsaken[waiting.envelope.id] = _UNDO[waiting.envelope.type]
 
     async def _reattach(self, session: RemoteSession) -> None:
+        envelope = Envelope("attach", {"name": session.id}, new_id(MESSAGE))
+        waiting = self._requests[envelope.id] = _Request(envelope, False, self._loop.create_future())  # noqa: FBT003
+        self._send_request(waiting)
         try:
-            reply = await self.request("attach", {"name": session.id}, timeout=CONNECT_TIMEOUT)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                reply = await waiting.answer
         except SessionError as error:
             session.end(error)
-        except CapsuleError as error:
+        except (CapsuleError, TimeoutError) as error:
             logger.info("session %s could not be attached again: %s", session.id, error)  # the link was lost again
         else:
             session.epoch = reply["epoch"]
-            session.resume()
+        finally:
+            del self._requests[envelope.id]
 
     def _on_lost(self, why: str) -> None:
         logger.info("the connection to %s was lost: %s", self._address, why)
@@ -215,6 +251,7 @@ class Link:
 
     def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None
+        self._restored = False
         for timer in (self._beat_timer, self._ack_timer):
             if timer is not None:
                 timer.cancel()
@@ -247,6 +284,8 @@ class Link:
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
+        if not self._restored:
+            return  # later
         acks, self._acks = self._acks, {}
         for session, numbers in acks.items():
             self._transmit("event_ack", {"executions": numbers}, session)
@@ -281,7 +320,10 @@ class Link:
     def _answer(self, reply_to: str, envelope: Envelope) -> None:
         waiting = self._requests.get(reply_to)
         if waiting is None or waiting.answer.done():
-            return  # who asked has left
+            undo = self._forsaken.pop(reply_to, None)
+            if undo is not None and envelope.type == "ready" and envelope.session not in self._sessions:
+                self._transmit(undo, {}, envelope.session)
+            return
         if envelope.type == "error":
             waiting.answer.set_exception(CapsuleError.from_dict(envelope.body))
         else:

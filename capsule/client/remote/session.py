@@ -127,7 +127,11 @@ class RemoteSession:
 
     def send_input(self, execution: str, request: str, value: str | None, error: InputError | None) -> None:
         """Answer a request for input."""
-        self._line.post("input_reply", {"request": request, "value": value, "error": error}, self.id, execution)
+        body = {"request": request, "value": value, "error": error}
+        known = self._executions.get(execution)
+        if known is not None:
+            known.answers.append(body)
+        self._line.post("input_reply", body, self.id, execution)
 
     # --- for the link ---
 
@@ -172,6 +176,8 @@ class RemoteSession:
         """The link is there again, and the session attached: ask for what is missing."""
         for execution in list(self._executions.values()):
             self._line.post("resume", {"after": execution.received}, self.id, execution.id)
+            for body in execution.answers:  # one of them may be lost; the node knows which it has
+                self._line.post("input_reply", body, self.id, execution.id)
 
     def end(self, error: CapsuleError) -> None:
         """Nothing comes any more."""

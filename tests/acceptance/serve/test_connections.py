@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from capsule import AsyncSession, Event, Finished, NodeError, Output, SessionError
+from capsule import AsyncSession, Event, Finished, InputRequest, NodeError, Output, SessionError
 from capsule.client.remote import link as remote_link
 from tests.acceptance.serve.support import LONG, Served, through_proxy
 
@@ -81,7 +82,7 @@ async def test_a_session_that_is_being_opened_is_opened_once(served: Served, pla
     async with through_proxy(served, place) as (proxy, client):
         before = (await client.info()).sessions
         for turns in range(20):
-            opening = asyncio.ensure_future(client.open_one() if hasattr(client, "open_one") else open_one(client))
+            opening = asyncio.ensure_future(client.session().open())
             for _ in range(turns):
                 await asyncio.sleep(0)
             proxy.cut()
@@ -92,9 +93,31 @@ async def test_a_session_that_is_being_opened_is_opened_once(served: Served, pla
                 await session.close()
 
 
-async def open_one(client: object) -> AsyncSession:
-    session: AsyncSession = await client.session()  # type: ignore[attr-defined]  # an AsyncClient
-    return session
+async def test_a_caller_that_is_cancelled_leaves_no_session(served: Served) -> None:
+    async with served.client() as client:
+        before = (await client.info()).sessions
+        for turns in range(12):
+            opening = asyncio.ensure_future(client.session().open())
+            for _ in range(turns):
+                await asyncio.sleep(0.001)
+            opening.cancel()
+            with suppress(asyncio.CancelledError):
+                await (await opening).close()
+        async with asyncio.timeout(LONG):
+            while (await client.info()).sessions != before:
+                await asyncio.sleep(0.01)
+
+
+async def test_an_answer_that_is_given_while_the_connection_is_cut_arrives(served: Served, place: Path) -> None:
+    async with through_proxy(served, place) as (proxy, client), client.session() as session:
+
+        def answer(_request: InputRequest) -> str:
+            proxy.cut()
+            return "Ada"
+
+        for _ in range(10):
+            async with asyncio.timeout(LONG):
+                assert (await session.run("input()", on_input=answer)).text == "'Ada'"
 
 
 async def test_what_was_asked_for_meanwhile_is_done_when_the_connection_is_back(served: Served, place: Path) -> None:
