@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 
 from capsule_kernels import descriptors, newborn, system
 from capsule_kernels.bounds import Bounds
-from capsule_protocol.page import RUNNING, SINCE
+from capsule_protocol.page import INTERRUPTED, RUNNING, SINCE
 
 # Each death of a child announces itself, so this only covers a child that /proc left out of a listing while it changed.
 _LEFTOVER_INTERVAL_MS: Final = 50
@@ -111,6 +111,8 @@ class _Box:
         """Interrupt what the execution has started, if it is the one that runs: nobody else's children."""
         if self._number(RUNNING) == serial:
             since = self._number(SINCE)
+            with suppress(OSError):  # it is no page
+                os.pwrite(self._page, serial.to_bytes(8, sys.byteorder), INTERRUPTED)
             system.signal_all(system.begun_since(system.descendants(self._worker), since), signal.SIGINT)
 
     def _number(self, slot: int) -> int:

@@ -14,13 +14,13 @@ import select
 import termios
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from capsule_kernels import system
 from capsule_kernels.attribution import OWNER
 from capsule_kernels.attribution import owner as current_owner
 from capsule_protocol import marks
-from capsule_protocol.page import FLOOR, FLUSHES, HELD, RUNNING, SINCE, STARTED, TEXT_SIZE, TIMED_OUT, Page
+from capsule_protocol.page import FLOOR, FLUSHES, HELD, INTERRUPTED, RUNNING, SINCE, STARTED, TEXT_SIZE, TIMED_OUT, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,16 @@ _NOTHING = bytes(4)
 _ANY = -1
 """The last writer may have written to both streams."""
 _write = os.write  # streams.install wraps os.write for user code
+
+
+class Ended(NamedTuple):
+    """An execution that has ended: when it began, in clock ticks; whether its time had passed; whether its children
+    have been interrupted.
+    """
+
+    since: int
+    timed_out: bool
+    children_told: bool
 
 
 class Outlet:
@@ -120,11 +130,12 @@ class Outlet:
         finally:
             self._lock.release()
 
-    def end(self) -> int | None:
-        """The code has ended. If its time had passed: when it began, in clock ticks, so that its children end too."""
+    def end(self) -> Ended:
+        """The code has ended."""
         serial = self._page.get(RUNNING)
-        self._page.set(RUNNING, 0)
-        return self._page.get(SINCE) if self._page.get(TIMED_OUT) == serial else None
+        self._page.set(RUNNING, 0)  # first: the box does nothing more from here on
+        timed_out, told = self._page.get(TIMED_OUT) == serial, self._page.get(INTERRUPTED) == serial
+        return Ended(self._page.get(SINCE), timed_out=timed_out, children_told=told)
 
     def fence(self, *, message: bool) -> int:
         """Everything written so far comes before the message that carries the number returned.

@@ -114,12 +114,17 @@ class Engine:
         if os.getpid() != self.pid:  # the cell forked, and this is the child, which has come to its end
             _end_fork(answer)
         OWNER.set(0)
-        since = self.outlet.end()
-        if since is not None:
-            others = [pid for pid in system.descendants(os.getppid()) if pid != self.pid]
-            system.signal_all(system.begun_since(others, since), signal.SIGKILL)
+        self._end_children(answer["verdict"])
         self._send_verdict(envelope, answer)
         self.busy = False
+
+    def _end_children(self, verdict: str) -> None:
+        """Children end with a cell whose time is over; with one that was interrupted they are, if the box came late."""
+        ended = self.outlet.end()
+        if ended.timed_out or (verdict == "interrupted" and not ended.children_told):
+            others = [pid for pid in system.descendants(os.getppid()) if pid != self.pid]
+            number = signal.SIGKILL if ended.timed_out else signal.SIGINT
+            system.signal_all(system.begun_since(others, ended.since), number)
 
     def _send_verdict(self, envelope: Envelope, body: dict[str, Any]) -> None:
         """All output first: held text into the pipes, then, unless the node has read everything, a fence."""

@@ -31,6 +31,8 @@ FLUSHES = (56, 64)
 """Per stream: the number that the flush of the held text has; if a mark in the pipe has it, the text is in the pipe."""
 TIMED_OUT = 72
 """Serial of the execution whose time-out has passed: at its end its child processes are killed."""
+INTERRUPTED = 80
+"""Serial of the last execution whose child processes the box has interrupted."""
 
 TEXT_OFFSET = 4096
 TEXT_SIZE = 65536

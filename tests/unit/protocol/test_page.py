@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from capsule_protocol import page as pages
-from capsule_protocol.page import FLOOR, HELD, PAGE_SIZE, RUNNING, SINCE, STARTED, TARGET, TEXT_SIZE, TIMED_OUT, Page
+from capsule_protocol.page import (
+    FLOOR,
+    HELD,
+    INTERRUPTED,
+    PAGE_SIZE,
+    RUNNING,
+    SINCE,
+    STARTED,
+    TARGET,
+    TEXT_SIZE,
+    TIMED_OUT,
+    Page,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +38,11 @@ def both() -> Iterator[tuple[Page, Page]]:
 
 def test_slots_are_seen_on_the_other_side(both: tuple[Page, Page]) -> None:
     node, worker = both
-    slots = (TARGET, RUNNING, FLOOR, STARTED, SINCE, *HELD, TIMED_OUT)
-    assert [worker.get(slot) for slot in slots] == [0] * 8
+    slots = (TARGET, RUNNING, FLOOR, STARTED, SINCE, *HELD, TIMED_OUT, INTERRUPTED)
+    assert [worker.get(slot) for slot in slots] == [0] * 9
     for number, slot in enumerate(slots):
         node.set(slot, 2**64 - 1 - number)
-    assert [worker.get(slot) for slot in slots] == [2**64 - 1 - number for number in range(8)]
+    assert [worker.get(slot) for slot in slots] == [2**64 - 1 - number for number in range(9)]
 
 
 def test_slots_lie_where_the_specification_says(both: tuple[Page, Page]) -> None:
