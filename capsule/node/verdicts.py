@@ -67,6 +67,9 @@ def output_limit(execution: Execution, traceback: list[str]) -> Ruling:
 def of_loss(loss: Loss, execution: Execution, *, started: bool) -> Ruling:
     """The verdict of an execution that was at the worker when that ended."""
     ladder = execution.ladder
+    if loss.status.exceeded and loss.cause == "violation":
+        # The box has killed it, and was slower to say so than the link was to break.
+        loss = replace(loss, cause="exit")
     if loss.cause == "violation":
         return _lost(f"the worker was killed: {loss.message}")
     if loss.cause == "drain":

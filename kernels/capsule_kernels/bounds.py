@@ -28,13 +28,21 @@ class Bounds:
 
     def exceeded(self, keeper: int) -> str:
         """Which bound the processes below the keeper are over: "processes", "memory", or "" for none."""
-        if self.max_processes is not None and _any_beyond(keeper, self.max_processes):
+
+        def too_many() -> bool:
+            return self._too_many(keeper)
+
+        if too_many():
             return "processes"
-        if self.memory_bytes is not None and memory.exceeds(system.descendants(keeper), self.memory_bytes):
-            return "memory"
-        return ""
+        if self.memory_bytes is None:
+            return ""
+        over = memory.exceeds(system.descendants(keeper), self.memory_bytes, too_many)
+        if too_many():  # there was time enough for that
+            return "processes"
+        return "memory" if over else ""
 
-
-def _any_beyond(keeper: int, count: int) -> bool:
-    """Whether there are more than so many. It counts no further, because that takes time in which there are others."""
-    return next(itertools.islice(system.walk(keeper), count, None), None) is not None
+    def _too_many(self, keeper: int) -> bool:
+        """Counts no further than it must, because that takes time in which there are more."""
+        if self.max_processes is None:
+            return False
+        return next(itertools.islice(system.walk(keeper), self.max_processes, None), None) is not None

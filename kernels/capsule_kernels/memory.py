@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def exceeds(pids: Sequence[int], limit: int) -> bool:
+def exceeds(pids: Sequence[int], limit: int, give_up: Callable[[], bool] = lambda: False) -> bool:
     """Whether these processes together hold more than `limit` bytes.
 
     What they share with each other or with the zygote counts once and by share (PSS). That is dear to ask for, so it is
-    asked only when the cheap upper bound, their resident sizes, is over the limit.
+    asked only when the cheap upper bound, their resident sizes, is over the limit. Each answer may also be long in
+    coming, while the process forks: between them the caller is asked whether to give up, which means no.
     """
-    return sum(map(resident_bytes, pids)) > limit and sum(map(_proportional, pids)) > limit
+    if sum(map(resident_bytes, pids)) <= limit:
+        return False
+    total = 0
+    for pid in pids:
+        if total > limit or give_up():
+            break
+        total += _proportional(pid)
+    return total > limit
 
 
 def resident_bytes(pid: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule_kernels import system
+from capsule_kernels import memory, system
 from capsule_kernels.bounds import Bounds
 
 if TYPE_CHECKING:
@@ -74,3 +74,10 @@ def test_a_walk_gives_parents_first_and_passes_by_whom_it_knows(keeper: int) -> 
     assert system.children(child) == [grandchild]
     assert list(system.walk(keeper, {grandchild})) == [child]
     assert list(system.walk(keeper, {child})) == []
+
+
+def test_who_asks_for_memory_may_give_up_between_two_processes(keeper: int) -> None:
+    """One that forks again and again lets wait whoever asks, and there are more of them meanwhile."""
+    tree = [keeper, *system.descendants(keeper)]
+    assert memory.exceeds(tree, 1)
+    assert not memory.exceeds(tree, 1, lambda: True)

@@ -115,6 +115,12 @@ def test_a_violation_is_worker_lost_and_says_what_it_was(execution: Execution) -
     assert "protocol violation: x" in ruling.error.message
 
 
+def test_a_link_that_broke_because_the_worker_was_over_a_limit_is_no_violation(execution: Execution) -> None:
+    loss = Loss("violation", ExitStatus(signal=signal.SIGKILL, exceeded="processes"), "it broke its link")
+    assert of_loss(loss, execution, started=True).error.code == "process_limit_exceeded"
+    assert of_loss(loss, execution, started=False).verdict == "worker_lost"
+
+
 @pytest.mark.parametrize("cause", ["restart", "close"])
 def test_on_purpose_the_running_one_is_killed_and_the_others_are_cancelled(execution: Execution, cause: str) -> None:
     loss = Loss(cause, KILLED)  # type: ignore[arg-type]
