@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capsule.config import SessionOptions
 from capsule.events import Finished, Gap
 from capsule.node.execution import ExecuteRequest
-from capsule.node.questions import ALLOWED as QUESTIONS
+from capsule.node.front.requests import Requests
 from capsule.wire import Wired, to_message
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
@@ -18,7 +16,7 @@ from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.messages.execution import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from capsule.config import ServeConfig
     from capsule.events import Event
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 FEATURES = frozenset({"introspection", "progress", "stdin", "resume"})
 """What this node can do for a client."""
-MAX_REQUESTS = 256
-"""Requests of one connection that may be under way at once; executions are not among them."""
 
 
 class Desk(Protocol):
@@ -74,7 +70,7 @@ class Peer:
         self._connection = Connection("client", "node", features=FEATURES, limits=limits)
         self._attached: dict[str, Hosted] = {}
         self._following: set[str] = set()
-        self._requests = 0
+        self._requests = Requests(desk, self)
         self._handlers: dict[str, Callable[[Any, Envelope], None]] = {
             "hello": self._hello,
             "execute": self._execute,
@@ -83,18 +79,6 @@ class Peer:
             "input_reply": self._input_reply,
             "heartbeat": self._heartbeat,
             "shutdown": self._shutdown,
-            "stream_open": self._unsupported,
-        }
-        self._requests_by_kind: dict[str, Callable[[Any, Envelope], Coroutine[Any, Any, None]]] = {
-            "open": self._open,
-            "close": self._close,
-            "attach": self._attach,
-            "detach": self._detach,
-            "restart": self._restart,
-            "info": self._info,
-            "interrupt": self._interrupt,
-            "cancel": self._cancel,
-            **dict.fromkeys(QUESTIONS, self._ask),
         }
 
     def __repr__(self) -> str:
@@ -113,10 +97,8 @@ class Peer:
         handler = self._handlers.get(envelope.type)
         if handler is not None:
             handler(message, envelope)
-        elif (request := self._requests_by_kind.get(envelope.type)) is not None:
-            self._start(request, message, envelope)
-        else:
-            self._unsupported(message, envelope)
+        elif not self._requests.start(message, envelope):
+            self.fail(SessionError("unsupported", f"this node does not do {envelope.type!r}"), envelope)
 
     def lose(self) -> None:
         """The connection is over: its sessions wait for their client to come back."""
@@ -182,7 +164,7 @@ class Peer:
         try:
             if self._desk.draining:
                 raise SessionError("node_closed", "the node takes no more executions: it is about to end")
-            hosted = self._session(envelope.session)
+            hosted = self.session(envelope.session)
             # Followed from its acknowledgement on, which precedes all events: those come from a task of their own.
             log, _ = hosted.submit(request, execution, keep=message.key is not None)
         except CapsuleError as error:
@@ -192,7 +174,7 @@ class Peer:
 
     def _resume(self, message: Any, envelope: Envelope) -> None:
         try:
-            log = self._session(envelope.session).logs.get(envelope.execution)
+            log = self.session(envelope.session).logs.get(envelope.execution)
             if log is None:
                 raise SessionError("execution_unknown", f"there is no execution {envelope.execution[:64]!r}")
         except CapsuleError as error:
@@ -233,100 +215,9 @@ class Peer:
         self._say("shutdown", {"restart": False})
         self._desk.drop(self)
 
-    def _unsupported(self, _message: Any, envelope: Envelope) -> None:
-        error = SessionError("unsupported", f"this node does not do {envelope.type!r}")
-        self._fail(error, envelope)
+    # --- for the requests ---
 
-    # --- what takes time ---
-
-    def _start(
-        self, request: Callable[[Any, Envelope], Coroutine[Any, Any, None]], message: Any, envelope: Envelope
-    ) -> None:
-        if self._requests >= MAX_REQUESTS:
-            error = SessionError("too_many_requests", f"the client has {MAX_REQUESTS} requests under way already")
-            self._fail(error, envelope)
-            return
-        self._requests += 1
-        self._desk.tasks.start(self._run(request, message, envelope))
-
-    async def _run(
-        self, request: Callable[[Any, Envelope], Coroutine[Any, Any, None]], message: Any, envelope: Envelope
-    ) -> None:
-        try:
-            await request(message, envelope)
-        except CapsuleError as error:
-            self._fail(error, envelope)
-        finally:
-            self._requests -= 1
-
-    async def _open(self, message: Any, envelope: Envelope) -> None:
-        if self._desk.draining:
-            raise SessionError("node_closed", "the node takes no more sessions: it is about to end")
-        if len(message.files) != len(envelope.buffers):
-            raise ArgumentError("files", "are not as many as their contents", allowed="a buffer for each name")
-        options = SessionOptions.build(
-            **(message.options.model_extra or {}),
-            files={name: bytes(data) for name, data in zip(message.files, envelope.buffers, strict=True)},
-            max_open_files=message.options.max_open_files,
-            environment=message.environment,
-            name=message.name or None,
-            env=message.env,
-            cwd=message.cwd,
-            argv=tuple(message.argv),
-            path=tuple(message.path),
-            out_cache=message.options.out_cache,
-            source_cache=message.options.source_cache,
-        )
-        hosted = await self._desk.registry.open(self.owner, self.client, options, message.key)
-        self._take_over(hosted)
-        self._ready(hosted, envelope)
-
-    async def _attach(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._desk.registry.find(self.owner, message.name)
-        self._take_over(hosted)
-        self._ready(hosted, envelope)
-
-    async def _detach(self, _message: Any, envelope: Envelope) -> None:
-        hosted = self._session(envelope.session)
-        del self._attached[envelope.session]
-        self._following -= hosted.logs.keys()
-        hosted.detach(self._desk.config.detached_ttl)
-        self._answer("status", {"state": hosted.session.state}, envelope)
-
-    async def _close(self, _message: Any, envelope: Envelope) -> None:
-        hosted = self._session(envelope.session)
-        await self._desk.registry.close(hosted)
-        self._attached.pop(envelope.session, None)
-        self._answer("status", {"state": "closed"}, envelope)
-
-    async def _restart(self, _message: Any, envelope: Envelope) -> None:
-        hosted = self._session(envelope.session)
-        await hosted.session.restart()
-        self._ready(hosted, envelope)
-
-    async def _info(self, _message: Any, envelope: Envelope) -> None:
-        if envelope.session:
-            info: dict[str, Any] = asdict(self._session(envelope.session).session.info())
-        else:
-            info = asdict(self._desk.node.info())
-        self._answer("info_reply", {"info": info}, envelope)
-
-    async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
-        done = await self._session(envelope.session).session.interrupt()
-        self._answer("info_reply", {"info": {"done": done}}, envelope)
-
-    async def _cancel(self, message: Any, envelope: Envelope) -> None:
-        done = await self._session(envelope.session).session.cancel(message.execution)
-        self._answer("info_reply", {"info": {"done": done}}, envelope)
-
-    async def _ask(self, message: Any, envelope: Envelope) -> None:
-        session = self._session(envelope.session).session
-        reply = await session.ask(envelope.type, message.model_dump(), self._desk.config.question_timeout)
-        self._answer(f"{envelope.type}_reply", reply, envelope)
-
-    # --- inside ---
-
-    def _session(self, session: str) -> Hosted:
+    def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
         hosted = self._attached.get(session)
         if hosted is None:
@@ -334,16 +225,28 @@ class Peer:
             raise SessionError("session_taken", "another client reads this session, or none: attach to it first")
         return hosted
 
-    def _take_over(self, hosted: Hosted) -> None:
+    def take_over(self, hosted: Hosted) -> None:
+        """Read a session from now on."""
         self._attached[hosted.session.id] = hosted
         hosted.attach(self)
         if self.gone:
             hosted.lose(self, self._desk.config.reconnect_timeout)
 
-    def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
-        info = hosted.session.info()
-        body = {"pid": info.pid, "name": info.name, "environment": info.environment, "epoch": info.epoch}
-        self._say("ready", body | {"reply_to": envelope.id}, session=info.id)
+    def let_go(self, session: str) -> None:
+        """Read a session no more."""
+        hosted = self._attached.pop(session, None)
+        if hosted is not None:
+            self._following -= hosted.logs.keys()
+
+    def answer(self, kind: str, body: dict[str, Any], envelope: Envelope, session: str = "") -> None:
+        """Answer a request."""
+        self._say(kind, body | {"reply_to": envelope.id}, session=session or envelope.session)
+
+    def fail(self, error: CapsuleError, envelope: Envelope) -> None:
+        """Answer a request that could not be done."""
+        self._say("error", Error.answer(error, envelope.id).model_dump(), session=envelope.session)
+
+    # --- inside ---
 
     def _tell(self, session: str, execution: str, event: Event) -> None:
         """Send an event; one that is over a limit of the link is told to be missing, or is the reason of an error."""
@@ -357,12 +260,6 @@ class Peer:
             self._transmit(Envelope(kind, body, "", session, execution, event.sequence))
         if isinstance(event, Finished):
             self._following.discard(execution)
-
-    def _answer(self, kind: str, body: dict[str, Any], envelope: Envelope) -> None:
-        self._say(kind, body | {"reply_to": envelope.id}, session=envelope.session)
-
-    def _fail(self, error: CapsuleError, envelope: Envelope) -> None:
-        self._say("error", Error.answer(error, envelope.id).model_dump(), session=envelope.session)
 
     def _refuse(self, error: CapsuleError, session: str, execution: str) -> None:
         """The answer to an execution that is not accepted, or is another client's now."""

@@ -6,14 +6,14 @@ import asyncio
 import random
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import zmq
 import zmq.asyncio
 
-from capsule_protocol.codec import encode
+from capsule_protocol.codec import decode, encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.examples import EXAMPLES
 from tests.acceptance.serve.support import LONG, Served
@@ -106,6 +106,40 @@ async def test_bytes_that_are_not_even_zeromq_harm_nobody(hostile: Served) -> No
         async with asyncio.timeout(LONG):
             while await settled(hostile) != before:
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"options": {"environment": "other", "env": 5, "files": {"a": "b"}}},
+        {"options": {"colour": "red"}},
+        {"files": ["a"]},
+        {"files": ["../up"]},
+        {"env": {"A=B": "c"}},
+        {"cwd": "nul\0"},
+        {"name": "x" * 10_000},
+        {"environment": "nothing"},
+    ],
+)
+async def test_a_session_that_cannot_be_opened_is_answered(hostile: Served, body: dict[str, Any]) -> None:
+    context = zmq.asyncio.Context()
+    try:
+        peer = context.socket(zmq.DEALER)
+        peer.connect(hostile.address)
+        await peer.send_multipart(encode(HELLO))
+        await peer.recv_multipart()
+        buffers = (b"x",) if body.get("files") == ["../up"] else ()
+        await peer.send_multipart(encode(Envelope("open", body, "m_1", buffers=buffers)))
+        async with asyncio.timeout(LONG):
+            answer = decode(await peer.recv_multipart())
+        assert answer.body["reply_to"] == "m_1"
+        assert answer.type == "ready" or answer.body["code"] in {
+            "invalid_argument",
+            "unknown_option",
+            "environment_unknown",
+        }
+    finally:
+        context.destroy(linger=0)
 
 
 async def test_a_client_that_hangs_up_without_a_word_leaves_no_session(hostile: Served) -> None:

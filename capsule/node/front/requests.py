@@ -1,0 +1,172 @@
+"""The requests of a client that take time: each is a task of its own, and has one answer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capsule.config import SessionOptions
+from capsule.node.questions import ALLOWED as QUESTIONS
+from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from capsule.config import ServeConfig
+    from capsule.node.front.hosted import Hosted
+    from capsule.node.front.registry import Registry
+    from capsule.node.node import Node
+    from capsule.node.tasks import Tasks
+    from capsule_protocol.envelope import Envelope
+
+    Request = Callable[[Any, Envelope], Coroutine[Any, Any, None]]
+
+logger = logging.getLogger("capsule.front")
+
+MAX_REQUESTS = 256
+"""Requests of one connection that may be under way at once; executions are not among them."""
+
+
+class Office(Protocol):
+    """What the requests need of the front."""
+
+    node: Node
+    config: ServeConfig
+    registry: Registry
+    tasks: Tasks
+    draining: bool
+
+
+class Caller(Protocol):
+    """What the requests need of their connection."""
+
+    owner: str
+    client: str
+
+    def session(self, session: str) -> Hosted:
+        """A session that this connection reads. Raises SessionError."""
+
+    def take_over(self, hosted: Hosted) -> None:
+        """Read a session from now on."""
+
+    def let_go(self, session: str) -> None:
+        """Read a session no more."""
+
+    def answer(self, kind: str, body: dict[str, Any], envelope: Envelope, session: str = "") -> None:
+        """Answer a request."""
+
+    def fail(self, error: CapsuleError, envelope: Envelope) -> None:
+        """Answer a request that could not be done."""
+
+
+class Requests:
+    """Those of one connection."""
+
+    def __init__(self, desk: Office, peer: Caller) -> None:
+        self._desk = desk
+        self._peer = peer
+        self._under_way = 0
+        self._kinds: dict[str, Request] = {
+            "open": self._open,
+            "close": self._close,
+            "attach": self._attach,
+            "detach": self._detach,
+            "restart": self._restart,
+            "info": self._info,
+            "interrupt": self._interrupt,
+            "cancel": self._cancel,
+            **dict.fromkeys(QUESTIONS, self._ask),
+        }
+
+    def start(self, message: Any, envelope: Envelope) -> bool:
+        """Begin what a message asks for; False if it is none of these requests."""
+        request = self._kinds.get(envelope.type)
+        if request is None:
+            return False
+        if self._under_way >= MAX_REQUESTS:
+            error = SessionError("too_many_requests", f"the client has {MAX_REQUESTS} requests under way already")
+            self._peer.fail(error, envelope)
+            return True
+        self._under_way += 1
+        self._desk.tasks.start(self._run(request, message, envelope))
+        return True
+
+    async def _run(self, request: Request, message: Any, envelope: Envelope) -> None:
+        try:
+            await request(message, envelope)
+        except CapsuleError as error:
+            self._peer.fail(error, envelope)
+        except Exception:  # whoever asked gets an answer all the same
+            logger.exception("%s failed", envelope.type)
+            self._peer.fail(
+                SessionError("internal_error", f"{envelope.type} failed in the node; see its log"), envelope
+            )
+        finally:
+            self._under_way -= 1
+
+    async def _open(self, message: Any, envelope: Envelope) -> None:
+        if self._desk.draining:
+            raise SessionError("node_closed", "the node takes no more sessions: it is about to end")
+        if len(message.files) != len(envelope.buffers):
+            raise ArgumentError("files", "are not as many as their contents", allowed="a buffer for each name")
+        named: dict[str, Any] = {
+            "files": {name: bytes(data) for name, data in zip(message.files, envelope.buffers, strict=True)},
+            "environment": message.environment,
+            "name": message.name or None,
+            "env": message.env,
+            "cwd": message.cwd,
+            "argv": tuple(message.argv),
+            "path": tuple(message.path),
+        }
+        options = SessionOptions.build(**(message.options.model_dump() | named))
+        hosted = await self._desk.registry.open(self._peer.owner, self._peer.client, options, message.key)
+        self._peer.take_over(hosted)
+        self._ready(hosted, envelope)
+
+    async def _attach(self, message: Any, envelope: Envelope) -> None:
+        hosted = self._desk.registry.find(self._peer.owner, message.name)
+        self._peer.take_over(hosted)
+        self._ready(hosted, envelope)
+
+    async def _detach(self, _message: Any, envelope: Envelope) -> None:
+        hosted = self._peer.session(envelope.session)
+        self._peer.let_go(envelope.session)
+        hosted.detach(self._desk.config.detached_ttl)
+        self._peer.answer("status", {"state": hosted.session.state}, envelope)
+
+    async def _close(self, _message: Any, envelope: Envelope) -> None:
+        hosted = self._peer.session(envelope.session)
+        await self._desk.registry.close(hosted)
+        self._peer.let_go(envelope.session)
+        self._peer.answer("status", {"state": "closed"}, envelope)
+
+    async def _restart(self, _message: Any, envelope: Envelope) -> None:
+        hosted = self._peer.session(envelope.session)
+        await hosted.session.restart()
+        self._ready(hosted, envelope)
+
+    async def _info(self, _message: Any, envelope: Envelope) -> None:
+        if envelope.session:
+            info: dict[str, Any] = asdict(self._peer.session(envelope.session).session.info())
+        else:
+            info = asdict(self._desk.node.info())
+        self._peer.answer("info_reply", {"info": info}, envelope)
+
+    async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
+        done = await self._peer.session(envelope.session).session.interrupt()
+        self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
+
+    async def _cancel(self, message: Any, envelope: Envelope) -> None:
+        done = await self._peer.session(envelope.session).session.cancel(message.execution)
+        self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
+
+    async def _ask(self, message: Any, envelope: Envelope) -> None:
+        session = self._peer.session(envelope.session).session
+        reply = await session.ask(envelope.type, message.model_dump(), self._desk.config.question_timeout)
+        self._peer.answer(f"{envelope.type}_reply", reply, envelope)
+
+    def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
+        info = hosted.session.info()
+        body = {"pid": info.pid, "name": info.name, "environment": info.environment, "epoch": info.epoch}
+        self._peer.answer("ready", body, envelope, info.id)
