@@ -36,9 +36,13 @@ async def latencies(session: AsyncSession, count: int, until: asyncio.Event | No
     return values
 
 
-async def latencies_beside(greedy: AsyncSession, session: AsyncSession, count: int) -> list[float]:
-    """The same, while the other session is greedy in each way in turn, again and again."""
+async def latencies_beside(
+    greedy: AsyncSession, session: AsyncSession, count: int, *, again: bool = False
+) -> list[float]:
+    """The same, while the other session is greedy in each way in turn: once, or again and again until the end."""
     once, over = asyncio.Event(), asyncio.Event()
+    if not again:
+        over.set()
     hogging = asyncio.ensure_future(_hog(greedy, once, over))
     try:
         return await latencies(session, count, once)
@@ -49,7 +53,7 @@ async def latencies_beside(greedy: AsyncSession, session: AsyncSession, count: i
 
 async def _hog(session: AsyncSession, once: asyncio.Event, over: asyncio.Event) -> None:
     try:
-        while not over.is_set():
+        while not (over.is_set() and once.is_set()):
             for name, (code, wanted) in HOGS.items():
                 result = await session.run(code)
                 cells.expect(f"error of the {name}", result.error and result.error.code, wanted)

@@ -209,8 +209,16 @@ def held(load: Load) -> Measured:
 
 
 def neighbours(load: Load) -> Measured:
-    """How many times longer 99 of 100 small executions take at most while another session is greedy."""
+    """How many times longer 99 of 100 small executions take at most when another session is greedy meanwhile."""
+    return _beside(load, again=False)
 
+
+def attacked(load: Load) -> Measured:
+    """The same where the other one begins again as soon as it has been stopped."""
+    return _beside(load, again=True)
+
+
+def _beside(load: Load, *, again: bool) -> Measured:
     async def measure() -> Measured:
         async with (
             warm(min_idle=2) as one,
@@ -219,7 +227,7 @@ def neighbours(load: Load) -> Measured:
         ):
             values = []
             for _ in range(load.warmup + load.samples):
-                beside = await greedy.latencies_beside(other, session, load.size)
+                beside = await greedy.latencies_beside(other, session, load.size, again=again)
                 await one.full()
                 quiet = await greedy.latencies(session, len(beside))
                 values.append(p99(beside) / p99(quiet))
