@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from capsule.node.questions import Questions
+from capsule.node.questions import MAX_OPEN, Questions
 from capsule_protocol.envelope import Envelope
-from capsule_protocol.errors import CapsuleError, LocalProtocolError, WorkerLost
+from capsule_protocol.errors import CapsuleError, LocalProtocolError, SessionError, WorkerLost
 
 pytestmark = pytest.mark.anyio
 
@@ -53,4 +53,19 @@ async def test_a_question_that_could_not_be_sent_is_not_open() -> None:
     questions = Questions(asyncio.get_running_loop())
     with pytest.raises(LocalProtocolError):
         await questions.ask(refuse, "s_1", "complete", {}, None)
+    assert len(questions) == 0
+
+
+async def test_a_question_too_many_is_refused_and_the_others_stay() -> None:
+    questions = Questions(asyncio.get_running_loop())
+    sent: list[Envelope] = []
+    asking = [asyncio.ensure_future(questions.ask(sent.append, "s_1", "complete", {}, None)) for _ in range(MAX_OPEN)]
+    while len(sent) < MAX_OPEN:
+        await asyncio.sleep(0)
+    with pytest.raises(SessionError) as caught:
+        await questions.ask(sent.append, "s_1", "complete", {}, None)
+    assert caught.value.code == "queue_full"
+    for envelope in sent:
+        questions.take(envelope.id, Envelope("complete_reply", {"reply_to": envelope.id}))
+    assert len(await asyncio.gather(*asking)) == MAX_OPEN
     assert len(questions) == 0
