@@ -211,7 +211,7 @@ class Link:
 
     async def _reattach(self, session: RemoteSession) -> None:
         envelope = Envelope("attach", {"name": session.id}, new_id(MESSAGE))
-        waiting = self._requests[envelope.id] = _Request(envelope, False, self._loop.create_future())  # noqa: FBT003
+        waiting = self._requests[envelope.id] = _Request(envelope, again=False, answer=self._loop.create_future())
         self._send_request(waiting)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
