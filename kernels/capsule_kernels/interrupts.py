@@ -22,6 +22,9 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from IPython.core import formatters
+from IPython.lib import pretty
+
 from capsule_protocol.page import INTERRUPT_SIGNAL, TARGET, Page
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ _EXECUTORS = frozenset(f"{_HERE}/executors/{name}.py" for name in ("base", "nati
 _LOOP = frozenset(
     str(module.__file__) for module in (asyncio.base_events, asyncio.events, asyncio.selector_events, selectors)
 )
+_DISPLAY = frozenset(str(module.__file__) for module in (formatters, pretty))
+"""IPython's own steps of showing a value: its cleaning up replaces what is raised there by an error, and it goes on."""
+_RETRIES = 8
+"""How often an interrupt is put off in those; a value may take long to show."""
 _DEEPEST = 12
 """How many frames below the capture or the link a call can be: their own helpers, pyzmq, msgpack."""
 
@@ -45,6 +52,7 @@ class Interrupts:
         self._page = page
         self._main = threading.get_ident()
         self._raised = False
+        self._put_off = 0
         self.pending: deque[Callable[[], object]] = deque()
         self.armed = 0
         self.stalled = False
@@ -67,6 +75,7 @@ class Interrupts:
     def arm(self, serial: int) -> None:
         """Let the execution be interrupted from here on; raises KeyboardInterrupt if the node has asked already."""
         self._raised = self.stalled = False
+        self._put_off = 0
         self.cancel = None
         self.armed = serial
         if self._page.get(TARGET) == serial:
@@ -114,6 +123,9 @@ class Interrupts:
         elif not self.stalled and _inside(frame, _WHOLE):
             self.pending.append(self._raise)
         elif _inside(frame, _EXECUTORS, deepest=1):
+            self.again()
+        elif self._put_off < _RETRIES and _inside(frame, _DISPLAY, deepest=2):
+            self._put_off += 1
             self.again()
         elif not (self._raised and frame is not None and frame.f_code.co_filename.startswith(_HERE)):
             self._raise()

@@ -291,3 +291,26 @@ def test_prints_under_a_storm_of_raising_alarms_stay_whole() -> None:
     assert alarms == 200
     fences = pipes.outlet.fence(message=True)
     assert [mark.fence for mark in pipes.marks(0)] == [mark.fence for mark in pipes.marks(1)] == [fences]
+
+
+@alone
+def test_an_interrupt_is_put_off_while_ipython_shows_a_value_but_not_for_ever() -> None:
+    """Its printer would show the error of its own cleaning up in place of the interrupt."""
+    from IPython.lib.pretty import pretty
+
+    pipes = Pipes()
+    put_off: list[int] = []
+    pipes.interrupts.again = lambda: put_off.append(1)
+    pipes.interrupts.arm(7)
+    pipes.page.set(TARGET, 7)
+
+    class Probe:
+        def _repr_pretty_(self, *_: object) -> None:
+            pipes.interrupts.on_interrupt(0, sys._getframe(1))
+
+    for count in range(1, 9):
+        pretty(Probe())
+        assert len(put_off) == count
+    with pytest.raises(KeyboardInterrupt):
+        pretty(Probe())
+    assert pipes.interrupts.asked
