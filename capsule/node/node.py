@@ -6,8 +6,6 @@ import asyncio
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-import zmq
-
 from capsule.config import NodeConfig, SessionOptions
 from capsule.node.environments import Environments
 from capsule.node.info import NodeInfo
@@ -23,10 +21,6 @@ if TYPE_CHECKING:
     from capsule_pool import OnEvent
 
 
-ZMQ_SOCKETS = 16_384
-"""Sockets of the node's ZeroMQ context: a session has six (two, each with its monitor), and 1023 is the default."""
-
-
 class Node:
     """An asynchronous context manager; leaving it closes every session and leaves no process and no file."""
 
@@ -37,7 +31,6 @@ class Node:
         self._environments = Environments(self.config.environments, self._tasks, self.config.directory)
         self._pools = Pools(self.config.environments, self._place, self._tasks, on_pool_event)
         self._sessions: dict[str, Session] = {}
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -93,10 +86,7 @@ class Node:
 
     async def _place(self, environment: str) -> Place:
         zygote = await self._environments.zygote(environment)
-        if self._context is None:
-            self._context = zmq.Context()
-            self._context.set(zmq.MAX_SOCKETS, ZMQ_SOCKETS)
-        return Place(self._context, zygote, self.config.directory)
+        return Place(zygote, self.config.directory)
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
@@ -107,5 +97,3 @@ class Node:
         await self._pools.close()
         await self._tasks.close()
         await self._environments.close()
-        if self._context is not None:
-            self._context.destroy(linger=0)

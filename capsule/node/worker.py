@@ -9,8 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import zmq
-
 from capsule.node.capture import Capture
 from capsule.node.handshake import Greeting
 from capsule.node.memory import own_bytes
@@ -66,7 +64,6 @@ class Owner(Protocol):
 class Place:
     """Where a worker starts: what does not depend on its session."""
 
-    context: zmq.Context[zmq.Socket[bytes]]
     zygote: Zygote
     directory: Path | None
 
@@ -85,7 +82,7 @@ class Worker:
     Its end is told by `on_lost`, once; `died` is done just before, and `gone` says that nothing of it is left.
     """
 
-    def __init__(self, place: Place, preparation: Preparation) -> None:
+    def __init__(self, preparation: Preparation) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._owner: Owner | None = None
@@ -104,9 +101,9 @@ class Worker:
             self._merge = Merge(self._token, self._on_output, self._on_tied)
             self._capture = Capture(loop, self._fds.read_ends, self._page, self._merge, self._violation)
             undo.callback(self._capture.close)
-            self._shell = Door(place.context, loop, self._limits, self._on_envelope, self._violation)
+            self._shell = Door(loop, self._limits, self._on_envelope, self._violation)
             undo.callback(self._shell.close)
-            self._control = Door(place.context, loop, self._limits, self._on_envelope, self._violation)
+            self._control = Door(loop, self._limits, self._on_envelope, self._violation)
             undo.pop_all()
         self._doubted: asyncio.TimerHandle | None = None
         self._paused = False
@@ -139,8 +136,8 @@ class Worker:
         There is no time limit: cancel it. After an error or a cancellation nothing is left.
         """
         try:
-            worker = cls(place, preparation)
-        except (OSError, zmq.ZMQError) as error:
+            worker = cls(preparation)
+        except OSError as error:
             raise WorkerLost("worker_start_failed", f"the worker could not be started: {error}") from error
         try:
             await worker._launch(place)
@@ -382,5 +379,4 @@ class Worker:
 
     def _still_there(self) -> None:
         if not self.gone.is_set():
-            limit = self._limits.message_bytes
-            self.kill("violation", f"it broke its link, or sent a message over message_bytes={limit}")
+            self.kill("violation", "it broke its link")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _HERE = str(Path(__file__).parent)
-_WHOLE = frozenset(f"{_HERE}/{name}.py" for name in ("capture", "link", "publisher"))
+_WHOLE = frozenset(f"{_HERE}/{name}.py" for name in ("capture", "channel", "link", "publisher"))
 _EXECUTORS = frozenset(f"{_HERE}/executors/{name}.py" for name in ("base", "native_async"))
 _LOOP = frozenset(
     str(module.__file__) for module in (asyncio.base_events, asyncio.events, asyncio.selector_events, selectors)
@@ -42,7 +42,7 @@ _DISPLAY = frozenset(str(module.__file__) for module in (formatters, pretty))
 _RETRIES = 8
 """How often an interrupt is put off in those; a value may take long to show."""
 _DEEPEST = 12
-"""How many frames below the capture or the link a call can be: their own helpers, pyzmq, msgpack."""
+"""How many frames below the capture or the link a call can be: their own helpers, the codec, msgpack."""
 
 
 class Interrupts:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from capsule_kernels import system
 from capsule_kernels.capture import HOLD, Outlet
+from capsule_kernels.channel import Channel
 from capsule_protocol import codec
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.page import INTERRUPT_SIGNAL
@@ -29,37 +29,34 @@ if TYPE_CHECKING:
 OUTGOING = 16
 """Messages of other threads that may wait for the I/O thread; a thread that sends more waits."""
 
-UNREAD = 4
-"""Messages that may wait in a socket for the node, each up to the limit of a message; then the sender waits."""
-
 Handler = Callable[[Envelope], object]
 
 
 class Link:
-    """Binds both sockets in the box's directory; `start` runs the I/O thread."""
+    """Binds both sockets in the box's directory; `accept` waits for the node, `start` runs the I/O thread."""
 
     def __init__(self, directory: str, limits: Limits, outlet: Outlet, interrupts: Interrupts) -> None:
-        self._context = zmq.Context(io_threads=1)
         self._limits = limits
         self._outlet = outlet
         self._interrupts = interrupts
         self._main = threading.get_ident()
-        self._shell = self._bind(f"ipc://{directory}/shell.sock")
-        self._control = self._bind(f"ipc://{directory}/control.sock")
+        self._shell = Channel(f"{directory}/shell.sock", limits)
+        self._control = Channel(f"{directory}/control.sock", limits)
         self._outgoing: queue.Queue[Envelope] = queue.Queue(OUTGOING)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._flush_asked = False
         self._signal_asked = False
-        self.shell_descriptor = int(self._shell.get(zmq.FD))
         outlet.ask_for_flush = self._ask_for_flush
 
-    def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.DEALER)
-        socket.linger = 1000
-        socket.sndhwm = UNREAD
-        socket.maxmsgsize = self._limits.message_bytes
-        socket.bind(endpoint)
-        return socket
+    @property
+    def shell_descriptor(self) -> int:
+        """Readable when something new has come on the shell socket."""
+        return self._shell.fileno()
+
+    def accept(self) -> None:
+        """Wait until the node has connected to both."""
+        self._shell.accept()
+        self._control.accept()
 
     def start(self, handlers: Mapping[str, Handler]) -> None:
         """Serve the control socket; a handler runs on the I/O thread and must not wait."""
@@ -78,7 +75,7 @@ class Link:
             self._outgoing.put(envelope)
             os.eventfd_write(self._wake, 1)
             return
-        self._shell.send_multipart(codec.encode(envelope, self._limits))
+        self._shell.send(codec.encode(envelope, self._limits))
         self._interrupts.settle()
 
     def check(self, envelope: Envelope) -> None:
@@ -87,13 +84,15 @@ class Link:
 
     def receive(self, *, wait: bool) -> Envelope | None:
         """The next message of the shell socket; None if there is none and `wait` is false."""
-        self._interrupts.idle = wait
-        try:
-            frames = self._shell.recv_multipart(0 if wait else zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-        finally:
-            self._interrupts.idle = False
+        while (frames := self._shell.receive()) is None:
+            if not wait:
+                return None
+            self._interrupts.idle = True  # nothing has been taken yet that a handler of user code could cost
+            try:
+                self._interrupts.settle()
+                self._shell.wait()
+            finally:
+                self._interrupts.idle = False
         return codec.decode(frames, self._limits)
 
     def signal_main(self) -> None:
@@ -102,9 +101,8 @@ class Link:
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Send what is still queued (for at most a second) and close."""
+        """Nothing more is said on the shell socket; the other one ends with the process."""
         self._shell.close()
-        self._context.destroy(linger=1000)
 
     def _ask_for_flush(self) -> None:
         if not self._flush_asked:
@@ -112,13 +110,13 @@ class Link:
             os.eventfd_write(self._wake, 1)
 
     def _serve(self, handlers: Mapping[str, Handler]) -> None:
-        poller = zmq.Poller()
-        poller.register(self._control, zmq.POLLIN)
-        poller.register(self._wake, zmq.POLLIN)
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(self._wake, select.POLLIN)
         flush_at: float | None = None
         while True:
             wait = None if flush_at is None else max(0, round((flush_at - time.monotonic()) * 1000))
-            ready = dict(poller.poll(wait))
+            ready = [descriptor for descriptor, _ in poller.poll(wait)]
             if self._wake in ready:
                 os.eventfd_read(self._wake)
                 if self._signal_asked:
@@ -130,16 +128,13 @@ class Link:
                 self._flush_asked, flush_at = False, None
                 self._outlet.flush_if_possible()
             while not self._outgoing.empty():
-                self._control.send_multipart(codec.encode(self._outgoing.get(), self._limits))
-            if self._control in ready:
+                self._control.send(codec.encode(self._outgoing.get(), self._limits))
+            if self._control.fileno() in ready:
                 self._take(handlers)
 
     def _take(self, handlers: Mapping[str, Handler]) -> None:
-        while True:
-            try:
-                envelope = codec.decode(self._control.recv_multipart(zmq.NOBLOCK), self._limits)
-            except zmq.Again:
-                return
+        while (frames := self._control.receive()) is not None:
+            envelope = codec.decode(frames, self._limits)
             handler = handlers.get(envelope.type)
             if handler is None:
                 self.answer(envelope, unknown_type(envelope))
@@ -148,7 +143,7 @@ class Link:
 
     def answer(self, request: Envelope, reply: Envelope) -> None:
         """Answer a request of the control socket, on the I/O thread."""
-        self._control.send_multipart(codec.encode(reply._replace(session=request.session), self._limits))
+        self._control.send(codec.encode(reply._replace(session=request.session), self._limits))
 
 
 def unknown_type(envelope: Envelope) -> Envelope:

@@ -20,6 +20,7 @@ from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
 from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import CellRunner
+from capsule_kernels.channel import PRIVATE
 from capsule_kernels.display import Progress
 from capsule_kernels.engine import Engine
 from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
@@ -35,9 +36,6 @@ from capsule_kernels.stdin import Stdin
 from capsule_kernels.swallowed import ask_again
 from capsule_protocol.limits import Limits
 from capsule_protocol.page import Page
-
-_PRIVATE = 64
-"""The worker's own descriptors begin here, out of the way of user code that counts on low numbers."""
 
 _shell: ZMQInteractiveShell | None = None
 
@@ -83,6 +81,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     engine.scratch = f"{spec['dir']}/files"
     gc.enable()
     try:
+        link.accept()
         engine.serve()
         atexit._run_exitfuncs()  # noqa: SLF001  # the process leaves by os._exit
         outlet.flush()
@@ -132,7 +131,7 @@ def _private(descriptor: int) -> int:
     """Another description of the same pipe: O_NONBLOCK on it does not show on the user's descriptor."""
     opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
+        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, PRIVATE)
     finally:
         os.close(opened)
 

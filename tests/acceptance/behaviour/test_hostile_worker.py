@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 PRELUDE = cell("""
     import gc, os, time
-    from capsule_protocol import codec, marks
+    from capsule_protocol import codec, framing, marks
     from capsule_protocol.envelope import Envelope
+    from capsule_protocol.limits import Limits
     def one(name): return next(o for o in gc.get_objects() if type(o).__name__ == name)
     link, outlet, publisher = one("Link"), one("Outlet"), one("Publisher")
     mine = publisher._names[publisher.serial]
-    def raw(*frames): link._shell.send_multipart(list(frames))
+    def write(data): link._shell._socket.sendall(data)
+    def raw(*frames): write(b"".join(framing.pack(frames, Limits(buffers=1000))))
     def send(type, body, **more): raw(*codec.encode(Envelope(type, body, **more)))
     def result(**more):
         return {"verdict": "ok", "text": "", "data": {}, "metadata": {}, "execution_count": 1, "duration": 0.0,
@@ -34,6 +36,11 @@ FORGERIES = {
     "garbage": "raw(b'\\xff\\x00garbage', b'\\xc1\\xc1')",
     "one empty frame": "raw(b'')",
     "many frames": "raw(*[b'x'] * 50)",
+    "a message without end": "write((2**63).to_bytes(8, 'big'))",
+    "sizes that do not add up": "write((20).to_bytes(8, 'big') + (2).to_bytes(4, 'big') + bytes(16))",
+    "no room for the table of frames": "write((5).to_bytes(8, 'big') + (2**32 - 1).to_bytes(4, 'big') + b'x')",
+    "half a message and no more": "write((1000).to_bytes(8, 'big') + b'x'); link._shell.close()",
+    "a socket that is shut": "link._control.close()",
     "valid msgpack of the wrong shape": "raw(b'\\x01', b'\\x80')",
     "a header without a body": "raw(codec.encode(Envelope('output', {}))[0])",
     "another major version": "raw(b'\\x97\\x63\\xa6output\\xa0\\xa0\\xa0\\x00\\xcb' + bytes(8), b'\\x80')",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import shutil
+import socket
 import tempfile
 from typing import Any
-
-import zmq
 
 from capsule_kernels import worker
 from capsule_kernels.attribution import OWNER
@@ -18,6 +18,7 @@ from capsule_kernels.interrupts import Interrupts
 from capsule_kernels.link import Link
 from capsule_protocol import codec
 from capsule_protocol.envelope import Envelope
+from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
 from capsule_protocol.limits import Limits
 from capsule_protocol.marks import FLUSHED, Mark, Splitter
 from capsule_protocol.page import FLOOR, INTERRUPT_SIGNAL, TARGET, Page, create
@@ -104,6 +105,36 @@ class Pipes:
             os.kill(os.getpid(), INTERRUPT_SIGNAL)
 
 
+class NodeEnd:
+    """The node's end of one of the worker's sockets."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(path)
+        self._incoming = FrameBuffer()
+
+    def send(self, envelope: Envelope) -> None:
+        """Send as the node."""
+        self._socket.sendall(b"".join(pack(codec.encode(envelope))))
+
+    def poll(self, milliseconds: int) -> bool:
+        """Whether something new comes in that time."""
+        return bool(select.select([self._socket], [], [], milliseconds / 1000)[0])
+
+    def message(self) -> Envelope:
+        """The next message."""
+        while (frames := self._incoming.next_message()) is NEED_DATA:
+            assert self.poll(PATIENCE), "no message came"
+            data = self._socket.recv(2**16)
+            assert data, "the worker hung up"
+            self._incoming.feed(data)
+        return codec.decode(frames)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
 class Linked(Pipes):
     """The same with a link, and the node's ends of both its sockets."""
 
@@ -112,24 +143,17 @@ class Linked(Pipes):
         self.interrupts.install()
         self.directory = tempfile.mkdtemp(prefix="rig-")
         self.link = Link(self.directory, Limits(**limits), self.outlet, self.interrupts)
-        self.context = zmq.Context()
-        self.shell = self._connect("shell")
-        self.control = self._connect("control")
+        self.shell = NodeEnd(f"{self.directory}/shell.sock")
+        self.control = NodeEnd(f"{self.directory}/control.sock")
+        self.link.accept()
 
-    def _connect(self, name: str) -> zmq.Socket[bytes]:
-        socket = self.context.socket(zmq.DEALER)
-        socket.linger = 0
-        socket.connect(f"ipc://{self.directory}/{name}.sock")
-        return socket
-
-    def send(self, socket: zmq.Socket[bytes], kind: str, body: dict[str, Any], **header: Any) -> None:
+    def send(self, end: NodeEnd, kind: str, body: dict[str, Any], **header: Any) -> None:
         """Send as the node."""
-        socket.send_multipart(codec.encode(Envelope(kind, body, **header)))
+        end.send(Envelope(kind, body, **header))
 
-    def message(self, socket: zmq.Socket[bytes]) -> Envelope:
+    def message(self, end: NodeEnd) -> Envelope:
         """The next message that the node gets on a socket."""
-        assert socket.poll(PATIENCE), "no message came"
-        return codec.decode(socket.recv_multipart())
+        return end.message()
 
     def close(self) -> None:
         """Remove the sockets' directory, which is all that outlives the process."""

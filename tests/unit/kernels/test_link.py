@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from capsule_kernels.channel import PRIVATE
 from capsule_kernels.link import failure, unknown_type
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import LocalProtocolError
@@ -75,7 +76,7 @@ def test_a_thread_that_sends_too_much_gets_the_error_itself() -> None:
 def test_a_thread_that_sends_more_than_the_node_reads_waits() -> None:
     rig = Linked()
     rig.link.start({})
-    many = 3000  # more than ZeroMQ's queue for the node and the system's buffers hold
+    many = 300  # more than the system's buffers hold
 
     def work() -> None:
         for number in range(many):
@@ -159,8 +160,48 @@ def test_held_text_is_flushed_though_the_main_thread_prints_no_more() -> None:
 
 
 @alone
-def test_closing_sends_what_is_queued() -> None:
+def test_what_was_said_before_the_end_arrives() -> None:
     rig = Linked()
+    rig.send(rig.shell, "execute", {"code": ""})  # which nobody reads any more
     rig.link.send(Envelope("result", {"last": True}))
     rig.link.close()
     assert rig.message(rig.shell).body == {"last": True}
+
+
+@alone
+def test_a_large_message_comes_whole_in_both_directions() -> None:
+    rig = Linked()
+    text = "x" * 5_000_000  # many times what the socket holds
+    said: list[Envelope | None] = []
+    reader = threading.Thread(target=lambda: said.append(rig.message(rig.shell)))
+    reader.start()
+    rig.link.send(Envelope("result", {"text": text}, buffers=(b"y" * 3_000_000, b"", b"z")))
+    reader.join()
+    assert said[0] is not None
+    assert said[0].body == {"text": text}
+    assert [bytes(buffer) for buffer in said[0].buffers] == [b"y" * 3_000_000, b"", b"z"]
+    writer = threading.Thread(target=rig.send, args=(rig.shell, "execute", {"code": text}))
+    writer.start()
+    taken = rig.link.receive(wait=True)
+    writer.join()
+    assert taken is not None
+    assert taken.body == {"code": text}
+
+
+@alone
+def test_a_node_that_has_gone_is_an_error_and_not_an_endless_wait() -> None:
+    rig = Linked()
+    rig.send(rig.shell, "execute", {"code": ""}, sequence=1)
+    rig.shell.close()
+    envelope = rig.link.receive(wait=True)
+    assert envelope is not None
+    with pytest.raises(EOFError, match="the node has gone"):
+        rig.link.receive(wait=True)
+
+
+@alone
+def test_the_sockets_are_out_of_the_way_of_user_code_and_not_inherited() -> None:
+    rig = Linked()
+    for descriptor in (rig.link.shell_descriptor, rig.link._control.fileno()):
+        assert descriptor >= PRIVATE
+        assert not os.get_inheritable(descriptor)

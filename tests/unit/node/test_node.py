@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import zmq
 
 from capsule.config import EnvironmentConfig, NodeConfig, SessionOptions
 from capsule.node.node import Node
@@ -283,17 +281,3 @@ async def test_a_reader_that_stands_still_delays_no_interrupt(session: Session) 
         await session.interrupt()
         assert (await execution.finished()).verdict == "interrupted"
     assert await run(session, "6 * 7") == "42"
-
-
-async def test_zeromq_has_sockets_for_hundreds_of_sessions(node: Node) -> None:
-    """Its own limit of 1023 ends at 170 sessions."""
-    place = await node._place("default")
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    sockets: list[zmq.Socket[bytes]] = []
-    try:
-        sockets.extend(place.context.socket(zmq.DEALER) for _ in range(2000))
-    finally:
-        for socket in sockets:
-            socket.close(0)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import zmq
 
 from capsule.node.launch import Zygote
 from capsule.node.worker import LAST_WORDS_BYTES, Place, Preparation, Worker
@@ -25,8 +24,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     """Where workers start that run this function; nothing is left in the end."""
     before = state_of_this_process()
     zygote = await Zygote.start(path=[CHILDREN], worker=request.param)
-    with zmq.Context() as context:
-        yield Place(context, zygote, None)
+    yield Place(zygote, None)
     await close(zygote)
     await settle_at(before)
 
