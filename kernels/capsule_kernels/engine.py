@@ -147,14 +147,18 @@ class Engine:
             self.link.send(failure(envelope, "execution_error", f"{type(error).__name__}: {error}"))
 
     def _hello(self, envelope: Envelope) -> None:
-        """The welcome says that the environment's warm-up code has run."""
-        if self.warmup:
-            answer = self.runner.run(Cell(WARMUP, self.warmup, quiet=True, store_history=False, name="warmup"))
-            flush_c_output()
-            self.outlet.flush()
-            if answer["verdict"] != "ok":
-                self.link.send(_warmup_failed(envelope, answer))
-                return
+        """The welcome says that the environment's warm-up code has run.
+
+        Without any, an empty cell has: what each cell touches of the zygote's memory is the worker's own by then, and
+        the first cell of a session need not wait for that.
+        """
+        warmup = self.warmup or "None"
+        answer = self.runner.run(Cell(WARMUP, warmup, quiet=True, store_history=False, name="warmup"))
+        flush_c_output()
+        self.outlet.flush()
+        if answer["verdict"] != "ok":
+            self.link.send(_warmup_failed(envelope, answer))
+            return
         body = {"version": VERSION, "features": FEATURES, "limits": None, "epoch": 0}
         self.link.send(Envelope("welcome", body, session=envelope.session))
 
