@@ -8,7 +8,6 @@ import fcntl
 import gc
 import inspect
 import os
-import socket
 import sys
 import traceback
 import warnings
@@ -103,6 +102,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
     loop = loops.SessionLoop()
     loop.used = False
     asyncio.set_event_loop(loop)
+    os.register_at_fork(after_in_child=loop.forked)
     shell.add_name("capsule_progress", Progress(publisher))
     introspection = Introspection(shell)
     return Engine(
@@ -140,5 +140,5 @@ def _private(descriptor: int) -> int:
 
 def _tell_bound(lease_fd: int) -> None:
     """The sockets are bound: the node may connect. The worker keeps no copy of the lease."""
-    with socket.socket(fileno=lease_fd) as lease:
-        lease.send(msgpack.packb({"bound": True}))
+    os.write(lease_fd, msgpack.packb({"bound": True}))
+    os.close(lease_fd)
