@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capsule.cli import exits
+from capsule.cli.options import address_option
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _tell(front: Front) -> None:
 
 
 @click.command("wait-ready")
-@click.option("--address", metavar="ADDRESS", default="auto", show_default=True, help="Address of the node.")
+@address_option
 @click.option(
     "--timeout",
     metavar="SECONDS",

@@ -29,7 +29,8 @@ def rows(text: str) -> dict[str, str]:
 
 
 def test_every_command_has_its_options() -> None:
-    assert set(cli.commands) == {"run", "repl", "serve", "wait-ready"}
+    operators = {"sessions", "attach", "interrupt", "kill", "pool", "drain"}
+    assert set(cli.commands) == {"run", "repl", "serve", "wait-ready"} | operators
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
