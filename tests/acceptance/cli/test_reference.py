@@ -29,7 +29,7 @@ def rows(text: str) -> dict[str, str]:
 
 
 def test_every_command_has_its_options() -> None:
-    operators = {"sessions", "attach", "interrupt", "kill", "pool", "drain"}
+    operators = {"sessions", "attach", "interrupt", "kill", "pool", "drain", "doctor"}
     assert set(cli.commands) == {"run", "repl", "serve", "wait-ready"} | operators
 
 
