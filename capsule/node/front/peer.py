@@ -40,6 +40,11 @@ class Desk(Protocol):
     registry: Registry
     tasks: Tasks
     draining: bool
+    offences: int
+
+    @property
+    def clients(self) -> int:
+        """How many connections there are."""
 
     def send(self, peer: Peer, frames: Frames) -> None:
         """Send to the other end; one that takes nothing any more is dropped."""
