@@ -97,13 +97,13 @@ def test_executions_that_nobody_acknowledges_are_bounded(served: Served) -> None
                 raw.say("execute", {"code": ""}, session, f"x_{number}")
             verdicts = 0
             while verdicts < AT_ONCE:
-                verdicts += raw.hear().type == "result"
+                verdicts += raw.answer().type == "result"
         raw.say("execute", {"code": ""}, session, "x_more")
-        refused = raw.hear()
+        refused = raw.answer()
         assert (refused.type, refused.execution, refused.body["code"]) == ("error", "x_more", "queue_full")
         raw.say("event_ack", {"executions": {"x_0": 2}}, session)
         raw.say("execute", {"code": ""}, session, "x_again")
-        assert raw.hear().type == "ack"
+        assert raw.answer().type == "ack"
         raw.say("close", {}, session)
 
 
@@ -124,12 +124,12 @@ def test_offences_are_counted_and_told(brief: Served) -> None:
             raw.greet()
             for _ in range(3):
                 raw.send([b"no", b"message"])
-                assert raw.hear().body["code"] == "invalid_message"
+                assert raw.answer().body["code"] == "invalid_message"
             assert client.info().offences == before + 3
             raw.say("execute", {"code": "1"}, "s_nobody", "x_1")  # is refused, but is no offence
-            assert raw.hear().body["code"] == "session_unknown"
+            assert raw.answer().body["code"] == "session_unknown"
             assert client.info().offences == before + 3
             raw.say("welcome", {"version": "1.0"})
-            assert raw.hear().body["code"] == "unexpected_message"
+            assert raw.answer().body["code"] == "unexpected_message"
         assert client.info().offences == before + 4
         assert brief.log.read_text().count("broke the protocol") == 4
