@@ -10,6 +10,7 @@ import pytest
 
 from capsule.client.remote import link
 from tests.acceptance.serve.kills import Kills
+from tests.acceptance.serve.siege import CONFIG, Siege, lay
 from tests.acceptance.serve.support import Served
 from tests.acceptance.serve.test_faults import rounds_through_faults
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
 
 ROUNDS = 300
+ATTACKS = 2500
 
 
 @pytest.fixture
@@ -47,3 +49,11 @@ async def test_300_rounds_on_a_network_that_fails_in_every_way(
     monkeypatch.setattr(link, "HEARTBEAT", 0.1)
     monkeypatch.setattr(link, "CONNECT_TIMEOUT", 0.5)
     await rounds_through_faults(served, place, 300, ROUNDS)
+
+
+def test_100_000_hostile_messages(place: Path) -> None:
+    with Served(place / "besieged", CONFIG) as besieged, Siege(besieged, place) as siege:
+        lay(siege, ATTACKS)
+        siege.end()
+        assert siege.sent.total() >= 100_000
+        assert "Traceback" not in besieged.log.read_text()

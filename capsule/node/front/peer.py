@@ -107,7 +107,7 @@ class Peer:
         self._desk.offended(self, error)
         with suppress(LocalProtocolError):  # both have said goodbye
             self._say("error", Error.answer(error).model_dump())
-        if self._connection.failed is not None or self._connection.state in {"new", "greeting"}:
+        if self._connection.failed is not None or self._connection.state != "active":
             self._desk.drop(self)
 
     def lose(self) -> None:

@@ -80,6 +80,11 @@ class Raw:
         assert answer.type == "ready", answer
         return answer.session
 
+    def stop_talking(self) -> None:
+        """No more will be said; what the node says is heard still."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Hang up without a word."""
         self.socket.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +11,11 @@ from capsule.client.remote import link
 from capsule.node.front.hosted import MAX_KEPT, MAX_LOGS
 from capsule_protocol.errors import NodeError
 from tests.acceptance.serve.raw import Raw
-from tests.acceptance.serve.support import LONG, Served
+from tests.acceptance.serve.siege import wait_until
+from tests.acceptance.serve.support import Served
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 MAX_CLIENTS = 4
@@ -31,14 +31,6 @@ def brief(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     )
     with Served(place / "brief", config) as running:
         yield running
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    """The node does it by its own clock, and tells nobody."""
-    until = time.monotonic() + LONG
-    while not is_true():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def check_unknown(client: Client, name: str) -> None:
