@@ -141,6 +141,8 @@ class Siege:
         assert self._client.info().offences - offences == self._answered
         assert self._answered > 0
         wait_until(lambda: self._node.num_fds() == descriptors)
+        log = self._served.log.read_text()
+        assert "Traceback" not in log, log[log.index("Traceback") :][:4000]
         assert self._node.memory_info().rss - memory < GROWTH
 
     def __enter__(self) -> Self:
