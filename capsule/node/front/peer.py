@@ -188,6 +188,8 @@ class Peer:
             log = self.session(envelope.session).logs.get(envelope.execution)
             if log is None:
                 raise SessionError("execution_unknown", f"there is no execution {envelope.execution[:64]!r}")
+            if message.after > log.last:
+                raise ArgumentError("after", f"is {message.after}", allowed=f"at most {log.last}, the last event")
         except CapsuleError as error:
             self._refuse(error, envelope.session, envelope.execution)
             return

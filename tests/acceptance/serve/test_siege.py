@@ -33,3 +33,25 @@ def test_who_has_not_greeted_and_breaks_the_protocol_is_hung_up_on(place: Path) 
                 raw.send(frames)
                 assert raw.answer().type == "error"
                 assert raw.hear() is None
+
+
+def test_a_resume_behind_what_there_is_is_refused_and_the_execution_goes_on(served: Served) -> None:
+    with Raw(served.address) as raw:
+        raw.greet("c_one")
+        session = raw.open()
+        raw.say("execute", {"code": "input('who? ')", "allow_input": True}, session, "x_1")
+        while raw.answer().type != "input_request":
+            pass
+        with Raw(served.address) as again:  # the same client, on another connection
+            again.greet("c_one")
+            again.say("attach", {"name": session}, id_="m_1")
+            again.answer("m_1")
+            again.say("resume", {"after": 1000}, session, "x_1")
+            refused = again.answer()
+            assert (refused.type, refused.body["code"]) == ("error", "invalid_argument")
+            again.say("resume", {"after": 0}, session, "x_1")
+            while (message := again.answer()).type != "input_request":
+                pass
+            again.say("input_reply", {"request": message.body["request"], "value": "Ada"}, session, "x_1")
+            assert again.answer().body["data"] == {"text/plain": "'Ada'"}
+            again.say("close", {}, session)
