@@ -33,3 +33,12 @@ class NodeInfo:
 
     sessions: int
     pools: dict[str, PoolInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file of a session: its name below the session's directory, bytes, seconds since the epoch."""
+
+    name: str
+    size: int
+    modified: float

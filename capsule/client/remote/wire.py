@@ -20,7 +20,7 @@ from capsule_protocol.messages.execution import Error
 if TYPE_CHECKING:
     from capsule_protocol.limits import Limits
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume"})
+FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
 _ENDED = int(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED)
 NEVER_AGAIN = 2**30 // 1000
 """Milliseconds until ZeroMQ would connect again: what is sent twice, and what not, is for the link to decide."""
@@ -76,6 +76,10 @@ class Wire:
     def next_number(self, kind: str, execution: str) -> int:
         """The number that a message of an execution needs."""
         return self._connection.executions.next_number(kind, execution)
+
+    def credit(self, stream: str) -> int:
+        """How many bytes of a stream this end may still send."""
+        return self._connection.streams.credit(stream)
 
     def transmit(self, envelope: Envelope) -> None:
         """Send. Raises LocalProtocolError for what is over a limit, or not due."""

@@ -22,6 +22,7 @@ PROMISED = {
     *("comm_open", "comm_msg", "comm_close", "checkpoint", "restore", "capability_request", "capability_reply"),
     *("attach", "detach", "restart", "info", "info_reply", "resume", "gap", "event_ack"),
     *("stream_open", "stream_data", "stream_credit", "stream_close"),
+    *("upload", "upload_reply", "download", "download_reply", "files", "files_reply"),
 }
 
 
