@@ -35,7 +35,7 @@ def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--config",
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False),
-            help="Configuration of the environments (default: capsule.toml here, if there is one).",
+            help="Configuration of the environments (default: what CAPSULE_CONFIG names, or capsule.toml here).",
         ),
         click.option("--environment", metavar="NAME", default="default", help="Environment of the session."),
         click.option(
@@ -64,3 +64,16 @@ def one_session(path: str | None) -> NodeConfig:
     config = load(path)
     environments = {name: one.model_copy(update={"min_idle": 0}) for name, one in config.environments.items()}
     return config.model_copy(update={"environments": environments})
+
+
+address_option = click.option(
+    "--address",
+    metavar="ADDRESS",
+    default="auto",
+    show_default=True,
+    help="Address of the node; auto is this user's own.",
+)
+"""Where the node is that a command talks to."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+"""For programs that read what a command prints."""

@@ -28,6 +28,10 @@ class Environments:
         self._directory = directory
         self._zygotes: dict[str, asyncio.Task[Zygote]] = {}
 
+    def configure(self, configs: Mapping[str, EnvironmentConfig]) -> None:
+        """Know these from now on; zygotes that have been started stay as they are."""
+        self._configs = configs
+
     def check(self, name: str) -> None:
         """Raises EnvironmentFailed, which lists what there is, if there is no such environment."""
         if name not in self._configs:
@@ -35,7 +39,10 @@ class Environments:
             raise EnvironmentFailed("environment_unknown", f"environment: there is no {name!r}; allowed: {known}")
 
     async def zygote(self, name: str) -> Zygote:
-        """A live zygote of the environment. Raises EnvironmentFailed: unknown, or it cannot be prepared."""
+        """A live zygote of the environment.
+
+        Raises EnvironmentFailed (unknown, or it cannot be prepared) or WorkerLost (it was killed while it imported).
+        """
         task = self._starting(name)
         try:
             zygote = await asyncio.shield(task)

@@ -37,6 +37,7 @@ from capsule_protocol.messages.introspection import (
     NamespaceSummaryReply,
 )
 from capsule_protocol.messages.link import Ack, Heartbeat, Hello, LinkLimits, Ready, Shutdown, Welcome
+from capsule_protocol.messages.operations import Drain, InterruptSession, KillSession, Sessions
 from capsule_protocol.messages.session import (
     Attach,
     Checkpoint,
@@ -68,7 +69,9 @@ if TYPE_CHECKING:
     from capsule_protocol.envelope import Buffer, Envelope
 
 _OF_AN_EXECUTION = EVENTS | {"ack", "execute", "resume", "capability_request", "capability_reply", "input_reply"}
-_OF_THE_LINK = frozenset({"hello", "welcome", "heartbeat", "shutdown"})
+_OF_THE_LINK = frozenset(
+    {"hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"}
+)
 _TIME = 1700000000.25
 
 _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
@@ -149,6 +152,10 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (DownloadReply(reply_to="m_request", size=12, modified=1700000000.5), ()),
     (Files(), ()),
     (FilesReply(reply_to="m_request", entries=[FileEntry(name="data/a.bin", size=12, modified=1700000000.5)]), ()),
+    (Sessions(), ()),
+    (InterruptSession(name="training"), ()),
+    (KillSession(name="training"), ()),
+    (Drain(wait=True), ()),
 ]
 
 

@@ -37,7 +37,8 @@ _QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namesp
 _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
 _FILES = frozenset({"upload", "download", "files"})
-_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"}) | _FILES
+_OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain"})
+_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"}) | _OPERATIONS | _FILES
 _COMMANDS = frozenset({"hello", "open", "execute", "cancel", "interrupt", "input_reply", "checkpoint", "restore"})
 _ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
 
@@ -55,6 +56,9 @@ SENDS: dict[Link, dict[Role, frozenset[str]]] = {
 
 URGENT = frozenset({"cancel", "interrupt", "heartbeat", "shutdown"})
 """Types that overtake bulk output in every queue."""
+
+BULK = STREAMS - {"stream_credit"}
+"""Types that all others overtake: they carry what may be large without end, and keep their order among themselves."""
 
 
 def _stay(state: str, events: frozenset[str]) -> dict[str, str]:

@@ -78,7 +78,7 @@ class RemoteSession:
 
     def submit(self, request: ExecuteRequest, execution_id: str = "") -> RemoteExecution:
         """Send an execution; what the node has against it is raised where its events are waited for."""
-        self._check_open()
+        self.check_open()
         execution = RemoteExecution(execution_id or new_id(EXECUTION), self, request, keyed=bool(execution_id))
         if execution.id in self._executions:  # the same key: it is asked for again when it has ended here
             self._waiting.setdefault(execution.id, deque()).append(execution)
@@ -215,13 +215,14 @@ class RemoteSession:
     async def _ask(
         self, kind: str, body: dict[str, Any], timeout: float = REQUEST_TIMEOUT, *, again: bool = True
     ) -> dict[str, Any]:
-        self._check_open()
+        self.check_open()
         return await self._line.request(kind, body, self.id, timeout=timeout, again=again)
 
     async def _ask_once(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
         return await self._ask(kind, body, again=kind == "files")
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise why nothing comes any more, if that is so."""
         if self._refusal is not None:
             raise self._refusal
         if self._state == "closed":
