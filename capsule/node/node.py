@@ -64,7 +64,7 @@ class Node:
         return NodeInfo(sessions=len(self._sessions), pools=self._pools.info())
 
     async def prepare(self, environment: str = "default") -> None:
-        """Start the zygote of an environment ahead of the first session. Raises EnvironmentFailed."""
+        """Start the zygote of an environment ahead of the first session. Raises EnvironmentFailed or WorkerLost."""
         self._check_open()
         await self._environments.zygote(environment)
 
