@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import select
 import socket
+from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ class Channel:
         self._listener.listen(1)
         self._socket: socket.socket
         self._incoming = FrameBuffer(limits)
+        self._unsent: deque[list[memoryview]] = deque()
+        self._sending = False
         self._poll = select.poll()
 
     def accept(self) -> None:
@@ -54,9 +57,23 @@ class Channel:
         """The descriptor; it is readable when something new has come, not when something is left of what came."""
         return self._socket.fileno()
 
-    def send(self, frames: Sequence[Buffer]) -> None:
-        """Send a message; waits while the node does not read. Raises OSError when the node has gone."""
-        chunks = [memoryview(chunk) for chunk in pack(frames, self._limits)]
+    def send(self, frames: Sequence[Buffer]) -> bool:
+        """Send a message; waits while the node does not read. Raises OSError when the node has gone.
+
+        False: called in the midst of itself (the garbage collector ran user code) it has left that to the outer call.
+        """
+        self._unsent.append([memoryview(chunk) for chunk in pack(frames, self._limits)])
+        if self._sending:
+            return False
+        while self._unsent:
+            self._sending = True
+            try:
+                self._write(self._unsent.popleft())
+            finally:
+                self._sending = False
+        return True
+
+    def _write(self, chunks: list[memoryview]) -> None:
         while chunks:
             sent = self._socket.sendmsg(chunks[:_CHUNKS])
             while chunks and sent >= len(chunks[0]):
