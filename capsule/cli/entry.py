@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from capsule.cli.config import config
 from capsule.cli.exits import Exit
 from capsule.cli.repl import repl
 from capsule.cli.run import run
@@ -26,6 +27,7 @@ cli.add_command(run)
 cli.add_command(repl)
 cli.add_command(serve)
 cli.add_command(wait_ready)
+cli.add_command(config)
 
 
 def main() -> NoReturn:

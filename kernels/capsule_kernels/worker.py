@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import fcntl
 import gc
+import inspect
 import os
 import sys
 import traceback
@@ -57,6 +58,7 @@ def preload() -> None:
         raise LookupError  # noqa: TRY301  # its traceback is wanted
     except LookupError as error:
         _shell.traceback_lines(error)  # imports what the first error of a session would wait for
+    inspect.getmodule(preload.__code__, "<nowhere>")  # finds out where the files of all modules are, for tracebacks
 
 
 def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, page_fd: int) -> NoReturn:

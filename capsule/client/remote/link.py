@@ -8,8 +8,6 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from capsule.client.remote.wire import Wire
 from capsule.node.tasks import Tasks
 from capsule.wire import to_event
@@ -35,8 +33,6 @@ HEARTBEAT = 5.0
 ACK_DELAY = 0.005
 """Seconds that an acknowledgement of a verdict may wait for others."""
 ACKS_AT_ONCE = 4096
-GOODBYE = 200
-"""Milliseconds that the last words may take."""
 _FORGOTTEN = frozenset({"unexpected_message", "sequence_gap"})
 """Codes with which a node says that it does not know this connection any more."""
 
@@ -62,7 +58,6 @@ class Link:
         self._address = address
         self._client = new_id("c_") + new_id("")
         self._loop = asyncio.get_running_loop()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._tasks = Tasks()
         self._wire: Wire | None = None
         self._restored = False  # the connection is there, and all sessions are attached to it
@@ -104,10 +99,9 @@ class Link:
         if self._wire is not None:
             self._flush_acks()
             self._transmit("shutdown", {"restart": False})
-            self._wire.close(GOODBYE)
+            self._wire.close()
         self._give_up(SessionError("client_closed", "the client has been closed"))
         await self._tasks.close()
-        self._context.term()
 
     # --- for the sessions ---
 
@@ -160,7 +154,7 @@ class Link:
     # --- connecting ---
 
     async def _connect(self) -> None:
-        wire = Wire(self._context, self._address, self._on_message, self._on_lost)
+        wire = Wire(self._address, self._on_message, self._on_lost)
         try:
             await wire.greet(self._client, CONNECT_TIMEOUT)
         except BaseException:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import zmq
-
-from capsule.sockets import Drain
+from capsule.client.remote.carrier import Carrier, UnixCarrier
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapsuleError, NodeError, RemoteProtocolError
@@ -16,14 +14,12 @@ from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.messages import Message
 from capsule_protocol.messages.execution import Error
+from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
     from capsule_protocol.limits import Limits
 
 FEATURES = frozenset({"introspection", "progress", "stdin", "resume"})
-_ENDED = int(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED)
-NEVER_AGAIN = 2**30 // 1000
-"""Milliseconds until ZeroMQ would connect again: what is sent twice, and what not, is for the link to decide."""
 
 OnMessage = Callable[[Message, Envelope], None]
 OnLost = Callable[[str], None]
@@ -32,31 +28,14 @@ OnLost = Callable[[str], None]
 class Wire:
     """Connects when it is made; `greet` waits for the node. `on_lost` is told once, unless this end hangs up."""
 
-    def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        address: str,
-        on_message: OnMessage,
-        on_lost: OnLost,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, address: str, on_message: OnMessage, on_lost: OnLost, limits: Limits = DEFAULT_LIMITS) -> None:
         self._address = address
         self._on_message = on_message
         self._on_lost = on_lost
         self._connection = Connection("client", "client", features=FEATURES, limits=limits)
-        self._greeted: asyncio.Future[None] = loop.create_future()
+        self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over = False
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, limits.message_bytes)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, NEVER_AGAIN)
-        self._drain = Drain(self._socket, loop, self._take)
-        self._monitor = Drain(self._socket.get_monitor_socket(_ENDED), loop, self._hung_up)
-        self._socket.connect(address)
-        self._drain.start()
-        self._monitor.start()
+        self._carrier: Carrier = UnixCarrier(address, limits, self._take, self._broken, self._hung_up)
 
     @property
     def limits(self) -> Limits:
@@ -66,7 +45,7 @@ class Wire:
     async def greet(self, client: str, timeout: float) -> None:
         """Say which client this is, and wait for the answer. Raises NodeError, RemoteProtocolError."""
         hello = self._connection.hello().model_copy(update={"client": client})
-        self._drain.send(self._connection.send(hello))
+        self._carrier.send(self._connection.send(hello))
         try:
             async with asyncio.timeout(timeout):
                 await self._greeted
@@ -80,23 +59,22 @@ class Wire:
     def transmit(self, envelope: Envelope) -> None:
         """Send. Raises LocalProtocolError for what is over a limit, or not due."""
         if not self._over:
-            self._drain.send(self._connection.transmit(envelope))
+            self._carrier.send(self._connection.transmit(envelope), bulk=envelope.type in BULK)
 
-    def close(self, linger: int = 0) -> None:
-        """Hang up; ZeroMQ has `linger` milliseconds for what was not sent. Idempotent."""
+    def close(self) -> None:
+        """Hang up, after what was said. Idempotent."""
         self._over = True
-        if not self._drain.closed:
-            self._socket.disable_monitor()
-            self._monitor.close()
-            self._drain.close(linger)
+        self._carrier.close()
 
-    def _take(self, frames: list[Any]) -> bool:
+    def _take(self, frames: list[bytes]) -> None:
+        if self._over:
+            return
         self._connection.receive(frames)
         try:
             received = self._connection.next_event()
         except RemoteProtocolError as error:
-            self._end(f"the node broke the protocol: {error.message}", error)
-            return False
+            self._broken(error)
+            return
         assert received is not NEED_DATA
         if self._greeted.done():
             self._on_message(*received)
@@ -104,11 +82,12 @@ class Wire:
             self._end(received.message.message, CapsuleError.from_dict(received.message.model_dump()))
         else:
             self._greeted.set_result(None)
-        return not self._over
 
-    def _hung_up(self, _event: list[Any]) -> bool:
+    def _broken(self, error: RemoteProtocolError) -> None:
+        self._end(f"the node broke the protocol: {error.message}", error)
+
+    def _hung_up(self) -> None:
         self._end("the node hung up", _unreachable(self._address, "there is no node"))
-        return False
 
     def _end(self, why: str, error: CapsuleError) -> None:
         if self._over:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from typing import TYPE_CHECKING, Any
-
-import zmq
+from typing import TYPE_CHECKING
 
 from capsule.node.front.peer import Peer
 from capsule.node.front.registry import Registry
+from capsule.node.front.unix import SCHEME, UnixListener
 from capsule.node.tasks import Tasks
-from capsule.sockets import Drain
+from capsule.stream import PeerBusyError
 from capsule_protocol.errors import NodeError
 from capsule_protocol.limits import DEFAULT_LIMITS
 
@@ -20,20 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from capsule.config import ServeConfig
+    from capsule.node.front.carrier import Carrier, Listener
     from capsule.node.node import Node
     from capsule_protocol.envelope import Frames
     from capsule_protocol.errors import RemoteProtocolError
 
 logger = logging.getLogger("capsule.front")
-
-UNREAD = 10_000
-"""Messages that may wait in ZeroMQ for one client; who lets more pile up is dropped, and may come back."""
-WAITING = 1000
-"""Messages of one client that ZeroMQ takes before the node does; then the client waits."""
-GOODBYE = 200
-"""Milliseconds that the last words to clients may take."""
-USER = "user"
-"""The owner of all that comes over `ipc://`: the user whose node it is."""
 
 
 class Front:
@@ -48,9 +38,8 @@ class Front:
         self.addresses: list[str] = []
         self.offences = 0
         self._loop = asyncio.get_running_loop()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._doors: list[Drain] = []
-        self._peers: dict[bytes, tuple[Peer, Drain]] = {}
+        self._listeners: list[Listener] = []
+        self._peers: dict[Peer, Carrier] = {}
         self._clients: dict[str, Peer] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -61,21 +50,10 @@ class Front:
 
     def listen(self, address: str) -> None:
         """Take clients at an `ipc://` address; only processes of this user get in. Raises NodeError."""
-        socket = self._context.socket(zmq.ROUTER)
-        try:
-            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            socket.setsockopt(zmq.SNDHWM, UNREAD)
-            socket.setsockopt(zmq.RCVHWM, WAITING)
-            socket.setsockopt(zmq.MAXMSGSIZE, DEFAULT_LIMITS.message_bytes)
-            socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
-            socket.bind(address)
-        except zmq.ZMQError as error:
-            socket.close(0)
-            raise NodeError("address_refused", f"cannot listen at {address}: {error.strerror}") from error
-        door = Drain(socket, self._loop, lambda frames: self._take(door, frames))
-        self._doors.append(door)
+        if not address.startswith(SCHEME):
+            raise NodeError("address_refused", f"cannot listen at {address}: an address begins with {SCHEME}")
+        self._listeners.append(UnixListener(self, address, self._loop))
         self.addresses.append(address)
-        door.start()
         if self._sweeper is None:
             self._sweep()
 
@@ -83,14 +61,13 @@ class Front:
         """Hang up, end every session, and close the sockets. The node stays its owner's."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for listener in self._listeners:
+            listener.close()
         await self.registry.close_all()
         await self.tasks.close()
-        for peer, _ in list(self._peers.values()):
+        for peer in list(self._peers):
             peer.say_goodbye()
             self.drop(peer)
-        for door in self._doors:
-            door.close(GOODBYE)
-        self._context.term()
 
     async def settled(self) -> None:
         """Wait until no execution runs or waits."""
@@ -100,15 +77,15 @@ class Front:
 
     # --- for the peers ---
 
-    def send(self, peer: Peer, frames: Frames) -> None:
+    def send(self, peer: Peer, frames: Frames, *, bulk: bool = False) -> None:
         """Send to a client; one that is gone, or lets too much pile up, is dropped."""
-        known = self._peers.get(peer.identity)
-        if known is None:
+        carrier = self._peers.get(peer)
+        if carrier is None:
             return
         try:
-            known[1].send([peer.identity, *frames])
-        except zmq.ZMQError as error:  # Again: too much waits; EHOSTUNREACH: it is gone
-            logger.info("%r takes nothing any more: %s", peer, error.strerror)
+            carrier.send(frames, bulk=bulk)
+        except PeerBusyError:
+            logger.info("%r reads too slowly: it is dropped, and may come back", peer)
             self.drop(peer)
 
     def greeted(self, peer: Peer) -> None:
@@ -120,7 +97,9 @@ class Front:
 
     def drop(self, peer: Peer) -> None:
         """Forget a connection. Idempotent."""
-        if self._peers.pop(peer.identity, None) is not None:
+        carrier = self._peers.pop(peer, None)
+        if carrier is not None:
+            carrier.close()
             if self._clients.get(peer.client) is peer:
                 del self._clients[peer.client]
             peer.lose()
@@ -128,29 +107,35 @@ class Front:
     def offended(self, peer: Peer, error: RemoteProtocolError) -> None:
         """A client sent what cannot be read, or was not due."""
         self.offences += 1
-        # Who has not greeted may be a connection that was forgotten, whose last words come late.
-        logger.log(logging.WARNING if peer.client else logging.INFO, "%r broke the protocol: %s", peer, error)
+        logger.warning("%r broke the protocol: %s", peer, error)
 
-    # --- inside ---
+    # --- for the listeners ---
 
-    def _take(self, door: Drain, frames: list[Any]) -> bool:
-        identity, *rest = frames
-        peer, _ = self._peers.get(identity) or self._meet(identity, door)
-        peer.seen = self._loop.time()
-        try:
-            peer.take(rest)
-        except Exception:  # a mistake of ours must cost nobody else's connection
-            logger.exception("a message of %r could not be handled", peer)
-            self.drop(peer)
-        return True
-
-    def _meet(self, identity: bytes, door: Drain) -> tuple[Peer, Drain]:
+    def meet(self, owner: str, carrier: Carrier) -> Peer:
+        """A connection has been made; one too many is refused when it greets."""
         refusal = None
         if len(self._peers) >= self.config.max_clients:
             message = f"the node has max_clients={self.config.max_clients} connections already"
             refusal = NodeError("too_many_clients", message)
-        pair = self._peers[identity] = Peer(self, identity, USER, DEFAULT_LIMITS, refusal), door
-        return pair
+        peer = Peer(self, owner, DEFAULT_LIMITS, refusal)
+        peer.seen = self._loop.time()
+        self._peers[peer] = carrier
+        return peer
+
+    def take(self, peer: Peer, frames: list[bytes]) -> None:
+        """A message came."""
+        peer.seen = self._loop.time()
+        try:
+            peer.take(frames)
+        except Exception:  # a mistake of ours must cost nobody else's connection
+            logger.exception("a message of %r could not be handled", peer)
+            self.drop(peer)
+
+    def broken(self, peer: Peer, error: RemoteProtocolError) -> None:
+        """Something came that is no message."""
+        peer.offend(error)
+
+    # --- inside ---
 
     def _sweep(self) -> None:
         """Drop the connections that have been silent for too long: a client that lives sends heartbeats."""
@@ -161,4 +146,4 @@ class Front:
         self._sweeper = self._loop.call_later(limit / 4, self._sweep)
 
     def _silent_since(self, time: float) -> Iterable[Peer]:
-        return [peer for peer, _ in self._peers.values() if peer.seen < time]
+        return [peer for peer in self._peers if peer.seen < time]

@@ -93,6 +93,11 @@ class Hosted:
             self._client = reader.client
             self._loosen()
 
+    def expect(self, lifetime: float) -> None:
+        """Who opened the session was gone before it was there: its client may come for it, in so many seconds."""
+        if not self._client:
+            self._start_timer(lifetime)
+
     def detach(self, lifetime: float | None) -> None:
         """Nobody reads, on purpose: executions wait for nobody. The session is closed after `lifetime` seconds."""
         self.reader = None

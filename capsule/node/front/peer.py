@@ -14,6 +14,7 @@ from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, RemoteProtocolError, SessionError
 from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.messages.execution import Error
+from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ class Desk(Protocol):
     tasks: Tasks
     draining: bool
 
-    def send(self, peer: Peer, frames: Frames) -> None:
+    def send(self, peer: Peer, frames: Frames, *, bulk: bool = False) -> None:
         """Send to the other end; one that takes nothing any more is dropped."""
 
     def greeted(self, peer: Peer) -> None:
@@ -55,12 +56,9 @@ class Desk(Protocol):
 
 
 class Peer:
-    """Made by the first message of a connection. `client` is known from its greeting on, `owner` from its carrier."""
+    """Made with a connection. `client` is known from its greeting on, `owner` from its carrier."""
 
-    def __init__(
-        self, desk: Desk, identity: bytes, owner: str, limits: Limits, refusal: CapsuleError | None = None
-    ) -> None:
-        self.identity = identity
+    def __init__(self, desk: Desk, owner: str, limits: Limits, refusal: CapsuleError | None = None) -> None:
         self.owner = owner
         self.client = ""
         self.seen = 0.0
@@ -84,13 +82,13 @@ class Peer:
     def __repr__(self) -> str:
         return f"<Peer {self.client[:8] or 'unknown'} of {self.owner} sessions={len(self._attached)}>"
 
-    def take(self, frames: list[Any]) -> None:
+    def take(self, frames: list[bytes]) -> None:
         """Act on one message. A breach of the protocol ends the connection; what cannot be read is answered."""
         self._connection.receive(frames)
         try:
             received = self._connection.next_event()
         except RemoteProtocolError as error:
-            self._offence(error)
+            self.offend(error)
             return
         assert received is not NEED_DATA
         message, envelope = received
@@ -99,6 +97,14 @@ class Peer:
             handler(message, envelope)
         elif not self._requests.start(message, envelope):
             self.fail(SessionError("unsupported", f"this node does not do {envelope.type!r}"), envelope)
+
+    def offend(self, error: RemoteProtocolError) -> None:
+        """What cannot be read is answered; who breaks the tables, or does not even greet, is forgotten."""
+        self._desk.offended(self, error)
+        with suppress(LocalProtocolError):  # both have said goodbye
+            self._say("error", Error.answer(error).model_dump())
+        if self._connection.failed is not None or self._connection.state in {"new", "greeting"}:
+            self._desk.drop(self)
 
     def lose(self) -> None:
         """The connection is over: its sessions wait for their client to come back."""
@@ -146,7 +152,7 @@ class Peer:
             self._desk.drop(self)
             return
         self.client = message.client
-        self._send(self._connection.send(self._connection.welcome()))
+        self._desk.send(self, self._connection.send(self._connection.welcome()))
         self._desk.greeted(self)
 
     def _execute(self, message: Any, envelope: Envelope) -> None:
@@ -226,11 +232,12 @@ class Peer:
         return hosted
 
     def take_over(self, hosted: Hosted) -> None:
-        """Read a session from now on."""
-        self._attached[hosted.session.id] = hosted
-        hosted.attach(self)
+        """Read a session from now on; a connection that is gone leaves it to the one that came after it."""
         if self.gone:
-            hosted.lose(self, self._desk.config.reconnect_timeout)
+            hosted.expect(self._desk.config.reconnect_timeout)
+        else:
+            self._attached[hosted.session.id] = hosted
+            hosted.attach(self)
 
     def let_go(self, session: str) -> None:
         """Read a session no more."""
@@ -267,23 +274,12 @@ class Peer:
         number = self._connection.executions.next_number("error", execution)
         self._transmit(Envelope("error", body, "", session, execution, number))
 
-    def _offence(self, error: RemoteProtocolError) -> None:
-        """What cannot be read is answered; who breaks the tables, or does not even greet, is forgotten."""
-        self._desk.offended(self, error)
-        with suppress(LocalProtocolError):  # both have said goodbye
-            self._say("error", Error.answer(error).model_dump())
-        if self._connection.failed is not None or self._connection.state in {"new", "greeting"}:
-            self._desk.drop(self)
-
     def _say(self, kind: str, body: dict[str, Any], *, session: str = "", execution: str = "") -> None:
         self._transmit(Envelope(kind, body, "", session, execution))
 
     def _transmit(self, envelope: Envelope) -> None:
         if not self.gone:
-            self._send(self._connection.transmit(envelope))
-
-    def _send(self, frames: Frames) -> None:
-        self._desk.send(self, frames)
+            self._desk.send(self, self._connection.transmit(envelope), bulk=envelope.type in BULK)
 
 
 def _in_place_of(event: Event, error: LocalProtocolError) -> Wired:

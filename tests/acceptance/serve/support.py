@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -12,9 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from capsule import AsyncClient
+from capsule_protocol.codec import decode, encode
+from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+
+    from capsule_protocol.envelope import Buffer, Envelope
 
 LONG = 60.0
 CAPSULE = Path(sys.executable).with_name("capsule")
@@ -23,7 +28,7 @@ CAPSULE = Path(sys.executable).with_name("capsule")
 class Served:
     """A node in a process of its own, which listens in `directory`."""
 
-    def __init__(self, directory: Path, config: str = "") -> None:
+    def __init__(self, directory: Path, config: str = "", *flags: str) -> None:
         self.directory = directory
         self.address = f"ipc://{directory}/node.sock"
         file = directory.parent / f"{directory.name}.toml"
@@ -31,7 +36,7 @@ class Served:
         self.log = directory.parent / f"{directory.name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file)],
+                [str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file), *flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
@@ -54,6 +59,46 @@ class Served:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RawClient:
+    """A connection on which a test says what it likes."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(0)
+        self._socket.connect(address.removeprefix("ipc://"))
+        self._incoming = FrameBuffer()
+
+    async def send_frames(self, frames: Sequence[Buffer]) -> None:
+        await self.send_bytes(b"".join(pack(frames)))
+
+    async def send(self, envelope: Envelope) -> None:
+        await self.send_frames(encode(envelope))
+
+    async def send_bytes(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def frames(self) -> list[bytes]:
+        async with asyncio.timeout(LONG):
+            while (frames := self._incoming.next_message()) is NEED_DATA:
+                data = await asyncio.get_running_loop().sock_recv(self._socket, 65_536)
+                if not data:
+                    raise EOFError
+                self._incoming.feed(data)
+        return frames
+
+    async def receive(self) -> Envelope:
+        return decode(await self.frames())
+
+    def close(self) -> None:
+        self._socket.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-import zmq
-import zmq.asyncio
 
-from capsule_protocol.codec import decode, encode
+from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.examples import EXAMPLES
-from tests.acceptance.serve.support import LONG, Served
+from tests.acceptance.serve.support import LONG, RawClient, Served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from capsule import AsyncClient
 
 pytestmark = pytest.mark.anyio
 
@@ -66,26 +66,28 @@ async def settled(served: Served) -> tuple[int, int]:
     return now
 
 
+async def no_sessions(client: AsyncClient) -> None:
+    async with asyncio.timeout(LONG):
+        while (await client.info()).sessions:
+            await asyncio.sleep(0.1)  # the node ends them by its own clock
+
+
 async def test_garbage_harms_nobody(hostile: Served) -> None:
     chance = random.Random(SEED)
-    context = zmq.asyncio.Context()
     async with hostile.client() as honest, honest.session() as session:
         await session.run("x = 1")
         node = psutil.Process(hostile.process.pid)
         before, memory = await settled(hostile), node.memory_info().rss
-        try:
-            for turn in range(40):
-                peer = context.socket(zmq.DEALER)
-                peer.linger = 100
-                peer.connect(hostile.address)
-                if turn % 2:
-                    await peer.send_multipart(encode(HELLO))
+        sent = 0
+        while sent < MESSAGES:
+            with RawClient(hostile.address) as peer, suppress(OSError):  # the node hangs up, as a rule
+                if chance.randrange(2):
+                    await peer.send(HELLO)
                 for _ in range(MESSAGES // 40):
-                    await peer.send_multipart(garbage(chance))
+                    sent += 1
+                    await peer.send_frames(garbage(chance))
+            if sent % 10 == 0:
                 assert (await session.run("x")).text == "1"
-                peer.close()
-        finally:
-            context.destroy(linger=100)
         async with asyncio.timeout(LONG):
             while await settled(hostile) != before:
                 await asyncio.sleep(0.1)
@@ -93,7 +95,7 @@ async def test_garbage_harms_nobody(hostile: Served) -> None:
         assert node.memory_info().rss - memory < 32 * 2**20
 
 
-async def test_bytes_that_are_not_even_zeromq_harm_nobody(hostile: Served) -> None:
+async def test_bytes_that_are_not_even_framed_harm_nobody(hostile: Served) -> None:
     chance = random.Random(SEED)
     async with hostile.client() as honest, honest.session() as session:
         before = await settled(hostile)
@@ -122,58 +124,39 @@ async def test_bytes_that_are_not_even_zeromq_harm_nobody(hostile: Served) -> No
     ],
 )
 async def test_a_session_that_cannot_be_opened_is_answered(hostile: Served, body: dict[str, Any]) -> None:
-    context = zmq.asyncio.Context()
-    try:
-        peer = context.socket(zmq.DEALER)
-        peer.connect(hostile.address)
-        await peer.send_multipart(encode(HELLO))
-        await peer.recv_multipart()
+    with RawClient(hostile.address) as peer:
+        await peer.send(HELLO)
+        await peer.receive()
         buffers = (b"x",) if body.get("files") == ["../up"] else ()
-        await peer.send_multipart(encode(Envelope("open", body, "m_1", buffers=buffers)))
-        async with asyncio.timeout(LONG):
-            answer = decode(await peer.recv_multipart())
+        await peer.send(Envelope("open", body, "m_1", buffers=buffers))
+        answer = await peer.receive()
         assert answer.body["reply_to"] == "m_1"
         assert answer.type == "ready" or answer.body["code"] in {
             "invalid_argument",
             "unknown_option",
             "environment_unknown",
         }
-    finally:
-        context.destroy(linger=0)
 
 
 async def test_a_client_that_hangs_up_without_a_word_leaves_no_session(hostile: Served) -> None:
-    context = zmq.asyncio.Context()
     async with hostile.client() as honest:
-        before = (await honest.info()).sessions
-        try:
-            peer = context.socket(zmq.DEALER)
-            peer.connect(hostile.address)
-            await peer.send_multipart(encode(HELLO))
-            await peer.recv_multipart()
-            await peer.send_multipart(encode(Envelope("open", {}, "m_1")))
-            await peer.recv_multipart()
-            assert (await honest.info()).sessions == before + 1
-        finally:
-            context.destroy(linger=0)
-        async with asyncio.timeout(LONG):
-            while (await honest.info()).sessions != before:
-                await asyncio.sleep(0.1)
+        await no_sessions(honest)  # of earlier tests, whose clients have hung up too
+        with RawClient(hostile.address) as peer:
+            await peer.send(HELLO)
+            await peer.receive()
+            await peer.send(Envelope("open", {}, "m_1"))
+            await peer.receive()
+            assert (await honest.info()).sessions == 1
+        await no_sessions(honest)
 
 
 async def test_a_client_too_many_is_refused_and_the_others_go_on(hostile: Served) -> None:
-    context = zmq.asyncio.Context()
     async with hostile.client() as honest, honest.session() as session:
-        try:
-            peers = [context.socket(zmq.DEALER) for _ in range(110)]
+        with ExitStack() as stack:
             answers = []
-            for number, peer in enumerate(peers):
-                peer.connect(hostile.address)
-                hello = HELLO._replace(body=HELLO.body | {"client": f"c_{number}"})
-                await peer.send_multipart(encode(hello))
-                answers.append(await peer.recv_multipart())
-            refused = sum(b"too_many_clients" in b"".join(answer) for answer in answers)
-            assert refused >= 10
+            for number in range(110):
+                peer = stack.enter_context(RawClient(hostile.address))
+                await peer.send(HELLO._replace(body=HELLO.body | {"client": f"c_{number}"}))
+                answers.append(await peer.receive())
+            assert sum(answer.body.get("code") == "too_many_clients" for answer in answers) >= 10
             assert (await session.run("1")).text == "1"
-        finally:
-            context.destroy(linger=0)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from capsule.node.worker_link import MAX_WAITING, READ_BYTES, Door
+from capsule.node.worker_link import Door
+from capsule.stream import BATCH, MAX_WAITING
 from capsule_protocol.codec import decode, encode
 from capsule_protocol.envelope import Buffer, Envelope
 from capsule_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -63,7 +64,7 @@ class Pair:
         """What the door sent, at the other end."""
         async with asyncio.timeout(LONG):
             while (frames := self.incoming.next_message()) is NEED_DATA:
-                data = await self.loop.sock_recv(self.peer, READ_BYTES)
+                data = await self.loop.sock_recv(self.peer, 2**16)
                 assert data, "the door has hung up"
                 self.incoming.feed(data)
         return decode(frames)
@@ -97,7 +98,7 @@ async def pair(limits: Limits = LIMITS) -> AsyncIterator[Pair]:
 
 async def test_many_messages_arrive_in_order_and_none_is_forgotten() -> None:
     async with pair() as link:
-        count = 20_000
+        count = 40 * BATCH + 1
         saying = asyncio.ensure_future(link.say(*range(count)))
         await link.until(count)
         await saying

@@ -1,0 +1,157 @@
+"""Clients of the same machine: they come over a Unix socket, and the system says who they are."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from capsule.stream import Stream
+from capsule_protocol.errors import NodeError
+from capsule_protocol.limits import DEFAULT_LIMITS
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from capsule.node.front.carrier import Carrier
+    from capsule.node.front.peer import Peer
+    from capsule_protocol.envelope import Frames
+    from capsule_protocol.errors import RemoteProtocolError
+
+logger = logging.getLogger("capsule.front")
+
+SCHEME: Final = "ipc://"
+BACKLOG = 1024
+"""Clients that may wait to be taken; the system may allow fewer."""
+UNREAD = 10_000
+"""Messages that may wait for one client; who lets more pile up is dropped, and may come back."""
+NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+PAUSE = 0.5
+"""Seconds that new clients wait when the process has no descriptor left for them."""
+USER = "user"
+"""The owner of all that the user does whose node it is."""
+_CREDENTIALS = struct.Struct("iII")
+
+
+class Hall(Protocol):
+    """What a listener needs of the front."""
+
+    def meet(self, owner: str, carrier: Carrier) -> Peer:
+        """A connection has been made."""
+
+    def take(self, peer: Peer, frames: list[bytes]) -> None:
+        """A message came."""
+
+    def broken(self, peer: Peer, error: RemoteProtocolError) -> None:
+        """Something came that is no message."""
+
+    def drop(self, peer: Peer) -> None:
+        """The connection is over."""
+
+
+class UnixListener:
+    """Takes clients at one address until `close`. Raises NodeError if it cannot."""
+
+    def __init__(self, hall: Hall, address: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._hall = hall
+        self._loop = loop
+        self._path = Path(address.removeprefix(SCHEME))
+        self._resumed: asyncio.TimerHandle | None = None
+        try:
+            self._socket = _bound(self._path)
+        except OSError as error:
+            raise NodeError("address_refused", f"cannot listen at {address}: {error.strerror}") from error
+        self._loop.add_reader(self._socket, self._accept)
+
+    def close(self) -> None:
+        """Take nobody any more."""
+        if self._resumed is not None:
+            self._resumed.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def _accept(self) -> None:
+        for _ in range(BACKLOG):
+            try:
+                connected, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # the client may have left again; or it is our own fault
+                if error.errno in NO_DESCRIPTORS:
+                    self._rest(error)
+                    return
+                continue
+            self._welcome(connected)
+
+    def _welcome(self, connected: socket.socket) -> None:
+        pid, uid, _ = _CREDENTIALS.unpack(
+            connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        if uid != os.getuid():
+            logger.warning("process %d of user %d was refused: the node is another user's", pid, uid)
+            connected.close()
+            return
+        UnixConnection(self._hall, connected, USER, self._loop)
+
+    def _rest(self, error: OSError) -> None:
+        """Whoever waits would wake the loop without end."""
+        logger.error("no client can be taken: %s", error.strerror)
+        self._loop.remove_reader(self._socket)
+        self._resumed = self._loop.call_later(PAUSE, self._loop.add_reader, self._socket, self._accept)
+
+
+class UnixConnection:
+    """One client's connection: a carrier of the front's."""
+
+    def __init__(self, hall: Hall, connected: socket.socket, owner: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._hall = hall
+        self._stream = Stream(loop, connected, DEFAULT_LIMITS, self._take, self._broken, max_waiting=UNREAD)
+        self._peer = hall.meet(owner, self)
+        self._stream.disconnected.add_done_callback(lambda _: hall.drop(self._peer))
+        self._stream.start()
+
+    def send(self, frames: Frames, *, bulk: bool = False) -> None:
+        """Send soon. Raises PeerBusyError."""
+        self._stream.post(frames, bulk=bulk)
+
+    def close(self) -> None:
+        """Hang up, after what was said."""
+        self._stream.close()
+
+    def _take(self, frames: list[bytes]) -> None:
+        self._hall.take(self._peer, frames)
+
+    def _broken(self, error: RemoteProtocolError) -> None:
+        self._hall.broken(self._peer, error)
+
+
+def _bound(path: Path) -> socket.socket:
+    """A listening socket that only its user can open; what a node that was killed left there is replaced."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if path.is_socket():
+            _refuse_living(path)
+            path.unlink()
+        made.bind(str(path))
+        path.chmod(0o600)
+        made.listen(BACKLOG)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _refuse_living(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return
+        except BlockingIOError:  # so many wait there that it must live
+            pass
+    raise NodeError("address_in_use", f"another node listens at {SCHEME}{path}")
