@@ -7,10 +7,10 @@ something hands it to the system itself, and the one that waits is woken by the 
 from __future__ import annotations
 
 import fcntl
+import os
 import select
 import socket
 from collections import deque
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
@@ -27,6 +27,14 @@ PRIVATE = 64
 READ_BYTES = 64 * 1024
 _CHUNKS = 1024
 """What one system call takes (IOV_MAX)."""
+
+
+def out_of_the_way(descriptor: int) -> int:
+    """The same, under a number of the worker's own; the number that it had is free again."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, PRIVATE)
+    finally:
+        os.close(descriptor)
 
 
 class Channel:
@@ -46,10 +54,9 @@ class Channel:
 
     def accept(self) -> None:
         """Wait for the node to connect."""
-        with ExitStack() as stack:
-            stack.enter_context(self._listener)
-            accepted = stack.enter_context(self._listener.accept()[0])
-            self._socket = socket.socket(fileno=fcntl.fcntl(accepted, fcntl.F_DUPFD_CLOEXEC, PRIVATE))
+        with self._listener:
+            accepted, _ = self._listener.accept()
+            self._socket = socket.socket(fileno=out_of_the_way(accepted.detach()))
         self._socket.settimeout(None)
         self._poll.register(self._socket, select.POLLIN)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import system
 from capsule_kernels.capture import HOLD, Outlet
-from capsule_kernels.channel import Channel
+from capsule_kernels.channel import Channel, out_of_the_way
 from capsule_protocol import codec
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.page import INTERRUPT_SIGNAL
@@ -44,9 +44,9 @@ class Link:
         self._control = Channel(f"{directory}/control.sock", limits)
         # Both may be used in the midst of themselves: the garbage collector runs user code anywhere, which may send.
         self._outgoing: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
-        self._room = os.eventfd(OUTGOING, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+        self._room = out_of_the_way(os.eventfd(OUTGOING, os.EFD_CLOEXEC | os.EFD_SEMAPHORE))
         self._io = 0
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = out_of_the_way(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._flush_asked = False
         self._signal_asked = False
         outlet.ask_for_flush = self._ask_for_flush
