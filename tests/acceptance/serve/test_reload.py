@@ -154,6 +154,7 @@ async def test_the_new_drain_timeout_counts_at_the_end(mortal: Served) -> None:
         mortal.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):  # less than the default of drain_timeout
             assert (await running.result()).verdict == "interrupted"
+        assert await asyncio.to_thread(mortal.process.wait, LONG) == 0
 
 
 def test_the_service_manager_is_told_of_a_reload(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
