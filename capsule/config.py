@@ -150,7 +150,7 @@ class ServeConfig(Config):
     client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
     reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
     detached_ttl: Seconds | None = option(
-        86_400.0, "How long a session that was detached waits for somebody", reload=True
+        86_400.0, "How long a session that was detached waits for somebody; `none`: for ever", reload=True
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
     drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
