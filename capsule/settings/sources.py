@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from capsule.config import NodeConfig
+from capsule.config import FILE_NAME, PREFIX, NodeConfig, is_variable
 from capsule.settings.complaints import Complaint, unknown
 from capsule.settings.lines import lines
 from capsule.settings.tree import exists, may_be_none, model_at, options
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-PREFIX = "CAPSULE_"
 DELIMITER = "__"
 FILE_VARIABLE = "CAPSULE_CONFIG"
-FILE_NAME = "capsule.toml"
 OTHERS = frozenset({FILE_VARIABLE})
 """Variables with the prefix that are no options of a node; whoever reads another one adds it here."""
 
@@ -135,7 +133,7 @@ def from_flags(flags: Iterable[Flag]) -> Layer:
 
 def from_variables() -> tuple[Layer, list[Complaint]]:
     """The variables `CAPSULE_…` of our environment, and those among them that name no option."""
-    given = {name: path(name) for name in os.environ if name.upper().startswith(PREFIX) and name not in OTHERS}
+    given = {name: path(name) for name in os.environ if is_variable(name) and name not in OTHERS}
     known = {name: path for name, path in given.items() if exists(NodeConfig, path)}
     wrong = [_unknown_variable(name, path) for name, path in given.items() if name not in known]
     data = _Variables({path: os.environ[name] for name, path in known.items()})()
