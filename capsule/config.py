@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - pydantic looks it up
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticKnownError
 
-if TYPE_CHECKING:
-    import os
+FILE_NAME = "capsule.toml"
+PREFIX = "CAPSULE_"
+"""Variables that begin so are options of a node."""
 
 Backpressure = Literal["block", "drop_newest", "drop_oldest", "error"]
 """What happens at the bound of an execution's buffer when nobody reads fast enough."""
@@ -150,7 +152,7 @@ class ServeConfig(Config):
     client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
     reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
     detached_ttl: Seconds | None = option(
-        86_400.0, "How long a session that was detached waits for somebody", reload=True
+        86_400.0, "How long a session that was detached waits for somebody; `none`: for ever", reload=True
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
     drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
@@ -200,6 +202,11 @@ class SessionOptions(Config):
     max_queue: CountFrom1 = 100_000
 
 
+def is_variable(name: str) -> bool:
+    """Whether a variable of the environment is meant for Capsule."""
+    return name.upper().startswith(PREFIX)
+
+
 def load(path: str | os.PathLike[str] | None = None) -> NodeConfig:
     """The configuration of this file and of the variables `CAPSULE_…`, which come before it.
 
@@ -207,6 +214,8 @@ def load(path: str | os.PathLike[str] | None = None) -> NodeConfig:
     has the fields of NodeConfig, `[environments.NAME]` those of an EnvironmentConfig. The environment "default" exists
     in any case. Relative paths begin at the file. Raises ArgumentError.
     """
-    from capsule.settings.loading import read  # late: few programs read a file
+    if path is None and not Path(FILE_NAME).exists() and not any(map(is_variable, os.environ)):
+        return NodeConfig()  # nothing to read, and `capsule run` starts sooner
+    from capsule.settings.loading import read  # late: it takes longer than all the rest
 
     return read(path).config
