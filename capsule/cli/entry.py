@@ -11,8 +11,10 @@ from typing import NoReturn
 import click
 
 from capsule.cli.config import config
+from capsule.cli.doctor import doctor
 from capsule.cli.exits import Exit
-from capsule.cli.repl import repl
+from capsule.cli.operate import drain, interrupt, kill, pool, sessions
+from capsule.cli.repl import attach, repl
 from capsule.cli.run import run
 from capsule.cli.serve import serve, wait_ready
 
@@ -28,6 +30,8 @@ cli.add_command(repl)
 cli.add_command(serve)
 cli.add_command(wait_ready)
 cli.add_command(config)
+for command in (sessions, attach, interrupt, kill, pool, drain, doctor):
+    cli.add_command(command)
 
 
 def main() -> NoReturn:

@@ -64,3 +64,16 @@ def one_session(path: str | None) -> NodeConfig:
     config = load(path)
     environments = {name: one.model_copy(update={"min_idle": 0}) for name, one in config.environments.items()}
     return config.model_copy(update={"environments": environments})
+
+
+address_option = click.option(
+    "--address",
+    metavar="ADDRESS",
+    default="auto",
+    show_default=True,
+    help="Address of the node; auto is this user's own.",
+)
+"""Where the node is that a command talks to."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+"""For programs that read what a command prints."""

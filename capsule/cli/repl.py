@@ -1,8 +1,9 @@
-"""`capsule repl`: a console on a session."""
+"""`capsule repl`: a console on a session of its own; `capsule attach`: one on a session of a node elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,16 @@ import click
 from capsule.cli import exits
 from capsule.cli.background import Background
 from capsule.cli.interrupts import Interrupts
-from capsule.cli.options import one_session, session_options
-from capsule.cli.show import Screen
+from capsule.cli.options import address_option, json_option, one_session, session_options
+from capsule.cli.show import JsonLines, Presenter, Screen
 from capsule.cli.sink import Sink
 from capsule.cli.stdin import Stdin
 from capsule.events import Event, Finished
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from capsule.cli.prompt import Prompt
     from capsule.client.session import AsyncSession
 
@@ -37,39 +40,60 @@ def repl(**session: Any) -> int:
     return asyncio.run(Console().main(session))
 
 
+@click.command()
+@click.argument("name")
+@address_option
+@json_option
+def attach(name: str, address: str, as_json: bool) -> int:
+    """Open a console on the session NAME (or of this id) of a running node.
+
+    It takes the session over: whoever had it is told. On leaving, the session stays, with all that runs in it.
+    """
+    return asyncio.run(Guest(name, address, as_json=as_json).main({}))
+
+
 class Console:
     """One invocation of `capsule repl`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool = False) -> None:
         self._out = Sink(1)
         self._err = Sink(2)
+        self._as_json = as_json
         self._screen = Screen(self._out, self._err, echo=True, script=True)
-        self._stdin = Stdin(self._screen.prompt)
+        self._presenter: Presenter = JsonLines(self._out) if as_json else self._screen
+        self._stdin = Stdin(None if as_json else self._screen.prompt)
         self._interrupts = Interrupts(patient=True)
 
     async def main(self, options: dict[str, Any]) -> int:
         """The exit code."""
-        from capsule import AsyncClient
-
-        options["cwd"] = options["cwd"] or str(Path.cwd())
         try:
             async with (
                 self._interrupts,
                 Background(self._show_late) as late,
-                AsyncClient(config=one_session(options.pop("config"))) as client,
-                client.session(**options, argv=("",), path=("",), on_background=late) as session,
+                self._session(options, late) as session,
             ):
                 self._interrupts.session = session
                 return await self._loop(session, self._source(session))
         except CapsuleError as error:
-            await self._screen.fail(error)
+            await self._presenter.fail(error)
             return exits.of_error(error)
         except BrokenPipeError:
             return exits.Exit.BROKEN_PIPE
 
+    @asynccontextmanager
+    async def _session(self, options: dict[str, Any], late: Background) -> AsyncIterator[AsyncSession]:
+        from capsule import AsyncClient
+
+        options["cwd"] = options["cwd"] or str(Path.cwd())
+        async with (
+            AsyncClient(config=one_session(options.pop("config"))) as client,
+            client.session(**options, argv=("",), path=("",), on_background=late) as session,
+        ):
+            yield session
+
     async def _show_late(self, event: Event) -> None:
-        if not self._stdin.terminal:
-            await self._screen.show(event)
+        if not self._stdin.terminal or self._as_json:
+            await self._presenter.show(event)
             return
         from prompt_toolkit.application.run_in_terminal import in_terminal
 
@@ -78,7 +102,7 @@ class Console:
             await self._out.fresh_line()
 
     def _source(self, session: AsyncSession) -> Prompt | Lines:
-        if self._stdin.terminal and self._out.terminal:
+        if self._stdin.terminal and self._out.terminal and not self._as_json:
             from capsule.cli.prompt import Prompt
 
             return Prompt(session)
@@ -93,18 +117,40 @@ class Console:
                 return exits.of_system_exit(finished.error)[0]
             if session.state == "dead":
                 await session.restart()
-                await self._screen.tell("a new worker runs; the state of the old one is gone")
+                if not self._as_json:
+                    await self._screen.tell("a new worker runs; the state of the old one is gone")
         return exits.Exit.OK
 
     async def _run(self, session: AsyncSession, code: str) -> Finished:
         with self._interrupts.armed():
             async with session.stream(code, on_input=self._stdin.answer) as events:
                 async for event in events:
-                    await self._screen.show(event)
+                    await self._presenter.show(event)
                     if isinstance(event, Finished):
                         await self._out.fresh_line()
                         return event
         raise AssertionError("a stream ended without its verdict")
+
+
+class Guest(Console):
+    """One invocation of `capsule attach`."""
+
+    def __init__(self, name: str, address: str, *, as_json: bool) -> None:
+        super().__init__(as_json=as_json)
+        self._name = name
+        self._address = address
+
+    @asynccontextmanager
+    async def _session(self, options: dict[str, Any], late: Background) -> AsyncIterator[AsyncSession]:  # noqa: ARG002 - the session has its own
+        from capsule import AsyncClient
+
+        async with AsyncClient(self._address) as client:
+            session = await client.attach(self._name, on_background=late)
+            try:
+                yield session
+            finally:
+                if session.state != "closed":  # taken over, or killed, meanwhile
+                    await session.detach()
 
 
 class Lines:

@@ -10,6 +10,7 @@ import click
 
 from capsule.cli import exits
 from capsule.cli.configured import configured, given
+from capsule.cli.options import address_option
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _tell_reload(told: Told) -> None:
 
 
 @click.command("wait-ready")
-@click.option("--address", metavar="ADDRESS", default="auto", show_default=True, help="Address of the node.")
+@address_option
 @click.option(
     "--timeout",
     metavar="SECONDS",

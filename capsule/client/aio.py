@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from capsule.client.files import Files
     from capsule.client.inner import AnyNode
     from capsule.config import NodeConfig, SessionOptions
-    from capsule.node.info import NodeInfo
+    from capsule.node.info import NodeInfo, SessionSummary
     from capsule_pool import OnEvent
+
+MAX_NAME = 200
+"""Characters that a session's name may have."""
 
 
 class AsyncClient:
@@ -96,12 +99,35 @@ class AsyncClient:
         Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
         """
         check_callback(on_background, "on_background")
-        self._check_open()
-        node = self._started()
-        if isinstance(node, Node):
-            message = "sessions of a node in this process belong to the client that opened them"
-            raise ArgumentError("attach", message, allowed="a client with an address", code="unsupported")
-        return AsyncSession(await node.attach(check_text(name, "name")), on_background)
+        return AsyncSession(await self._elsewhere("attach").attach(check_text(name, "name")), on_background)
+
+    async def sessions(self) -> list[SessionSummary]:
+        """The sessions of a node elsewhere, also those of other clients.
+
+        Raises ArgumentError where the node is in this process.
+        """
+        return await self._elsewhere("sessions").summaries()
+
+    async def interrupt(self, name: str) -> bool:
+        """Interrupt what a session of a node elsewhere runs, by name or id, whoever has it; False if nothing runs.
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        return await self._elsewhere("interrupt").interrupt(_check_name(name))
+
+    async def kill(self, name: str) -> None:
+        """End a session of a node elsewhere, by name or id; whoever has it is told (`session_killed`).
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        await self._elsewhere("kill").kill(_check_name(name))
+
+    async def drain(self, *, wait: bool = False) -> None:
+        """Have a node elsewhere end as SIGTERM does: nothing new is taken, what runs may end. `wait` until it has.
+
+        Raises ArgumentError where the node is in this process.
+        """
+        await self._elsewhere("drain").drain(wait=wait)
 
     async def open(self, options: SessionOptions, on_background: OnBackground | None = None) -> AsyncSession:
         """A new session from checked options."""
@@ -136,6 +162,16 @@ class AsyncClient:
                 self._node = Node(self._config, on_pool_event=self._on_pool_event)
         return self._node
 
+    def _elsewhere(self, what: str) -> RemoteNode:
+        """The node, if it is one that other clients use too."""
+        self._check_open()
+        if self._address is None:
+            message = "sessions of a node in this process belong to the client that opened them"
+            raise ArgumentError(what, message, allowed="a client with an address", code="unsupported")
+        node = self._started()
+        assert isinstance(node, RemoteNode)
+        return node
+
     def _check_open(self) -> None:
         if self._closed:
             raise SessionError("client_closed", "the client is closed")
@@ -166,3 +202,10 @@ class SessionOpener:
     ) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def _check_name(name: str) -> str:
+    """A name or an id. Raises ArgumentError."""
+    if not 1 <= len(check_text(name, "name")) <= MAX_NAME:
+        raise ArgumentError("name", f"has {len(name)} characters", allowed=f"1 to {MAX_NAME} characters")
+    return name

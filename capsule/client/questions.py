@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from capsule.client.answers import Completeness, Completion, HistoryEntry, Inspection, Namespace, variable
 from capsule.client.arguments import check_code, check_cursor, check_flag, check_integer, check_text, check_timeout
 from capsule.client.loops import check_loop
+from capsule.node.session import Session
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class AsyncQuestions:
 
     def check_open(self) -> None:
         """Raise SessionError after `close()`, also the client's, and on an event loop that is not the session's."""
+        if not self._closed and not isinstance(self._inner, Session):
+            self._inner.check_open()  # it was taken, killed or lost: that says more
         if self._closed or self.state == "closed":
             raise SessionError("session_closed", f"the session {self.name!r} is closed")
         check_loop(self._loop, f"the session {self.name!r}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from capsule.client.options import ClientOptions, WorkerOptions
     from capsule.client.session import AsyncSession, OnBackground
     from capsule.config import NodeConfig
-    from capsule.node.info import NodeInfo
+    from capsule.node.info import NodeInfo, SessionSummary
     from capsule.node.session import SessionInfo
     from capsule_pool import OnEvent as OnPoolEvent
 
@@ -86,6 +86,34 @@ class Client:
         Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
         """
         return Session(self, self._portal, self._portal.call(self._inner.attach, name, on_background=on_background))
+
+    def sessions(self) -> list[SessionSummary]:
+        """The sessions of a node elsewhere, also those of other clients.
+
+        Raises ArgumentError where the node is in this process.
+        """
+        return self._portal.call(self._inner.sessions)
+
+    def interrupt(self, name: str) -> bool:
+        """Interrupt what a session of a node elsewhere runs, by name or id, whoever has it; False if nothing runs.
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        return self._portal.call(self._inner.interrupt, name)
+
+    def kill(self, name: str) -> None:
+        """End a session of a node elsewhere, by name or id; whoever has it is told (`session_killed`).
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        self._portal.call(self._inner.kill, name)
+
+    def drain(self, *, wait: bool = False) -> None:
+        """Have a node elsewhere end as SIGTERM does: nothing new is taken, what runs may end. `wait` until it has.
+
+        Raises ArgumentError where the node is in this process.
+        """
+        self._portal.call(self._inner.drain, wait=wait)
 
     def close(self) -> None:
         """Close all sessions and end the node; again, or in a fork: nothing."""

@@ -28,6 +28,23 @@ class SessionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session of a node elsewhere, as operators see it. `age` in seconds, `memory` of its worker in bytes."""
+
+    id: str
+    name: str
+    owner: str
+    environment: str
+    state: str
+    pid: int
+    age: float
+    memory: int
+    executions: int
+    waiting: int
+    attached: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """A node at one moment: how many sessions it has, and its pools by environment.
 

@@ -82,6 +82,17 @@ class Session:
             return self._state
         return "busy" if self._lineup or self._questions else "ready"
 
+    @property
+    def under_way(self) -> int:
+        """How many executions have no verdict yet."""
+        return len(self._lineup)
+
+    @property
+    def waiting(self) -> int:
+        """How many executions have not begun."""
+        head = self._lineup.head
+        return len(self._lineup) - (head is not None and head.state == "running")
+
     def submit(self, request: ExecuteRequest, execution_id: str = "") -> Execution:
         """Line up an execution, under a fresh id unless one is given.
 

@@ -95,6 +95,7 @@ CODES: dict[str, CodeInfo] = {
     "internal_error": CodeInfo("the node made a mistake of its own", "Report it, with what the node has logged."),
     "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
     "session_taken": CodeInfo("another client has taken the session over", "Attach to it to take it back."),
+    "session_killed": CodeInfo("an operator has ended the session", "Open a new session."),
     "execution_unknown": CodeInfo("the node has no execution of this id, or has forgotten it"),
     "key_conflict": CodeInfo(
         "the idempotency key was used before with another request", "Use a key of its own for each request."
@@ -226,6 +227,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "internal_error",
             "session_unknown",
             "session_taken",
+            "session_killed",
             "execution_unknown",
             "key_conflict",
             "too_many_requests",

@@ -37,6 +37,7 @@ from capsule_protocol.messages.introspection import (
     NamespaceSummaryReply,
 )
 from capsule_protocol.messages.link import Ack, Heartbeat, Hello, LinkLimits, Ready, Shutdown, Welcome
+from capsule_protocol.messages.operations import Drain, InterruptSession, KillSession, Sessions
 from capsule_protocol.messages.session import (
     Attach,
     Checkpoint,
@@ -56,7 +57,9 @@ if TYPE_CHECKING:
     from capsule_protocol.envelope import Buffer, Envelope
 
 _OF_AN_EXECUTION = EVENTS | {"ack", "execute", "resume", "capability_request", "capability_reply", "input_reply"}
-_OF_THE_LINK = frozenset({"hello", "welcome", "heartbeat", "shutdown"})
+_OF_THE_LINK = frozenset(
+    {"hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"}
+)
 _TIME = 1700000000.25
 
 _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
@@ -130,6 +133,10 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (StreamData(stream="t1"), (b"\x00" * 8, b"\x01" * 4)),
     (StreamCredit(stream="t1", size=1048576), ()),
     (StreamClose(stream="t1"), ()),
+    (Sessions(), ()),
+    (InterruptSession(name="training"), ()),
+    (KillSession(name="training"), ()),
+    (Drain(wait=True), ()),
 ]
 
 

@@ -36,7 +36,8 @@ _COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
 _QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary"})
 _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
-_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"})
+_OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain"})
+_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"}) | _OPERATIONS
 _COMMANDS = frozenset({"hello", "open", "execute", "cancel", "interrupt", "input_reply", "checkpoint", "restore"})
 _ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
 

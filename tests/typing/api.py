@@ -23,7 +23,7 @@ from capsule import (
 )
 from capsule.client.answers import Completeness, Completion, HistoryEntry, Inspection, Namespace
 from capsule.events import ErrorInfo
-from capsule.node.session import SessionInfo
+from capsule.node.info import SessionInfo, SessionSummary
 
 
 def answer(request: InputRequest) -> str:
@@ -42,6 +42,13 @@ def watch(event: Event) -> None:
 async def watch_later(event: Event) -> None:
     if isinstance(event, Display):
         assert_type(event.update, bool)
+
+
+async def operator(client: AsyncClient) -> None:
+    assert_type(await client.sessions(), list[SessionSummary])
+    assert_type(await client.interrupt("n"), bool)
+    await client.kill("n")
+    await client.drain(wait=True)
 
 
 async def asynchronous() -> None:

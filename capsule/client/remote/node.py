@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from capsule.client.remote.link import Link
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
-from capsule.node.info import NodeInfo
+from capsule.node.info import NodeInfo, SessionSummary
 from capsule.node.tasks import Tasks
 from capsule_pool import PoolInfo
 from capsule_pool.breaker import BreakerInfo
 from capsule_pool.stats import StatsInfo
+from capsule_protocol.errors import SessionError
 from capsule_protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from capsule.config import SessionOptions
+
+FOR_EVER = 86_400.0 * 366
+"""Seconds that whoever waits for the end of a node waits at most."""
 
 
 class RemoteNode:
@@ -50,6 +54,26 @@ class RemoteNode:
         pools = {name: _pool(pool) for name, pool in info["pools"].items()}
         return NodeInfo(info["sessions"], pools, info.get("clients", 0), info.get("offences", 0))
 
+    async def summaries(self) -> list[SessionSummary]:
+        """The sessions that there are, whoever has them."""
+        return [SessionSummary(**row) for row in (await self._operate("sessions", {}))["sessions"]]
+
+    async def interrupt(self, name: str) -> bool:
+        """Interrupt what a session runs; False if nothing does. Raises SessionError `session_unknown`."""
+        return bool((await self._operate("interrupt_session", {"name": name}))["done"])
+
+    async def kill(self, name: str) -> None:
+        """End a session. Raises SessionError `session_unknown`."""
+        await self._operate("kill_session", {"name": name})
+
+    async def drain(self, *, wait: bool) -> None:
+        """Have the node end when what runs has ended; `wait` for that."""
+        try:
+            await self._operate("drain", {"wait": wait}, FOR_EVER if wait else REQUEST_TIMEOUT)
+        except SessionError as error:
+            if not wait or error.code != "node_closed":
+                raise
+
     async def close(self) -> None:
         """Close the sessions of this client that it has not detached from, and hang up."""
         if self._closed:
@@ -59,6 +83,11 @@ class RemoteNode:
         for session in list(self.sessions.values()):
             await session.close()
         await self._link.close()
+
+    async def _operate(self, kind: str, body: dict[str, Any], timeout: float = REQUEST_TIMEOUT) -> dict[str, Any]:
+        await self._link.connect()
+        info: dict[str, Any] = (await self._link.request(kind, body, timeout=timeout, again=kind == "sessions"))["info"]
+        return info
 
     async def _open(self, options: SessionOptions) -> RemoteSession:
         await self._link.connect()

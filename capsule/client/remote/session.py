@@ -73,7 +73,7 @@ class RemoteSession:
 
     def submit(self, request: ExecuteRequest, execution_id: str = "") -> RemoteExecution:
         """Send an execution; what the node has against it is raised where its events are waited for."""
-        self._check_open()
+        self.check_open()
         execution = RemoteExecution(execution_id or new_id(EXECUTION), self, request, keyed=bool(execution_id))
         if execution.id in self._executions:  # the same key: it is asked for again when it has ended here
             self._waiting.setdefault(execution.id, deque()).append(execution)
@@ -210,10 +210,11 @@ class RemoteSession:
     async def _ask(
         self, kind: str, body: dict[str, Any], timeout: float = REQUEST_TIMEOUT, *, again: bool = True
     ) -> dict[str, Any]:
-        self._check_open()
+        self.check_open()
         return await self._line.request(kind, body, self.id, timeout=timeout, again=again)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise why nothing comes any more, if that is so."""
         if self._refusal is not None:
             raise self._refusal
         if self._state == "closed":

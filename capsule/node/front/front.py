@@ -15,7 +15,7 @@ from capsule_protocol.errors import NodeError
 from capsule_protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from capsule.config import ServeConfig
     from capsule.node.front.carrier import Carrier, Listener
@@ -35,6 +35,7 @@ class Front:
         self.tasks = Tasks()
         self.registry = Registry(node, self.tasks)
         self.draining = False
+        self.on_drain: Callable[[], None] | None = None
         self.addresses: list[str] = []
         self.offences = 0
         self._loop = asyncio.get_running_loop()
@@ -76,6 +77,12 @@ class Front:
                 await log.execution.ended()
 
     # --- for the peers ---
+
+    def drain(self) -> None:
+        """Take nothing new, and have the service end as SIGTERM does. Idempotent."""
+        self.draining = True
+        if self.on_drain is not None:
+            self.on_drain()
 
     def send(self, peer: Peer, frames: Frames, *, bulk: bool = False) -> None:
         """Send to a client; one that is gone, or lets too much pile up, is dropped."""

@@ -21,6 +21,8 @@ MAX_KEPT = 1000
 """Executions with an idempotency key that a session remembers; the oldest are forgotten."""
 MAX_LOGS = 10_000
 """Executions of a session whose verdict no client has acknowledged."""
+LAST_WORDS = 1.0
+"""Seconds that the reader of a session which is killed has to take what was said before the end."""
 
 
 class Reader(Protocol):
@@ -37,8 +39,8 @@ class Reader(Protocol):
     def on_state(self, session: str, state: str, reason: str) -> None:
         """The session is in another state."""
 
-    def on_taken(self, hosted: Hosted) -> None:
-        """Another connection reads from now on."""
+    def on_closed(self, hosted: Hosted, error: SessionError) -> None:
+        """The session is over for this reader; the error says why."""
 
 
 class Hosted:
@@ -49,14 +51,21 @@ class Hosted:
         self.owner = owner
         self.logs: dict[str, EventLog] = {}
         self.reader: Reader | None = None
+        self._opened = asyncio.get_running_loop().time()
         self._client = ""
         self._tasks = tasks
         self._expire = expire
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._kept: deque[str] = deque()
+        self._followed: set[asyncio.Task[None]] = set()
         session.on_background = self._on_background
         session.on_state = self._on_state
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return self._loop.time() - self._opened
 
     def submit(self, request: ExecuteRequest, execution: str, *, keep: bool) -> tuple[EventLog, bool]:
         """The log of an execution, and whether it is a new one: not if its id is known. `keep`: it has a key.
@@ -73,7 +82,9 @@ class Hosted:
         log = self.logs[execution] = EventLog(self.session.submit(request, execution), keep=keep)
         if keep:
             self._remember(execution)
-        self._tasks.start(log.follow(self._on_event))
+        task = self._tasks.start(log.follow(self._on_event))
+        self._followed.add(task)
+        task.add_done_callback(self._followed.discard)
         return log, True
 
     def acknowledge(self, execution: str, number: int) -> None:
@@ -88,7 +99,8 @@ class Hosted:
         self._stop_timer()
         before, self.reader = self.reader, reader
         if before is not None and before is not reader:
-            before.on_taken(self)
+            message = f"another client has taken the session {self.session.name!r} over"
+            before.on_closed(self, SessionError("session_taken", message))
         if reader.client != self._client:
             self._client = reader.client
             self._loosen()
@@ -114,6 +126,17 @@ class Hosted:
         """End the session. Idempotent."""
         self._stop_timer()
         await self.session.close()
+
+    async def kill(self) -> None:
+        """End the session under whoever reads it; the reader is told, behind the verdicts of what ran. Idempotent."""
+        await self.close()
+        if self._followed and self.reader is not None:
+            await asyncio.wait(self._followed, timeout=LAST_WORDS)
+        self._loosen()
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            message = f"an operator has ended the session {self.session.name!r}"
+            reader.on_closed(self, SessionError("session_killed", message))
 
     def _loosen(self) -> None:
         for log in self.logs.values():

@@ -47,6 +47,9 @@ class Desk(Protocol):
     def clients(self) -> int:
         """How many connections there are."""
 
+    def drain(self) -> None:
+        """End the node as SIGTERM does. Idempotent."""
+
     def send(self, peer: Peer, frames: Frames, *, bulk: bool = False) -> None:
         """Send to the other end; one that takes nothing any more is dropped."""
 
@@ -139,11 +142,11 @@ class Peer:
         """The session is in another state."""
         self._say("status", {"state": state, "reason": reason[:1000]}, session=session)
 
-    def on_taken(self, hosted: Hosted) -> None:
-        """Another connection of the owner's reads from now on."""
+    def on_closed(self, hosted: Hosted, error: SessionError) -> None:
+        """Another connection of the owner's reads from now on, or nobody ever again."""
         session = hosted.session.id
-        del self._attached[session]
-        error = SessionError("session_taken", f"another client has taken the session {hosted.session.name!r} over")
+        if self._attached.pop(session, None) is None:
+            return  # it has closed the session meanwhile
         for execution in hosted.logs.keys() & self._following:
             self._following.discard(execution)
             self._refuse(error, session, execution)

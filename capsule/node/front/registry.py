@@ -65,6 +65,11 @@ class Registry:
         self._forget(hosted)
         await hosted.close()
 
+    async def kill(self, hosted: Hosted) -> None:
+        """End a session under whoever reads it."""
+        self._forget(hosted)
+        await hosted.kill()
+
     async def close_all(self) -> None:
         """End all sessions."""
         await asyncio.gather(*(self.close(hosted) for hosted in self))

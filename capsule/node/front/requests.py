@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.config import SessionOptions
+from capsule.node.front.operations import Operations
 from capsule.node.questions import ALLOWED as QUESTIONS
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
@@ -41,6 +42,9 @@ class Office(Protocol):
     @property
     def clients(self) -> int:
         """How many connections there are."""
+
+    def drain(self) -> None:
+        """End the node as SIGTERM does. Idempotent."""
 
 
 class Caller(Protocol):
@@ -82,6 +86,7 @@ class Requests:
             "interrupt": self._interrupt,
             "cancel": self._cancel,
             **dict.fromkeys(QUESTIONS, self._ask),
+            **Operations(desk, peer).kinds,
         }
 
     def start(self, message: Any, envelope: Envelope) -> bool:

@@ -75,6 +75,7 @@ class Service:
         await node.prepare()
         for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
             front.listen(address)
+        front.on_drain = self._asked.set
         on_ready(front)
         notify("READY=1")
         await self._reload_until_asked(front, node)

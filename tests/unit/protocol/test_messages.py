@@ -21,6 +21,7 @@ PROMISED = {
     *("complete_reply", "inspect_reply", "is_complete_reply", "history_reply", "namespace_summary_reply"),
     *("comm_open", "comm_msg", "comm_close", "checkpoint", "restore", "capability_request", "capability_reply"),
     *("attach", "detach", "restart", "info", "info_reply", "resume", "gap", "event_ack"),
+    *("sessions", "interrupt_session", "kill_session", "drain"),
     *("stream_open", "stream_data", "stream_credit", "stream_close"),
 }
 

@@ -1,0 +1,67 @@
+"""The directory of the node's socket, and that of the boxes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capsule.doctor.finding import Finding
+from capsule.node.resources import box_parent
+from capsule.runtime import check_directory, runtime_directory
+from capsule_protocol.errors import NodeError
+
+if TYPE_CHECKING:
+    from capsule.config import NodeConfig
+
+LITTLE = 64 * 2**20
+"""Bytes below which sessions that write files, and pages of memory on a tmpfs, soon get into trouble."""
+FEW = 1000
+"""Files below which the same holds: each box has a directory and two sockets."""
+
+
+def examine(config: NodeConfig) -> list[Finding]:
+    """What is to be said of both."""
+    place = box_parent(config.directory)
+    return [_runtime(runtime_directory()), _boxes(place, config), _space(place)]
+
+
+def _runtime(directory: Path) -> Finding:
+    if not os.path.lexists(directory):
+        if os.access(directory.parent, os.W_OK | os.X_OK):
+            return Finding("runtime_directory", "ok", f"{directory} will be made by the first node")
+        hint = "Set XDG_RUNTIME_DIR to a directory of this user, or give `capsule serve --directory`."
+        return Finding("runtime_directory", "error", f"{directory} cannot be made: {directory.parent} is closed", hint)
+    try:
+        check_directory(directory)
+    except NodeError as error:
+        return Finding("runtime_directory", "error", error.message, error.hint)
+    return Finding("runtime_directory", "ok", f"{directory} is this user's alone")
+
+
+def _boxes(place: Path, config: NodeConfig) -> Finding:
+    try:
+        Path(tempfile.mkdtemp(prefix="capsule-doctor-", dir=place)).rmdir()
+    except OSError as error:
+        message = f"no directory can be made in {place}: {error.strerror}"
+        return Finding("box_directory", "error", message, "Set `directory` of the configuration, or TMPDIR.")
+    wanted = Path(config.directory or tempfile.gettempdir()).absolute()
+    if place != wanted:
+        message = f"the path {wanted} is too long for the sockets of boxes: {place} is used"
+        return Finding("box_directory", "warning", message, "Choose a shorter `directory`.")
+    return Finding("box_directory", "ok", f"{place} can be written")
+
+
+def _space(place: Path) -> Finding:
+    try:
+        free, files = shutil.disk_usage(place).free, os.statvfs(place)
+    except OSError as error:
+        return Finding("box_space", "error", f"{place} cannot be looked at: {error.strerror}")
+    # Some file systems do not count files, and say 0 of 0.
+    few = files.f_files > 0 and files.f_favail < FEW
+    message = f"{free // 2**20} MiB and {files.f_favail if files.f_files else 'any number of'} files free in {place}"
+    if free < LITTLE or few:
+        return Finding("box_space", "warning", message, "Make room, or set `directory` to a place that has more.")
+    return Finding("box_space", "ok", message)

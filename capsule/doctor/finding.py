@@ -1,0 +1,41 @@
+"""What a check says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["ok", "info", "warning", "error"]
+
+CODES: dict[str, str] = {
+    "configuration": "the file of the configuration can be read, and all in it is allowed",
+    "interpreters": "each environment's interpreter can be started",
+    "runtime_directory": "the directory of the node's socket is this user's alone",
+    "box_directory": "sessions can have directories, with sockets in them",
+    "box_space": "there is room for the files of sessions",
+    "pidfd": "the system tells of the end of a process by a descriptor",
+    "memfd_sealing": "memory that node and worker share can be sealed",
+    "subreaper": "a box can take over the orphans of its worker",
+    "cgroups": "the version of control groups, and whether this user may make some",
+    "user_namespaces": "this user may make namespaces",
+    "landlock": "the version of Landlock",
+    "seccomp": "system calls can be filtered",
+    "autogroup": "the processor is shared out by sessions",
+    "open_files": "there are descriptors enough for as many sessions as are allowed",
+    "processes": "this user may have processes enough",
+    "pipe_pages": "how many sessions have large pipes for their output",
+    "clock_date": "the date is one that can be",
+    "clock_steady": "the clock does not jump",
+    "node": "a node answers",
+}
+"""Every code, and what is so when it is `ok`. A code names a check; how bad it is, the severity tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check. `error`: it does not work so; `warning`: it will not do for all; `info`: know it."""
+
+    code: str
+    severity: Severity
+    message: str
+    hint: str = ""

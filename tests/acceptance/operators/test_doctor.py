@@ -1,0 +1,193 @@
+"""What `capsule doctor` says of a machine that is well, and of one with something wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capsule.doctor import CODES, clock
+from capsule_protocol.errors import CODES as ERRORS
+from tests.acceptance.cli.support import CAPSULE, HANG, clean_environment
+from tests.acceptance.serve.support import Served
+
+PAGE = (Path(__file__).parents[3] / "docs/reference/cli.md").read_text("utf-8")
+
+Findings = dict[str, dict[str, Any]]
+
+
+def examine(*arguments: str | Path, files: int | None = None, **env: str) -> tuple[int, Findings]:
+    """The exit code, and the findings by their code. `files`: the limit of descriptors."""
+
+    def limit() -> None:
+        if files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    done = subprocess.run(
+        [CAPSULE, "doctor", "--json", *arguments],
+        capture_output=True,
+        timeout=HANG,
+        check=False,
+        preexec_fn=limit,
+        env=clean_environment(**env),
+    )
+    assert done.stderr == b""
+    said = json.loads(done.stdout)
+    assert said["ok"] == (done.returncode == 0)
+    assert [finding["code"] for finding in said["findings"]] == list(CODES)
+    for finding in said["findings"]:
+        assert set(finding) == {"code", "severity", "message", "hint"}
+        assert finding["severity"] in {"ok", "info", "warning", "error"}
+        assert finding["message"]
+    return done.returncode, {finding["code"]: finding for finding in said["findings"]}
+
+
+@pytest.fixture
+def home(place: Path) -> Iterator[Path]:
+    """A place for a runtime directory."""
+    home = place / "home"
+    home.mkdir(mode=0o700)
+    yield home
+    subprocess.run(["rm", "-rf", home], check=True)
+
+
+def test_here_all_that_is_needed_is_found_and_nothing_is_changed(home: Path) -> None:
+    before = sorted(Path(os.environ["TMPDIR"]).iterdir())
+    code, found = examine(XDG_RUNTIME_DIR=str(home))
+    assert code == 0
+    for name in ("interpreters", "runtime_directory", "box_directory", "pidfd", "memfd_sealing", "subreaper"):
+        assert found[name]["severity"] == "ok", found[name]
+    assert found["clock_date"]["severity"] == "ok"
+    assert found["node"]["severity"] == "info"  # none runs, and none need
+    assert sorted(Path(os.environ["TMPDIR"]).iterdir()) == before
+    assert list(home.iterdir()) == []
+
+
+def test_as_text_it_is_a_table(home: Path) -> None:
+    done = subprocess.run(
+        [CAPSULE, "doctor"], capture_output=True, check=True, env=clean_environment(XDG_RUNTIME_DIR=str(home))
+    )
+    _, *rows = done.stdout.decode().splitlines()
+    assert [row.split()[0] for row in rows] == list(CODES)
+    assert "\x1b" not in done.stdout.decode()
+
+
+# What is wrong
+
+
+def test_a_configuration_that_is_none(place: Path, home: Path) -> None:
+    file = place / "wrong.toml"
+    file.write_text("[serve]\nmax_clientz = 5\n")
+    code, found = examine("--config", file, XDG_RUNTIME_DIR=str(home))
+    assert code == 1
+    assert found["configuration"]["severity"] == "error"
+    assert "max_clientz" in found["configuration"]["message"]
+    assert str(file) in found["configuration"]["message"]
+    assert found["pidfd"]["severity"] == "ok"  # the other checks are made all the same
+
+
+def test_a_configuration_that_is_not_there(place: Path, home: Path) -> None:
+    code, found = examine("--config", place / "nowhere.toml", XDG_RUNTIME_DIR=str(home))
+    assert (code, found["configuration"]["severity"]) == (1, "error")
+
+
+def test_an_interpreter_that_is_not_there(place: Path, home: Path) -> None:
+    file = place / "python.toml"
+    file.write_text('[environments.old]\npython = "/nowhere/python"\n')
+    code, found = examine("--config", file, XDG_RUNTIME_DIR=str(home))
+    assert (code, found["interpreters"]["severity"]) == (1, "error")
+    assert "old: /nowhere/python" in found["interpreters"]["message"]
+    assert found["configuration"]["severity"] == "ok"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o701])
+def test_a_runtime_directory_that_is_open(home: Path, mode: int) -> None:
+    (home / "capsule").mkdir()
+    (home / "capsule").chmod(mode)
+    code, found = examine(XDG_RUNTIME_DIR=str(home))
+    assert (code, found["runtime_directory"]["severity"]) == (1, "error")
+    assert "chmod 700" in found["runtime_directory"]["hint"]
+
+
+def test_a_runtime_directory_that_is_a_link(home: Path) -> None:
+    (home / "real").mkdir(mode=0o700)
+    (home / "capsule").symlink_to(home / "real")
+    code, found = examine(XDG_RUNTIME_DIR=str(home))
+    assert (code, found["runtime_directory"]["severity"]) == (1, "error")
+    assert "link" in found["runtime_directory"]["message"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_runtime_directory_of_somebody_else(home: Path) -> None:
+    (home / "capsule").mkdir(mode=0o700)
+    os.chown(home / "capsule", 65534, 65534)
+    code, found = examine(XDG_RUNTIME_DIR=str(home))
+    assert (code, found["runtime_directory"]["severity"]) == (1, "error")
+    assert "belongs to user 65534" in found["runtime_directory"]["message"]
+
+
+def test_a_box_directory_that_cannot_be_written(place: Path, home: Path) -> None:
+    file = place / "boxes.toml"
+    file.write_text('directory = "/proc"\n')
+    code, found = examine("--config", file, XDG_RUNTIME_DIR=str(home))
+    assert (code, found["box_directory"]["severity"]) == (1, "error")
+    assert "TMPDIR" in found["box_directory"]["hint"]
+
+
+def test_a_box_directory_whose_path_is_too_long_for_sockets(place: Path, home: Path) -> None:
+    long = place / ("x" * 100)
+    long.mkdir()
+    code, found = examine(XDG_RUNTIME_DIR=str(home), TMPDIR=str(long))
+    assert (code, found["box_directory"]["severity"]) == (0, "warning")
+    assert "too long" in found["box_directory"]["message"]
+
+
+def test_fewer_descriptors_than_sessions_need(home: Path) -> None:
+    code, found = examine(files=500, XDG_RUNTIME_DIR=str(home))
+    assert (code, found["open_files"]["severity"]) == (0, "warning")
+    assert "500" in found["open_files"]["message"]
+    assert "LimitNOFILE=" in found["open_files"]["hint"]
+
+
+@pytest.mark.parametrize(("now", "severity"), [(0.0, "error"), (1.8e9, "ok"), (5e9, "error")])
+def test_a_date_that_cannot_be(now: float, severity: str) -> None:
+    assert clock.date(now).severity == severity
+
+
+@pytest.mark.parametrize(("moved", "severity"), [(3600.0, "warning"), (-3600.0, "warning"), (0.0001, "ok")])
+def test_a_clock_that_jumps(moved: float, severity: str) -> None:
+    assert clock.steady(moved).severity == severity
+
+
+# The node
+
+
+def test_a_node_that_runs(served: Served) -> None:
+    code, found = examine("--address", served.address)
+    assert (code, found["node"]["severity"]) == (0, "ok")
+
+
+def test_a_node_that_was_asked_for_and_is_not_there(place: Path) -> None:
+    code, found = examine("--address", f"ipc://{place}/nobody.sock")
+    assert (code, found["node"]["severity"]) == (1, "error")
+    assert found["node"]["hint"].startswith(ERRORS["node_unreachable"].hint.split(",")[0])
+
+
+def test_an_address_that_is_none() -> None:
+    code, found = examine("--address", "nowhere")
+    assert (code, found["node"]["severity"]) == (1, "error")
+
+
+# The reference
+
+
+def test_every_code_is_explained() -> None:
+    table = PAGE.split("\n## What `capsule doctor` finds\n")[1].split("\n## ")[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)) == CODES
