@@ -100,6 +100,9 @@ class Peer:
             return
         assert received is not NEED_DATA
         message, envelope = received
+        if self._connection.state == "closed":  # it has refused to greet
+            self._desk.drop(self)
+            return
         handler = self._handlers.get(envelope.type)
         if handler is not None:
             handler(message, envelope)

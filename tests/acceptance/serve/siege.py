@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from capsule import Client, SessionError
 from capsule_protocol.codec import encode
-from capsule_protocol.examples import EXAMPLES
 from capsule_protocol.framing import pack
 from tests.acceptance.serve.raw import ANYTHING, Raw, hello
-from tests.acceptance.serve.support import LONG
+from tests.acceptance.serve.support import LONG, UNOBEYED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +61,7 @@ class Move(NamedTuple):
 def _moves(*kinds: str, data: int = 0) -> st.SearchStrategy[Move]:
     return st.tuples(
         st.sampled_from(kinds),
-        st.integers(0, len(EXAMPLES) - 1),
+        st.integers(0, len(UNOBEYED) - 1),
         st.integers(0, 2**16),
         st.integers(0, 255),
         st.binary(max_size=data),
@@ -94,7 +93,7 @@ class Siege:
         self._answered = 0
         self._count = 0
         self._prey = self._bait()
-        self.attack([[Move("hello"), Move("attach"), Move("message", number)] for number in range(len(EXAMPLES))])
+        self.attack([[Move("hello"), Move("attach"), Move("message", number)] for number in range(len(UNOBEYED))])
         self._half_open.pop().close()
         self._settle()
         self._before = self._node.num_fds(), self._node.memory_info().rss, self._client.info().offences
@@ -196,7 +195,7 @@ class Siege:
 
     def _damaged(self, move: Move) -> list[Any]:
         """A message of the examples, whole or not."""
-        _, envelope = EXAMPLES[move.example]
+        _, envelope = UNOBEYED[move.example]
         if envelope.session:
             envelope = envelope._replace(session=self._prey)
         frames = [bytes(frame) for frame in encode(envelope)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from capsule import AsyncClient
 from capsule_protocol.codec import decode, encode
+from capsule_protocol.examples import EXAMPLES
 from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from capsule_protocol.envelope import Buffer, Envelope
 
 LONG = 60.0
+UNOBEYED = [(title, envelope) for title, envelope in EXAMPLES if envelope.type not in {"drain", "kill"}]
+"""Messages of all kinds but those that the user may well send, and that would end the node or a session."""
 CAPSULE = Path(sys.executable).with_name("capsule")
 
 
