@@ -61,6 +61,7 @@ class Stream:
         self._socket = owned
         self._incoming = FrameBuffer(limits)
         self._waiting: deque[Buffer] = deque()
+        self._bulk: deque[Buffer] = deque()
         self._size = SMALL_READ
         self._reading = False
         self._flushing = False
@@ -89,17 +90,20 @@ class Stream:
         Raises LocalProtocolError for what is over a limit, PeerBusyError when `max_waiting` messages wait.
         """
         chunks = pack(frames, self._limits)
-        if self._waiting:
-            self._enqueue(chunks)
+        if self._waiting or self._bulk:
+            self._enqueue(chunks, self._waiting)
         elif not (self._deaf or self.disconnected.done()):
             sent = self._send(chunks)
             if sent < sum(map(len, chunks)) and not self._deaf:
                 self._waiting.append(memoryview(b"".join(chunks))[sent:])
                 self._flush_when_writable()
 
-    def post(self, frames: Sequence[Buffer]) -> None:
-        """Send together with what else is posted in this turn of the loop. Raises as `send` does."""
-        self._enqueue(pack(frames, self._limits))
+    def post(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:
+        """Send together with what else is posted in this turn of the loop; what is no bulk goes first.
+
+        Raises as `send` does.
+        """
+        self._enqueue(pack(frames, self._limits), self._bulk if bulk else self._waiting)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -124,11 +128,11 @@ class Stream:
     def close(self) -> None:
         """Say what can be said at once, and disconnect. Idempotent."""
         if not self.closed:
-            if self._waiting and not (self._deaf or self.disconnected.done()):
+            if not (self._deaf or self.disconnected.done()):
                 self._flush()
             self.closed = True
             self._hang_up()
-            self._waiting.clear()
+            self._forget_waiting()
             self._socket.close()
 
     def _update(self) -> None:
@@ -185,12 +189,12 @@ class Stream:
         self._on_frames(frames)
         return True
 
-    def _enqueue(self, chunks: Sequence[Buffer]) -> None:
+    def _enqueue(self, chunks: Sequence[Buffer], queue: deque[Buffer]) -> None:
         if self._deaf or self.disconnected.done():
             return
-        if len(self._waiting) >= self._max_waiting:
+        if len(queue) >= self._max_waiting:
             raise PeerBusyError
-        self._waiting.append(b"".join(chunks))
+        queue.append(b"".join(chunks))
 
     def _send(self, chunks: Sequence[Buffer]) -> int:
         """How many bytes the system took."""
@@ -200,23 +204,30 @@ class Stream:
             return 0
         except OSError:  # it has hung up; its last words may be there still
             self._deaf = True
-            self._waiting.clear()
+            self._forget_waiting()
             return 0
 
     def _flush(self) -> None:
         self._flushing = False
-        while self._waiting:
-            sent = self._send(list(islice(self._waiting, _CHUNKS)))
+        queue = self._waiting
+        while queue or self._bulk:
+            if not queue:
+                queue.append(self._bulk.popleft())  # from here on it is under way, and nothing overtakes it
+            sent = self._send(list(islice(queue, _CHUNKS)))
             if not sent:
                 break
-            while self._waiting and sent >= len(self._waiting[0]):
-                sent -= len(self._waiting.popleft())
+            while queue and sent >= len(queue[0]):
+                sent -= len(queue.popleft())
             if sent:
-                self._waiting[0] = memoryview(self._waiting[0])[sent:]
-        if self._waiting:
+                queue[0] = memoryview(queue[0])[sent:]
+        if queue:
             self._flush_when_writable()
         elif not self.disconnected.done():
             self._loop.remove_writer(self._socket)
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self._bulk.clear()
 
     def _flush_when_writable(self) -> None:
         if not self.disconnected.done():

@@ -35,7 +35,10 @@ class Environments:
             raise EnvironmentFailed("environment_unknown", f"environment: there is no {name!r}; allowed: {known}")
 
     async def zygote(self, name: str) -> Zygote:
-        """A live zygote of the environment. Raises EnvironmentFailed: unknown, or it cannot be prepared."""
+        """A live zygote of the environment.
+
+        Raises EnvironmentFailed (unknown, or it cannot be prepared) or WorkerLost (it was killed while it imported).
+        """
         task = self._starting(name)
         try:
             zygote = await asyncio.shield(task)

@@ -74,8 +74,8 @@ class Zygote:
     ) -> Zygote:
         """Start a zygote and wait until it has imported everything; EnvironmentFailed says why it could not.
 
-        There is no time limit: cancel it. `directory` is where its boxes have theirs; `worker` names the function
-        ("module:function") that workers run.
+        WorkerLost says that it was killed meanwhile. There is no time limit: cancel it. `directory` is where its boxes
+        have theirs; `worker` names the function ("module:function") that workers run.
         """
         setup = {"op": "setup", "preload": list(preload), "path": list(path), "boxes": str(box_parent(directory))}
         if worker is not None:
@@ -116,8 +116,12 @@ class Zygote:
 
     async def _imported(self, interpreter: str, last_words: int) -> None:
         answer = await self._ready
-        if not answer.get("ok"):
-            raise _preload_failed(interpreter, self._process.poll(), answer["error"], last_words)
+        if answer.get("ok"):
+            return
+        status, error = self._process.poll(), answer["error"]
+        if status == -signal.SIGKILL and not error["traceback"]:  # no module does that, and another one may live
+            raise WorkerLost("worker_start_failed", "the zygote was killed while it imported the environment's modules")
+        raise _preload_failed(interpreter, status, error, last_words)
 
     async def _ask(self, request: dict[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
         number = next(self._numbers)

@@ -13,6 +13,7 @@ def lease_pair() -> tuple[socket.socket, socket.socket]:
     """A pair of connected sockets: the node's own, not blocking, and the one that it gives away."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)  # noqa: FBT003 (the method takes it by position only)
+    theirs.settimeout(None)  # the program may have set another default
     _held.add(ours)
     return ours, theirs
 

@@ -33,6 +33,7 @@ def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newbor
     system.adopt_orphans()
     system.block_signals()
     lease = socket.socket(fileno=given.lease)
+    lease.settimeout(None)  # a module of the environment may have set another default
     try:
         keeper = os.getpid()
         pid = os.fork()
@@ -71,13 +72,17 @@ class _Box:
         os.close(pidfd)
         self._reap()
         while self._alive:
-            self._wait(self._bounds.interval(busy=self._expecting or self._number(RUNNING) != 0))
+            self._wait(self._until_next_look())
             self._check_bounds()
         while not self._childless:
             self._kill_tree()
             self._reap()
             if not self._childless:
                 self._wait(_LEFTOVER_INTERVAL_MS)
+
+    def _until_next_look(self) -> int | None:
+        """In milliseconds; None if there is nothing to look for."""
+        return self._bounds.interval(busy=self._expecting or self._number(RUNNING) != 0)
 
     def _wait(self, timeout: float | None) -> None:
         ready = self._poll.poll(timeout)

@@ -34,6 +34,7 @@ class Channel:
     def __init__(self, path: str, limits: Limits) -> None:
         self._limits = limits
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.settimeout(None)  # a module of the environment may have set another default
         self._listener.bind(path)
         self._listener.listen(1)
         self._socket: socket.socket
@@ -46,6 +47,7 @@ class Channel:
             stack.enter_context(self._listener)
             accepted = stack.enter_context(self._listener.accept()[0])
             self._socket = socket.socket(fileno=fcntl.fcntl(accepted, fcntl.F_DUPFD_CLOEXEC, PRIVATE))
+        self._socket.settimeout(None)
         self._poll.register(self._socket, select.POLLIN)
 
     def fileno(self) -> int:

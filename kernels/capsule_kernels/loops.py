@@ -7,6 +7,7 @@ it does not really run. Whatever starts another loop takes it off the thread mea
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from asyncio import _get_running_loop, _set_running_loop
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ class SessionLoop(asyncio.SelectorEventLoop):
     """The session's own event loop; `used` is false until a cell has touched it."""
 
     used = False
+    _between_cells = False
     _csock: socket.socket  # asyncio's own: what is written to it ends a wait
 
     def call_soon(self, *arguments: Any, **keywords: Any) -> asyncio.Handle:  # type: ignore[override]  # passed on
@@ -66,22 +68,36 @@ class SessionLoop(asyncio.SelectorEventLoop):
             _set_running_loop(None)
 
     def run_until_readable(self, descriptor: int) -> None:
-        """Run tasks until the descriptor can be read; a task's SystemExit or KeyboardInterrupt ends only the task."""
+        """Run tasks until the descriptor can be read, or one of them raises SystemExit or KeyboardInterrupt."""
         self.add_reader(descriptor, self.stop)
-        try:
-            self.run_forever()
-        except (KeyboardInterrupt, SystemExit):
-            return
-        finally:
-            self.remove_reader(descriptor)
+        self._run_between_cells()
+        self.remove_reader(descriptor)
 
     def run_once(self) -> None:
         """Give every task that is ready one step."""
         self.call_soon(self.stop)
+        self._run_between_cells()
+
+    def forked(self) -> None:
+        """This process is a child that user code has just made: if a task between cells did, its step is the last."""
+        if self._between_cells:
+            self.stop()
+
+    def _run_between_cells(self) -> None:
+        """A task's SystemExit or KeyboardInterrupt ends only the task; a child that a task has forked ends here.
+
+        It would take messages that are its parent's, and what it said to the selector would be said for both.
+        """
+        pid, status = os.getpid(), 0
+        self._between_cells = True
         try:
             self.run_forever()
         except (KeyboardInterrupt, SystemExit):
-            return
+            status = 1
+        finally:
+            self._between_cells = False
+            if os.getpid() != pid:
+                os._exit(status)
 
 
 def allow_nested_runs() -> None:

@@ -6,8 +6,8 @@ import asyncio
 import atexit
 import fcntl
 import gc
+import inspect
 import os
-import socket
 import sys
 import traceback
 import warnings
@@ -58,6 +58,7 @@ def preload() -> None:
         raise LookupError  # noqa: TRY301  # its traceback is wanted
     except LookupError as error:
         _shell.traceback_lines(error)  # imports what the first error of a session would wait for
+    inspect.getmodule(preload.__code__, "<nowhere>")  # finds out where the files of all modules are, for tracebacks
 
 
 def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, page_fd: int) -> NoReturn:
@@ -101,6 +102,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
     loop = loops.SessionLoop()
     loop.used = False
     asyncio.set_event_loop(loop)
+    os.register_at_fork(after_in_child=loop.forked)
     shell.add_name("capsule_progress", Progress(publisher))
     introspection = Introspection(shell)
     return Engine(
@@ -138,5 +140,5 @@ def _private(descriptor: int) -> int:
 
 def _tell_bound(lease_fd: int) -> None:
     """The sockets are bound: the node may connect. The worker keeps no copy of the lease."""
-    with socket.socket(fileno=lease_fd) as lease:
-        lease.send(msgpack.packb({"bound": True}))
+    os.write(lease_fd, msgpack.packb({"bound": True}))
+    os.close(lease_fd)

@@ -56,6 +56,9 @@ SENDS: dict[Link, dict[Role, frozenset[str]]] = {
 URGENT = frozenset({"cancel", "interrupt", "heartbeat", "shutdown"})
 """Types that overtake bulk output in every queue."""
 
+BULK = STREAMS - {"stream_credit"}
+"""Types that all others overtake: they carry what may be large without end, and keep their order among themselves."""
+
 
 def _stay(state: str, events: frozenset[str]) -> dict[str, str]:
     return dict.fromkeys(sorted(events), state)

@@ -27,8 +27,8 @@ OnEnded = Callable[[], None]
 class Carrier(Protocol):
     """One connection, from the client's side. `on_ended` is told, once, that nothing more will come."""
 
-    def send(self, frames: Sequence[Buffer]) -> None:
-        """Send soon, without waiting."""
+    def send(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:
+        """Send soon, without waiting; what is no bulk may overtake what is."""
 
     def close(self) -> None:
         """Say what was to be said, as far as that needs no waiting, and hang up. Idempotent."""
@@ -50,9 +50,9 @@ class UnixCarrier:
         self._stream.disconnected.add_done_callback(lambda _: ended())
         self._stream.connect(address.removeprefix(UNIX))
 
-    def send(self, frames: Sequence[Buffer]) -> None:
+    def send(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:
         """Send together with what else is sent in this turn of the loop."""
-        self._stream.post(frames)
+        self._stream.post(frames, bulk=bulk)
 
     def close(self) -> None:
         """Hang up."""

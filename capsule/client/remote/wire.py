@@ -14,6 +14,7 @@ from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.messages import Message
 from capsule_protocol.messages.execution import Error
+from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
     from capsule_protocol.limits import Limits
@@ -58,7 +59,7 @@ class Wire:
     def transmit(self, envelope: Envelope) -> None:
         """Send. Raises LocalProtocolError for what is over a limit, or not due."""
         if not self._over:
-            self._carrier.send(self._connection.transmit(envelope))
+            self._carrier.send(self._connection.transmit(envelope), bulk=envelope.type in BULK)
 
     def close(self) -> None:
         """Hang up, after what was said. Idempotent."""

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 class Carrier(Protocol):
     """One connection, from the node's side."""
 
-    def send(self, frames: Frames) -> None:
-        """Send soon, without waiting. Raises PeerBusyError when too much waits for the client already."""
+    def send(self, frames: Frames, *, bulk: bool = False) -> None:
+        """Send soon, without waiting; what is no bulk may overtake what is.
+
+        Raises PeerBusyError when too much waits for the client already.
+        """
 
     def close(self) -> None:
         """Say what was to be said, as far as that needs no waiting, and hang up."""

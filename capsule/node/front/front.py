@@ -84,13 +84,13 @@ class Front:
         if self.on_drain is not None:
             self.on_drain()
 
-    def send(self, peer: Peer, frames: Frames) -> None:
+    def send(self, peer: Peer, frames: Frames, *, bulk: bool = False) -> None:
         """Send to a client; one that is gone, or lets too much pile up, is dropped."""
         carrier = self._peers.get(peer)
         if carrier is None:
             return
         try:
-            carrier.send(frames)
+            carrier.send(frames, bulk=bulk)
         except PeerBusyError:
             logger.info("%r reads too slowly: it is dropped, and may come back", peer)
             self.drop(peer)

@@ -14,6 +14,7 @@ from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, RemoteProtocolError, SessionError
 from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.messages.execution import Error
+from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ class Desk(Protocol):
     def drain(self) -> None:
         """End the node as SIGTERM does. Idempotent."""
 
-    def send(self, peer: Peer, frames: Frames) -> None:
+    def send(self, peer: Peer, frames: Frames, *, bulk: bool = False) -> None:
         """Send to the other end; one that takes nothing any more is dropped."""
 
     def greeted(self, peer: Peer) -> None:
@@ -154,7 +155,7 @@ class Peer:
             self._desk.drop(self)
             return
         self.client = message.client
-        self._send(self._connection.send(self._connection.welcome()))
+        self._desk.send(self, self._connection.send(self._connection.welcome()))
         self._desk.greeted(self)
 
     def _execute(self, message: Any, envelope: Envelope) -> None:
@@ -281,10 +282,7 @@ class Peer:
 
     def _transmit(self, envelope: Envelope) -> None:
         if not self.gone:
-            self._send(self._connection.transmit(envelope))
-
-    def _send(self, frames: Frames) -> None:
-        self._desk.send(self, frames)
+            self._desk.send(self, self._connection.transmit(envelope), bulk=envelope.type in BULK)
 
 
 def _in_place_of(event: Event, error: LocalProtocolError) -> Wired:

@@ -115,9 +115,9 @@ class UnixConnection:
         self._stream.disconnected.add_done_callback(lambda _: hall.drop(self._peer))
         self._stream.start()
 
-    def send(self, frames: Frames) -> None:
+    def send(self, frames: Frames, *, bulk: bool = False) -> None:
         """Send soon. Raises PeerBusyError."""
-        self._stream.post(frames)
+        self._stream.post(frames, bulk=bulk)
 
     def close(self) -> None:
         """Hang up, after what was said."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.behaviour.support import begin, cell, ok
+from tests.acceptance.behaviour.support import HANG, begin, cell, ok
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from capsule import AsyncSession
 
 START = """
@@ -67,3 +71,35 @@ async def test_children_of_an_interrupted_cell_that_ignore_it_go_on(session: Asy
     assert (await running.result()).verdict == "interrupted"
     assert (await ok(session, "child.poll()")).text == ""
     await ok(session, "child.kill(); child.wait()")
+
+
+FORKING_TASK = """
+    import asyncio, os
+    parent = os.getpid()
+    async def fork():
+        loop = asyncio.get_running_loop()
+        child = os.fork()
+        if child == 0:
+            return loop.call_soon(loop.call_soon, os._exit, 9)  # what the child does if it goes on
+        with open({pipe!r}, "w") as pipe:
+            pipe.write(str(os.waitpid(child, 0)[1]))
+    task = asyncio.create_task(fork())  # begins when the cell has ended
+"""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("queued", [0, 10])
+async def test_a_task_that_forks_between_cells_ends_its_child_and_costs_no_message(
+    session: AsyncSession, queued: int, tmp_path: Path
+) -> None:
+    """The child must neither take messages nor touch the selector, both of which it shares with the worker."""
+    os.mkfifo(tmp_path / "pipe")
+    session.submit(cell(FORKING_TASK.format(pipe=str(tmp_path / "pipe"))))
+    running = [session.submit(f"print({number})\nos.getpid() == parent, {number}") for number in range(queued)]
+    async with asyncio.timeout(HANG):
+        assert await asyncio.to_thread((tmp_path / "pipe").read_text) == "0"
+        for number, execution in enumerate(running):
+            result = await execution.result()
+            assert (result.stdout, result.text) == (f"{number}\n", f"(True, {number})")
+    for _ in range(5):
+        assert (await ok(session, "await task\nos.getpid() == parent")).text == "True"

@@ -252,3 +252,17 @@ async def test_a_worker_that_crashes_leaves_no_core_file(tmp_path: Path) -> None
         assert list(tmp_path.iterdir()) == []
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+async def test_out_of_memory_is_told_before_the_code_has_had_another_second(cold: AsyncClient) -> None:
+    """Of processor time: on a busy machine the box and the code both wait for theirs."""
+    code = f"""
+        import time
+        hoard = bytearray(b"x") * {512 * MIB}
+        began = time.process_time()
+        while time.process_time() < began + 1: pass
+        print("another second")
+    """
+    async with cold.session(memory_bytes=256 * MIB) as session:
+        result = await run(session, code)
+        assert (result.verdict, result.stdout) == ("oom", "")

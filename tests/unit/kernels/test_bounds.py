@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule_kernels import memory, system
+from capsule_kernels import descriptors, memory, system
 from capsule_kernels.bounds import Bounds
+from capsule_kernels.box import _Box
+from tests.unit.kernels.alone import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,3 +84,42 @@ def test_who_asks_for_memory_may_give_up_between_two_processes(keeper: int) -> N
     tree = [keeper, *system.descendants(keeper)]
     assert memory.exceeds(tree, 1)
     assert not memory.exceeds(tree, 1, lambda: True)
+
+
+@pytest.mark.usefixtures("keeper")
+def test_processes_that_multiply_while_their_memory_is_asked_for_are_found_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They make each answer slow, so the box may not wait for all of them. Here each answer takes one more process."""
+    asked: list[int] = []
+    news: list[subprocess.Popen[bytes]] = []
+
+    def slow(pid: int) -> int:
+        asked.append(pid)
+        news.append(subprocess.Popen(["sleep", "1000"]))
+        return 0
+
+    others = len(system.descendants(os.getpid()))
+    monkeypatch.setattr(memory, "_proportional", slow)
+    try:
+        assert Bounds(memory_bytes=1, max_processes=others).exceeded(os.getpid()) == "processes"
+        assert len(asked) == 1
+    finally:
+        for new in news:
+            new.kill()
+            new.wait()
+
+
+@alone
+def test_a_box_that_is_told_to_expect_something_looks_often_until_nothing_came() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    page = os.memfd_create("page")
+    box = _Box(theirs, page, os.getpid())
+    descriptors.send(ours, {"op": "limit", "memory_bytes": None, "max_processes": 5})
+    box._wait(None)
+    assert box._until_next_look() == 100
+    descriptors.send(ours, {"op": "expect"})
+    box._wait(None)
+    assert box._until_next_look() == 20
+    box._wait(0)
+    assert box._until_next_look() == 100

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from capsule_kernels.channel import PRIVATE
+from capsule_kernels.channel import PRIVATE, Channel
 from capsule_kernels.link import failure, unknown_type
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import LocalProtocolError
@@ -205,3 +208,20 @@ def test_the_sockets_are_out_of_the_way_of_user_code_and_not_inherited() -> None
     for descriptor in (rig.link.shell_descriptor, rig.link._control.fileno()):
         assert descriptor >= PRIVATE
         assert not os.get_inheritable(descriptor)
+
+
+@alone
+def test_a_time_limit_that_a_preload_sets_for_sockets_is_not_the_links() -> None:
+    directory = tempfile.mkdtemp(prefix="rig-")
+    socket.setdefaulttimeout(0.001)
+    channel = Channel(f"{directory}/shell.sock", Limits())
+    accepting = threading.Thread(target=channel.accept)
+    accepting.start()
+    accepting.join(0.05)
+    assert accepting.is_alive(), "it waits for the node only so long"
+    node = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    node.connect(f"{directory}/shell.sock")
+    accepting.join()
+    assert channel.receive() is None
+    node.close()
+    shutil.rmtree(directory)

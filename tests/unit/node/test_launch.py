@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import tempfile
 from contextlib import asynccontextmanager, suppress
@@ -252,3 +253,15 @@ async def test_a_zygote_removes_the_directories_of_boxes_that_never_lived() -> N
         asyncio.get_running_loop().remove_reader(zygote._connection)  # a node that is dead kills no zygote
         await close(zygote)
         assert (unborn.exists(), living.exists(), other.exists()) == (False, True, True)
+
+
+def test_a_time_limit_that_the_program_sets_for_its_sockets_is_not_the_leases() -> None:
+    """A zygote and a box wait for as long as it takes, on descriptions that they are given."""
+    socket.setdefaulttimeout(5)
+    try:
+        ours, theirs = lease_pair()
+    finally:
+        socket.setdefaulttimeout(None)
+    with ours, theirs:
+        assert not os.get_blocking(ours.fileno())
+        assert os.get_blocking(theirs.fileno())

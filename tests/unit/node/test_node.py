@@ -97,6 +97,32 @@ async def test_a_preload_that_fails_is_told_and_tried_again(tmp_path: Path) -> N
         assert await run(session, "import preloaded; preloaded.value") == "5"
 
 
+IMPORTS_FOR_EVER_ONCE = """
+import os, signal
+if os.path.exists({pipe!r}):
+    with open({pipe!r}, "w") as told: told.write(str(os.getpid()))
+    signal.pause()
+value = 5
+"""
+
+
+async def test_a_zygote_that_is_killed_while_it_imports_is_replaced(tmp_path: Path) -> None:
+    """Who waits for it is served by the next one, for it is not the environment that is at fault."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "preloaded.py").write_text(IMPORTS_FOR_EVER_ONCE.format(pipe=str(pipe)))
+    environment = EnvironmentConfig(preload=("preloaded",), path=(str(tmp_path),))
+    async with Node(NodeConfig(environments={"default": environment})) as node:
+        opening = [asyncio.ensure_future(node.open_session()) for _ in range(2)]
+        zygote = int(await asyncio.to_thread(pipe.read_text))
+        pipe.unlink()
+        os.kill(zygote, signal.SIGKILL)
+        async with asyncio.timeout(LONG):
+            for session in await asyncio.gather(*opening):
+                assert await run(session, "import preloaded; preloaded.value") == "5"
+        assert node.info().pools["default"].stats.counts["failures"] == 2
+
+
 async def test_an_unknown_environment_lists_the_known_ones(node: Node) -> None:
     with pytest.raises(EnvironmentFailed, match="default") as caught:
         await node.open_session(SessionOptions(environment="other"))
