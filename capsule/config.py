@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticKnownError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from capsule_protocol.errors import ArgumentError
 
@@ -92,12 +102,23 @@ class EnvironmentConfig(Config):
     breaker: BreakerConfig = BreakerConfig()
 
 
+def _host_and_port(value: str) -> str:
+    if not _HTTP.fullmatch(value) or int(value.rpartition(":")[2]) > 65_535:
+        allowed = {"expected": "HOST:PORT, for instance 127.0.0.1:9090 or [::1]:9090"}
+        raise PydanticCustomError("http_address", "Input should be the address of a port", allowed)
+    return value
+
+
+_HTTP = re.compile(r"([\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):[0-9]{1,5}", re.ASCII)
+
+
 class ServeConfig(Config):
     """A node that serves clients of other processes. Times are in seconds.
 
     `listen`: addresses beside the user's own. Who is silent for `client_timeout` is taken for gone; a client that is
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
-    are closed. `drain_timeout` is what running code gets when the service is told to end.
+    are closed. `http` is the HOST:PORT of `/metrics`, `/healthz` and `/readyz`.
+    `drain_timeout` is what running code gets when the service is told to end.
     """
 
     listen: tuple[str, ...] = ()
@@ -106,6 +127,7 @@ class ServeConfig(Config):
     reconnect_timeout: Seconds = 60.0
     detached_ttl: Seconds | None = 86_400.0
     question_timeout: Seconds = 60.0
+    http: Annotated[str, AfterValidator(_host_and_port)] | None = None
     drain_timeout: Seconds = 30.0
 
 

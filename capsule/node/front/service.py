@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from capsule.config import NodeConfig
+    from capsule.node.front.monitor import Monitor
 
 
 class Service:
@@ -39,12 +40,16 @@ class Service:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
-            async with Node(self._config) as node:
+            monitor = self._monitor()
+            async with Node(self._config, on_pool_event=None if monitor is None else monitor.pools) as node:
                 front = Front(node, self._config.serve)
                 try:
+                    await self._watch(front, monitor)
                     await self._serve(front, node, on_ready)
                 finally:
                     await front.close()
+                    if monitor is not None:
+                        await monitor.close()
         finally:
             with contextlib.suppress(FileNotFoundError):
                 (self._directory / SOCKET).unlink()
@@ -55,6 +60,18 @@ class Service:
         if self._asked.is_set():
             self._told_twice.set()
         self._asked.set()
+
+    def _monitor(self) -> Monitor | None:
+        if self._config.serve.http is None:
+            return None
+        from capsule.node.front.monitor import Monitor  # late: a service without one does not load the library
+
+        return Monitor()
+
+    async def _watch(self, front: Front, monitor: Monitor | None) -> None:
+        """Before the first session can be had, so that whoever waits for the node sees it start."""
+        if monitor is not None and self._config.serve.http is not None:
+            front.http = await monitor.start(front, self._config.serve.http)
 
     async def _serve(self, front: Front, node: Node, on_ready: Callable[[Front], None]) -> None:
         await node.prepare()
