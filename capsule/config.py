@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - pydantic looks it up
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,12 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from capsule_protocol.errors import ArgumentError
-
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-FILE_NAME = "capsule.toml"
+    import os
 
 Backpressure = Literal["block", "drop_newest", "drop_oldest", "error"]
 """What happens at the bound of an execution's buffer when nobody reads fast enough."""
@@ -44,6 +38,9 @@ MIN_OPEN_FILES = 128
 """A worker has about 25 descriptors of its own, some of them from number 64 on; the rest is for the code."""
 
 
+Bytes = Annotated[int, Field(ge=2**20, le=MAX_BYTES)]
+
+
 class Config(BaseModel):
     """The base of all configuration: immutable, and an unknown option is an error that lists the known ones."""
 
@@ -55,7 +52,21 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise _argument_error(cls, error) from error
+            from capsule.settings.complaints import complaints  # late: only who errs needs it
+
+            raise complaints(cls, error)[0].as_error() from error
+
+
+def option(default: Any, description: str, *, reload: bool = False, example: Any = None) -> Any:
+    """A field of a configuration, from which all else comes: its variable, what `capsule config` says of it, and, made
+    by `python -m capsule.settings.pages docs`, the schema, the example file and the tables of the reference. With None
+    as its default it has an example.
+
+    With `reload`, `capsule serve` takes a new value on SIGHUP. It may be said of a field that is read from the
+    configuration of node or front whenever it is needed, and never copied.
+    """
+    examples = None if example is None else [example]
+    return Field(default, description=description, examples=examples, json_schema_extra={"x-reload": reload})
 
 
 class BreakerConfig(Config):
@@ -64,10 +75,16 @@ class BreakerConfig(Config):
     The bound of the pauses doubles from `pause` up to `longest_pause`.
     """
 
-    failures: CountFrom1 = 5
-    window: Seconds = 30.0
-    pause: Seconds = 0.5
-    longest_pause: Annotated[Seconds, Field(validate_default=True)] = 30.0
+    failures: CountFrom1 = option(
+        5, "So many failures to make a worker, within `window`, open the breaker", reload=True
+    )
+    window: Seconds = option(30.0, "The time within which failures are counted", reload=True)
+    pause: Seconds = option(
+        0.5, "The longest pause after the first failure; doubles with each further one in a row", reload=True
+    )
+    longest_pause: Annotated[Seconds, Field(validate_default=True)] = option(
+        30.0, "The longest pause of all; not less than `pause`", reload=True
+    )
 
     @field_validator("longest_pause")
     @classmethod
@@ -85,21 +102,43 @@ class EnvironmentConfig(Config):
     `warmup` is code that each worker runs before it has a session.
     """
 
-    python: str | None = None
-    preload: tuple[str, ...] = ()
-    env: dict[str, str] = {}
-    path: tuple[str, ...] = ()
-    warmup: str = ""
-    min_idle: Count = 1
-    max_sessions: CountFrom1 = 1000
-    max_starting: CountFrom1 = 4
-    idle_ttl: Seconds = 60.0
-    max_age: Seconds | None = None
-    acquire_timeout: Seconds | None = None
-    create_timeout: Seconds = 60.0
-    idle_bytes: Annotated[int, Field(ge=2**20, le=MAX_BYTES)] | None = None
-    worker_bytes: Annotated[int, Field(ge=2**20, le=MAX_BYTES)] | None = None
-    breaker: BreakerConfig = BreakerConfig()
+    python: str | None = option(
+        None,
+        "The interpreter, which must have Capsule installed; without it, the node's own",
+        example="/srv/science/bin/python",
+    )
+    preload: tuple[str, ...] = option((), "Modules that are imported once, before the first session")
+    env: dict[str, str] = option({}, "Environment variables that the interpreter starts with")
+    path: tuple[str, ...] = option((), "Goes in front of `sys.path`, for the preload too")
+    warmup: str = option("", "Code that each worker runs before it has a session; if it raises, `environment_failed`")
+    min_idle: Count = option(1, "Workers kept ready for later sessions", reload=True)
+    max_sessions: CountFrom1 = option(1000, "Workers in all: in use, ready, being made or ended", reload=True)
+    max_starting: CountFrom1 = option(4, "Workers made at once", reload=True)
+    idle_ttl: Seconds = option(
+        60.0, "After this time a worker beyond `min_idle` that nobody wanted is ended", reload=True
+    )
+    max_age: Seconds | None = option(
+        None, "After this time any ready worker is replaced; without it, never", reload=True, example=3600.0
+    )
+    acquire_timeout: Seconds | None = option(
+        None,
+        "How long a session waits for a worker, else `pool_timeout`; without it, for ever",
+        reload=True,
+        example=30.0,
+    )
+    create_timeout: Seconds = option(
+        60.0, "Until a worker is made, imports of the environment and `warmup` included", reload=True
+    )
+    idle_bytes: Bytes | None = option(
+        None, "Own memory of all ready workers together; without it, no bound", reload=True, example=2**30
+    )
+    worker_bytes: Bytes | None = option(
+        None,
+        "Own memory that a worker may have when it has just been made, else it counts as a failure; without it, any",
+        reload=True,
+        example=2**28,
+    )
+    breaker: BreakerConfig = option(BreakerConfig(), "When no workers are made any more")
 
 
 def _host_and_port(value: str) -> str:
@@ -121,24 +160,45 @@ class ServeConfig(Config):
     `drain_timeout` is what running code gets when the service is told to end.
     """
 
-    listen: tuple[str, ...] = ()
-    max_clients: CountFrom1 = 1000
-    client_timeout: Seconds = 30.0
-    reconnect_timeout: Seconds = 60.0
-    detached_ttl: Seconds | None = 86_400.0
-    question_timeout: Seconds = 60.0
-    http: Annotated[str, AfterValidator(_host_and_port)] | None = None
-    drain_timeout: Seconds = 30.0
+    directory: Path | None = option(
+        None,
+        "The directory of the socket, which only you may be able to enter; without it, `$XDG_RUNTIME_DIR/capsule`, or "
+        "`/tmp/capsule-UID`",
+        example="/run/capsule",
+    )
+    listen: tuple[str, ...] = option((), "Addresses (`ipc://PATH`) beside that of the user")
+    max_clients: CountFrom1 = option(1000, "Connections at once, else `too_many_clients`", reload=True)
+    client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
+    reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
+    detached_ttl: Seconds | None = option(
+        86_400.0, "How long a session that was detached waits for somebody", reload=True
+    )
+    http: Annotated[str, AfterValidator(_host_and_port)] | None = option(
+        None,
+        "`HOST:PORT` where [`/metrics`, `/healthz` and `/readyz`](metrics.md) are served, port 0: any that is free; "
+        "without it, nowhere",
+        example="127.0.0.1:9090",
+    )
+    question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
+    drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
 
 
 class NodeConfig(Config):
     """A node: its environments, where its boxes keep their sockets, and how much it takes on at once."""
 
-    environments: dict[str, EnvironmentConfig] = {"default": EnvironmentConfig()}
-    directory: DirectoryPath | None = None
-    max_sessions: CountFrom1 = 1000
-    heartbeat_interval: Seconds = 5.0
-    serve: ServeConfig = ServeConfig()
+    environments: dict[str, EnvironmentConfig] = option(
+        {"default": EnvironmentConfig()}, "The environments by name; there is always one with the name `default`"
+    )
+    directory: DirectoryPath | None = option(
+        None,
+        "Where the boxes keep their sockets; without it, the directory for temporary files",
+        example="/var/tmp",  # noqa: S108
+    )
+    max_sessions: CountFrom1 = option(1000, "Open sessions, else `too_many_sessions`", reload=True)
+    heartbeat_interval: Seconds = option(
+        5.0, "Between two heartbeats of a worker; sessions take a new value when they open", reload=True
+    )
+    serve: ServeConfig = option(ServeConfig(), "What only `capsule serve` needs")
 
 
 class SessionOptions(Config):
@@ -168,97 +228,12 @@ class SessionOptions(Config):
 
 
 def load(path: str | os.PathLike[str] | None = None) -> NodeConfig:
-    """The configuration of this file; without a path, of `./capsule.toml` if there is one, else the defaults.
+    """The configuration of this file and of the variables `CAPSULE_…`, which come before it.
 
-    Its top level has the fields of NodeConfig, `[environments.NAME]` those of an EnvironmentConfig. The environment
-    "default" exists in any case. Relative paths begin at the file. Raises ArgumentError.
+    Without a path the file is the one that `CAPSULE_CONFIG` names, else `./capsule.toml` if there is one. Its top level
+    has the fields of NodeConfig, `[environments.NAME]` those of an EnvironmentConfig. The environment "default" exists
+    in any case. Relative paths begin at the file. Raises ArgumentError.
     """
-    file = Path(FILE_NAME if path is None else path).absolute()
-    if path is None and not file.exists():
-        return NodeConfig()
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentError("config", f"{file} cannot be read: {error.strerror}", allowed="a TOML file") from error
-    except ValueError as error:  # what tomllib and the decoder raise
-        raise ArgumentError("config", f"{file} is not TOML: {error}", allowed="a TOML file") from error
-    try:
-        return NodeConfig.build(**_complete(data, file.parent))
-    except ArgumentError as error:
-        raise ArgumentError("config", f"{file}: {error.message}", code=error.code) from error
+    from capsule.settings.loading import read  # late: few programs read a file
 
-
-def _complete(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The data with the default environment, and with absolute paths; what is of a wrong type stays as it is."""
-    environments = data.get("environments", {})
-    if isinstance(environments, dict):
-        data["environments"] = {"default": {}} | {
-            name: _absolute(fields, folder) if isinstance(fields, dict) else fields
-            for name, fields in environments.items()
-        }
-    if isinstance(data.get("directory"), str):
-        data["directory"] = folder / data["directory"]
-    return data
-
-
-def _absolute(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
-    python, path = fields.get("python"), fields.get("path")
-    if isinstance(python, str) and os.sep in python and not python.startswith("~"):
-        fields["python"] = str(folder / python)
-    if isinstance(path, list):
-        fields["path"] = [str(folder / part) if isinstance(part, str) else part for part in path]
-    return fields
-
-
-def _argument_error(model: type[BaseModel], error: ValidationError) -> ArgumentError:
-    """The first complaint, in the words of the one who passed the argument."""
-    first = error.errors(include_url=False)[0]
-    argument = ".".join(str(part) for part in first["loc"]) or model.__name__
-    if first["type"] == "extra_forbidden":
-        allowed = ", ".join(sorted(_model_at(model, first).model_fields))
-        return ArgumentError(argument, "there is no such option", code="unknown_option", allowed=allowed)
-    given = _short(first["input"])
-    if (kind := _kind(first)) is not None:
-        return ArgumentError(argument, f"is {given}", allowed=kind)
-    return ArgumentError(argument, f"{first['msg']}, not {given}", allowed=_allowed(first))
-
-
-def _model_at(model: type[BaseModel], detail: ErrorDetails) -> type[BaseModel]:
-    """The model in which an unknown option stands; its own name is the last part of the path."""
-    path = detail["loc"]
-    if path[0] == "environments" and len(path) > 2:
-        model, path = EnvironmentConfig, path[2:]
-    return BreakerConfig if path[0] == "breaker" and len(path) > 1 else model
-
-
-def _kind(detail: ErrorDetails) -> str | None:
-    """What is allowed, where the type's own name would not say it to the one who passed the argument."""
-    if detail["type"] == "model_type":
-        model = next(m for m in (EnvironmentConfig, BreakerConfig) if m.__name__ == detail["ctx"]["class_name"])
-        article = "an" if model is EnvironmentConfig else "a"
-        return f"{article} {model.__name__}, or a dict with its options: {', '.join(model.model_fields)}"
-    return _KINDS.get(detail["type"])
-
-
-def _allowed(detail: ErrorDetails) -> str:
-    context = detail.get("ctx", {})
-    if "expected" in context:
-        return str(context["expected"])
-    bounds = [f"{word} {context[key]}" for key, word in _BOUNDS.items() if key in context]
-    return ", ".join(bounds) or detail["type"].removesuffix("_type").removesuffix("_parsing").replace("_", " ")
-
-
-_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most", "max_length": "a length of at most"}
-_KINDS = {
-    "tuple_type": "a list of str",
-    "dict_type": "a dict",
-    "path_not_directory": "an existing directory",
-    "path_type": "the path of an existing directory",
-}
-
-
-def _short(value: object) -> str:
-    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print those that are much longer
-        return f"a number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return read(path).config

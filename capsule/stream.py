@@ -64,7 +64,8 @@ class Stream:
         self._bulk: deque[Buffer] = deque()
         self._size = SMALL_READ
         self._reading = False
-        self._flushing = False
+        self._flushing = False  # somebody will call `_flush`
+        self._writing = False  # the loop will, as soon as the system takes more
         self._paused = False
         self._behind = False  # whole messages are here that no turn of the loop has handed over yet
         self._delivering = False
@@ -222,7 +223,8 @@ class Stream:
                 queue[0] = memoryview(queue[0])[sent:]
         if queue:
             self._flush_when_writable()
-        elif not self.disconnected.done():
+        elif self._writing:
+            self._writing = False
             self._loop.remove_writer(self._socket)
 
     def _forget_waiting(self) -> None:
@@ -232,11 +234,13 @@ class Stream:
     def _flush_when_writable(self) -> None:
         if not self.disconnected.done():
             self._flushing = True
-            self._loop.add_writer(self._socket, self._flush)
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._socket, self._flush)
 
     def _hang_up(self) -> None:
         if not self.disconnected.done():
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
-            self._reading = False
+            self._reading = self._writing = False
             self.disconnected.set_result(None)

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from capsule.cli.config import config
 from capsule.cli.doctor import doctor
 from capsule.cli.exits import Exit
 from capsule.cli.operate import drain, interrupt, kill, pool, sessions
@@ -28,6 +29,7 @@ cli.add_command(run)
 cli.add_command(repl)
 cli.add_command(serve)
 cli.add_command(wait_ready)
+cli.add_command(config)
 for command in (sessions, attach, interrupt, kill, pool, drain, doctor):
     cli.add_command(command)
 

@@ -35,7 +35,7 @@ def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--config",
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False),
-            help="Configuration of the environments (default: capsule.toml here, if there is one).",
+            help="Configuration of the environments (default: what CAPSULE_CONFIG names, or capsule.toml here).",
         ),
         click.option("--environment", metavar="NAME", default="default", help="Environment of the session."),
         click.option(

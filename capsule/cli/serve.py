@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from capsule.cli import exits
+from capsule.cli.configured import configured, given
 from capsule.cli.options import address_option
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
+    from capsule.config import NodeConfig
     from capsule.node.front.front import Front
+    from capsule.node.front.reloading import Told
 
 
 @click.command()
-@click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Configuration of the node (default: capsule.toml here, if there is one).",
-)
-@click.option(
-    "--directory",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory of the socket (default: $XDG_RUNTIME_DIR/capsule, or /tmp/capsule-UID).",
-)
-def serve(config: str | None, directory: Path | None) -> int:
+@configured
+def serve(config: str | None, **flags: Any) -> int:
     """Run the node as a service for the clients of this user.
 
-    SIGTERM or Ctrl-C drains: nothing new is taken, what runs may end; a second one ends it at once. Exit code: 0 it was
-    told to end, 2 wrong usage or configuration, 3 it cannot listen or its environment cannot be started.
+    SIGTERM or Ctrl-C drains: nothing new is taken, what runs may end; a second one ends it at once. SIGHUP reads the
+    configuration again. Exit code: 0 it was told to end, 2 wrong usage or configuration, 3 it cannot listen or its
+    environment cannot be started.
     """
-    from capsule.config import load
+    from capsule.node.front.reloading import Reloading
     from capsule.node.front.service import Service
+    from capsule.settings.loading import read
+
+    def load() -> NodeConfig:
+        return read(config, given(flags)).config
 
     async def main() -> None:
-        await Service(load(config), directory and directory.absolute()).run(_tell)
+        await Service(load(), Reloading(load, _tell_reload)).run(_tell)
 
     try:
         asyncio.run(main())
@@ -56,6 +52,24 @@ def _tell(front: Front) -> None:
     click.echo(f'connect with  capsule.Client("{front.addresses[0]}")')
     if front.http:
         click.echo(f"metrics at {front.http}/metrics")
+    sys.stdout.flush()
+
+
+def _tell_reload(told: Told) -> None:
+    """Changes are told on stdout, a configuration that was refused on stderr."""
+    if isinstance(told, CapsuleError):
+        for complaint in told.details.get("complaints", [{"message": told.message}]):
+            click.echo(f"capsule serve: not reloaded: {complaint['message']}", err=True)
+        click.echo("capsule serve: the configuration that was in force stays so", err=True)
+    elif isinstance(told, OSError):
+        click.echo(f"capsule serve: not reloaded, the configuration that was in force stays so: {told}", err=True)
+    else:
+        for change in told.changed:
+            click.echo(f"reloaded: {change}")
+        for change in told.restart:
+            click.echo(f"needs a restart: {change}")
+        if not told.changed and not told.restart:
+            click.echo("reloaded: nothing has changed")
     sys.stdout.flush()
 
 

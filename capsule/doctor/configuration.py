@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capsule.config import FILE_NAME, NodeConfig, load
+from capsule.config import NodeConfig
 from capsule.doctor.finding import Finding
+from capsule.settings.loading import Loaded, read
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -21,22 +22,25 @@ LOOPBACK = frozenset({"localhost", "[::1]"})
 def examine(path: str | os.PathLike[str] | None) -> tuple[NodeConfig, list[Finding]]:
     """The configuration, or the default one where it cannot be had; and what is to be said of it."""
     try:
-        config = load(path)
+        loaded = read(path)
     except ArgumentError as error:
         hint = error.hint or "Correct the file; the other checks took the defaults."
         return NodeConfig(), [Finding("configuration", "error", error.message, hint), *_checks(NodeConfig())]
-    return config, [_loaded(path, config), *_checks(config)]
+    return loaded.config, [_loaded(loaded), *_checks(loaded.config)]
 
 
 def _checks(config: NodeConfig) -> list[Finding]:
     return [_interpreters(config), http_address(config.serve.http)]
 
 
-def _loaded(path: str | os.PathLike[str] | None, config: NodeConfig) -> Finding:
-    file = Path(path or FILE_NAME).absolute()
-    if not file.exists():
-        return Finding("configuration", "info", f"{file} does not exist: the defaults are used")
-    return Finding("configuration", "ok", f"{file}: environments {', '.join(sorted(config.environments))}")
+def _loaded(loaded: Loaded) -> Finding:
+    if loaded.file is None:
+        return Finding(
+            "configuration", "info", "there is no capsule.toml: the defaults are used, and CAPSULE_ variables"
+        )
+    return Finding(
+        "configuration", "ok", f"{loaded.file}: environments {', '.join(sorted(loaded.config.environments))}"
+    )
 
 
 def _interpreters(config: NodeConfig) -> Finding:

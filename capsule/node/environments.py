@@ -28,6 +28,10 @@ class Environments:
         self._directory = directory
         self._zygotes: dict[str, asyncio.Task[Zygote]] = {}
 
+    def configure(self, configs: Mapping[str, EnvironmentConfig]) -> None:
+        """Know these from now on; zygotes that have been started stay as they are."""
+        self._configs = configs
+
     def check(self, name: str) -> None:
         """Raises EnvironmentFailed, which lists what there is, if there is no such environment."""
         if name not in self._configs:

@@ -63,6 +63,15 @@ class Node:
         """The node as it is now."""
         return NodeInfo(sessions=len(self._sessions), pools=self._pools.info())
 
+    def configure(self, config: NodeConfig) -> None:
+        """Go on with another configuration: other limits, more environments, other sizes of their pools.
+
+        What has been started stays as it is; sessions that are open keep what they opened with.
+        """
+        self.config = config
+        self._environments.configure(config.environments)
+        self._pools.configure(config.environments)
+
     async def prepare(self, environment: str = "default") -> None:
         """Start the zygote of an environment ahead of the first session. Raises EnvironmentFailed."""
         self._check_open()

@@ -82,6 +82,12 @@ class Pools:
             pool.release(worker)  # it died, and nobody has noticed yet
         raise WorkerLost("worker_start_failed", f"{TRIES} workers of environment {name!r} ended before they were used")
 
+    def configure(self, configs: Mapping[str, EnvironmentConfig]) -> None:
+        """Take other sizes, times and budgets for the pools that there are, and for those that are made later."""
+        self._configs = configs
+        for name, pool in self._pools.items():
+            pool.configure(_pool_config(configs[name]))
+
     def give_back(self, worker: Worker) -> None:
         """The session needs it no more: it is ended. Idempotent."""
         pool = self._homes.pop(worker, None)

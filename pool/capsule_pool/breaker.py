@@ -42,7 +42,7 @@ class Breaker:
         self.state: BreakerState = "closed"
         self.next_attempt = 0.0
         self.error: BaseException | None = None
-        self._config = config
+        self.config = config
         self._random = random
         self._failures: deque[float] = deque()
         self._in_a_row = 0
@@ -81,12 +81,12 @@ class Breaker:
         if probe:
             self._move("failure_of_the_probe")
         else:
-            self._move("too_many_failures" if len(self._failures) >= self._config.failures else "failure")
+            self._move("too_many_failures" if len(self._failures) >= self.config.failures else "failure")
         self.next_attempt = now + self._random() * self.longest(self._in_a_row)
 
     def longest(self, in_a_row: int) -> float:
         """The bound of the pause after so many failures in a row."""
-        config = self._config
+        config = self.config
         doublings = min(max(0, in_a_row - 1), 60)  # beyond that the bound has been reached, and floats end
         return min(config.longest_pause, config.pause * 2.0**doublings)
 
@@ -105,6 +105,6 @@ class Breaker:
     def _forget(self, now: float) -> None:
         """Drop the failures that are older than the window, and more than the bound needs."""
         while self._failures and (
-            now - self._failures[0] > self._config.window or len(self._failures) > self._config.failures
+            now - self._failures[0] > self.config.window or len(self._failures) > self.config.failures
         ):
             self._failures.popleft()

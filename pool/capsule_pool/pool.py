@@ -79,6 +79,15 @@ class Pool(Generic[M]):
 
     # --- for its users ---
 
+    def configure(self, config: PoolConfig) -> None:
+        """Go on with other sizes, times and budgets. Members in use stay, also beyond a smaller `max_sessions`.
+
+        What an idle member holds is known only if there was an `idle_bytes` when it was made.
+        """
+        self.config = config
+        self._breaker.config = config.breaker
+        self._step()
+
     def warm(self) -> None:
         """Make the first members now. Without it that happens after the first acquire."""
         self._step()

@@ -7,27 +7,32 @@ import contextlib
 import os
 import resource
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 from capsule.node.front.front import Front
+from capsule.node.front.notify import notify
 from capsule.node.node import Node
 from capsule.runtime import SOCKET, lock, make_directory, runtime_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from pathlib import Path
 
     from capsule.config import NodeConfig
     from capsule.node.front.monitor import Monitor
+    from capsule.node.front.reloading import Reloading
 
 
 class Service:
-    """Run it once. The first SIGTERM or SIGINT drains: no new work, what runs may end; the second ends it now."""
+    """Run it once. The first SIGTERM or SIGINT drains: no new work, what runs may end; the second ends it now.
 
-    def __init__(self, config: NodeConfig, directory: Path | None = None) -> None:
+    With `reloading`, SIGHUP asks for it.
+    """
+
+    def __init__(self, config: NodeConfig, reloading: Reloading | None = None) -> None:
         self._config = config
-        self._directory = directory or runtime_directory()
+        self._directory = config.serve.directory or runtime_directory()
+        self._reloading = reloading
+        self._has_terminal = os.isatty(0)
         self._asked = asyncio.Event()
         self._told_twice = asyncio.Event()
 
@@ -41,6 +46,9 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
             monitor = self._monitor()
+            # Whoever starts us under nohup wants it to be ignored.
+            if self._reloading is not None and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                loop.add_signal_handler(signal.SIGHUP, self._hang_up, self._reloading)
             async with Node(self._config, on_pool_event=None if monitor is None else monitor.pools) as node:
                 front = Front(node, self._config.serve)
                 try:
@@ -73,6 +81,13 @@ class Service:
         if monitor is not None and self._config.serve.http is not None:
             front.http = await monitor.start(front, self._config.serve.http)
 
+    def _hang_up(self, reloading: Reloading) -> None:
+        """The signal comes also when the terminal that we were started in is closed: then it means the end."""
+        if self._has_terminal and not os.isatty(0):
+            self.stop()
+        else:
+            reloading.ask()
+
     async def _serve(self, front: Front, node: Node, on_ready: Callable[[Front], None]) -> None:
         await node.prepare()
         for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
@@ -80,13 +95,34 @@ class Service:
         front.on_drain = self._asked.set
         on_ready(front)
         notify("READY=1")
-        await self._asked.wait()
+        await self._reload_until_asked(front, node)
         notify("STOPPING=1")
         front.draining = True
         await self._unless_told_again(front.settled(), self._config.serve.drain_timeout)
         for hosted in front.registry:
             await hosted.session.interrupt()
         await self._unless_told_again(front.settled(), 1.0)
+
+    async def _reload_until_asked(self, front: Front, node: Node) -> None:
+        """Wait for the end. What fails in the reloading of a configuration, ends the service too: it is a bug."""
+        if self._reloading is None:
+            await self._asked.wait()
+            return
+
+        def apply(config: NodeConfig) -> None:
+            self._config = config
+            node.configure(config)
+            front.config = config.serve
+
+        asked = asyncio.ensure_future(self._asked.wait())
+        reloading = asyncio.ensure_future(self._reloading.run(self._config, apply))
+        try:
+            await asyncio.wait([asked, reloading], return_when=asyncio.FIRST_COMPLETED)
+            if reloading.done():
+                reloading.result()
+        finally:
+            asked.cancel()
+            reloading.cancel()
 
     async def _unless_told_again(self, work: Coroutine[object, object, None], limit: float) -> None:
         waiting = asyncio.ensure_future(work)
@@ -102,12 +138,3 @@ def _raise_limit() -> None:
     """A session takes a dozen descriptors: use as many as the system allows. The process is ours alone."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def notify(state: str) -> None:
-    """Tell the service manager, if one has asked to be told (sd_notify)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to, contextlib.suppress(OSError):
-        to.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

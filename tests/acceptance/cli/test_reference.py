@@ -28,15 +28,34 @@ def rows(text: str) -> dict[str, str]:
     return dict(cells[1:])
 
 
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    """All commands by name, those of groups in it too."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found |= commands(command, f"{name} ") if isinstance(command, click.Group) else {prefix + name: command}
+    return found
+
+
+COMMANDS = commands(cli)
+
+
 def test_every_command_has_its_options() -> None:
+    titles = re.findall(r"^## Options of `capsule (.*)`$", PAGE, re.MULTILINE)
+    assert sorted(titles) == sorted(name for name, command in COMMANDS.items() if command.params)
+    assert {"run", "repl", "serve", "wait-ready", "config check"} <= set(COMMANDS)
     operators = {"sessions", "attach", "interrupt", "kill", "pool", "drain", "doctor"}
-    assert set(cli.commands) == {"run", "repl", "serve", "wait-ready"} | operators
+    assert set(cli.commands) == {"run", "repl", "serve", "wait-ready", "config"} | operators
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_is_on_the_page(name: str) -> None:
+    assert re.search(rf"^capsule {name}\b", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, command in COMMANDS.items() if command.params))
 def test_the_options_of_a_command(name: str) -> None:
     known = {}
-    for option in cli.commands[name].params:
+    for option in COMMANDS[name].params:
         if isinstance(option, click.Option):
             (flag,) = option.opts
             known[f"`{flag}`" if option.is_flag else f"`{flag} {option.metavar}`"] = option.help

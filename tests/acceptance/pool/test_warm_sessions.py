@@ -267,9 +267,9 @@ async def test_a_traceback_shows_the_source_of_a_preloaded_module(tmp_path: Path
 
 
 async def test_a_first_error_need_not_find_out_where_all_modules_are(full: Warm) -> None:
-    async with full.client.session() as session:
-        found = (await session.run("import inspect, sys; len(inspect.modulesbyfile)")).text
-        assert int(found or 0) > 100
+    session = await full.open_warm()
+    assert await value(session, "import inspect; len(inspect.modulesbyfile)") > 100
+    await session.close()
 
 
 async def test_a_missing_interpreter_opens_the_breaker() -> None:

@@ -28,7 +28,7 @@ CAPSULE = Path(sys.executable).with_name("capsule")
 class Served:
     """A node in a process of its own, which listens in `directory`."""
 
-    def __init__(self, directory: Path, config: str = "") -> None:
+    def __init__(self, directory: Path, config: str = "", *flags: str) -> None:
         self.directory = directory
         self.address = f"ipc://{directory}/node.sock"
         file = directory.parent / f"{directory.name}.toml"
@@ -36,7 +36,7 @@ class Served:
         self.log = directory.parent / f"{directory.name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file)],
+                [str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file), *flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
