@@ -54,6 +54,11 @@ def own_memory(pid: int) -> int:
     return _smaps(pid, "Private_Clean") + _smaps(pid, "Private_Dirty")
 
 
+def resident_memory(pid: int) -> int:
+    """The bytes of a process that are in memory."""
+    return _smaps(pid, "Rss")
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
