@@ -108,7 +108,7 @@ async def test_no_session_finds_anything_of_another(full: Warm) -> None:
     """
     for _ in range(4):
         session = await full.node.open_session()
-        assert await value(session, look) == [[], False, False, "/", False, [""], False, True, 2]
+        assert await value(session, look) == [[], False, False, False, False, [""], False, True, 2]
         await run(session, leave)
         await session.close()
 
