@@ -56,6 +56,8 @@ class FrameBuffer:
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._data = bytearray()
+        self._pieces: list[bytes] = []
+        self._missing = 0
         self._skip = 0
 
     @property
@@ -69,7 +71,16 @@ class FrameBuffer:
             dropped = min(self._skip, len(data))
             self._skip -= dropped
             data = data[dropped:]
-        self._data += data
+        if len(data) < self._missing:  # to let the buffer grow by each piece would copy a large message again and again
+            self._pieces.append(data)
+            self._missing -= len(data)
+        elif self._pieces:
+            self._data = bytearray().join([self._data, *self._pieces, data])
+            self._pieces.clear()
+            self._missing = 0
+        else:
+            self._data += data
+            self._missing = 0
 
     def next_message(self) -> list[bytes] | Literal[Need.DATA]:
         """The frames of the next message, or NEED_DATA.
@@ -77,7 +88,7 @@ class FrameBuffer:
         Raises RemoteProtocolError for a message that is over a limit or inconsistent; the next call goes on behind it.
         """
         data = self._data
-        if len(data) < _SIZE.size:
+        if self._missing or len(data) < _SIZE.size:
             return NEED_DATA
         (size,) = _SIZE.unpack_from(data)
         head = _COUNT.size + _SIZE.size * (self._limits.buffers + 2)
@@ -85,6 +96,7 @@ class FrameBuffer:
             self._drop(size)
             raise RemoteProtocolError("message_too_large", *_over("message_bytes", self._limits.message_bytes, size))
         if len(data) < _SIZE.size + size:
+            self._missing = _SIZE.size + size - len(data)
             return NEED_DATA
         try:
             return self._cut(memoryview(data)[_SIZE.size : _SIZE.size + size])
