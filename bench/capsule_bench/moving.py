@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capsule_bench import cells
-from capsule_bench.machine import resident_memory
+from capsule_bench.machine import resident_bytes
 
 if TYPE_CHECKING:
     from capsule import AsyncSession
@@ -37,11 +37,11 @@ async def transfer_rates(session: AsyncSession, size: int, count: int, *, up: bo
 
 async def transfer_memory_of(session: AsyncSession, size: int, node: int) -> float:
     """MiB that the process of the node grows by at most while a file of `size` MiB goes up and down."""
-    before = most = resident_memory(node)
+    before = most = resident_bytes(node)
 
     def look(_done: int, _total: int | None) -> None:
         nonlocal most
-        most = max(most, resident_memory(node))
+        most = max(most, resident_bytes(node))
 
     with tempfile.TemporaryDirectory(prefix="cb-") as folder:
         source, back = Path(folder, NAME), Path(folder, "back")

@@ -140,7 +140,7 @@ class Worker:
         try:
             worker = cls(preparation)
         except OSError as error:
-            raise WorkerLost("worker_start_failed", f"the worker could not be started: {error}") from error
+            raise _not_started(error) from error
         try:
             await worker._launch(place)
             worker.agreement = await worker._unless_exited(
@@ -151,6 +151,8 @@ class Worker:
             if isinstance(error, WorkerLost):
                 worker._explain(error)
             await worker._abort()
+            if isinstance(error, OSError):  # no descriptor is left, no room on the disk
+                raise _not_started(error) from error
             raise
         worker._last_words = b""
         return worker
@@ -382,3 +384,7 @@ class Worker:
     def _still_there(self) -> None:
         if not self.gone.is_set():
             self.kill("violation", "it broke its link")
+
+
+def _not_started(error: OSError) -> WorkerLost:
+    return WorkerLost("worker_start_failed", f"the worker could not be started: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 FEATURES = ["introspection", "comms", "progress", "stdin"]
 VERSION = "1.0"
+EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the system that say nothing against what was asked for."""
 OWN_THREADS = 2
 """The main thread and the I/O thread."""
 WARMUP = -1
@@ -174,13 +177,13 @@ class Engine:
             self.link.send(failure(envelope, error.code, error.message, details=error.details))
             return
         except (OSError, ValueError) as error:
-            self.link.send(failure(envelope, "invalid_argument", f"the session cannot be opened: {error}"))
+            self.link.send(failure(envelope, _code_of(error), f"the session cannot be opened: {error}"))
             return
         try:
             files.write_all(zip(body.get("files") or (), envelope.buffers, strict=True))
         except (OSError, ValueError) as error:
             details = {"argument": "files"}
-            self.link.send(failure(envelope, "invalid_argument", f"files: {error}", details=details))
+            self.link.send(failure(envelope, _code_of(error), f"files: {error}", details=details))
             return
         self.shell.displayhook.cache_size = options.get("out_cache", 1000)
         self.runner.bound(
@@ -245,6 +248,11 @@ def _limit_open_files(wanted: int | None) -> None:
     if wanted > hard != resource.RLIM_INFINITY:
         raise ArgumentError("max_open_files", f"is {wanted}", allowed=f"at most {hard}, the system's limit")
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+
+
+def _code_of(error: Exception) -> str:
+    """Whose fault it is that a session cannot be opened."""
+    return "worker_start_failed" if getattr(error, "errno", None) in EXHAUSTED else "invalid_argument"
 
 
 def _warmup_failed(envelope: Envelope, answer: dict[str, Any]) -> Envelope:

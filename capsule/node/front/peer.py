@@ -42,6 +42,11 @@ class Desk(Protocol):
     registry: Registry
     tasks: Tasks
     draining: bool
+    offences: int
+
+    @property
+    def clients(self) -> int:
+        """How many connections there are."""
 
     def drain(self) -> None:
         """End the node as SIGTERM does. Idempotent."""
@@ -98,6 +103,9 @@ class Peer:
             return
         assert received is not NEED_DATA
         message, envelope = received
+        if self._connection.state == "closed":  # it has refused to greet
+            self._desk.drop(self)
+            return
         handler = self._handlers.get(envelope.type)
         if handler is not None:
             handler(message, envelope)
@@ -109,7 +117,7 @@ class Peer:
         self._desk.offended(self, error)
         with suppress(LocalProtocolError):  # both have said goodbye
             self._say("error", Error.answer(error).model_dump())
-        if self._connection.failed is not None or self._connection.state in {"new", "greeting"}:
+        if self._connection.failed is not None or self._connection.state != "active":
             self._desk.drop(self)
 
     def lose(self) -> None:
@@ -191,6 +199,8 @@ class Peer:
             log = self.session(envelope.session).logs.get(envelope.execution)
             if log is None:
                 raise SessionError("execution_unknown", f"there is no execution {envelope.execution[:64]!r}")
+            if message.after > log.last:
+                raise ArgumentError("after", f"is {message.after}", allowed=f"at most {log.last}, the last event")
         except CapsuleError as error:
             self._refuse(error, envelope.session, envelope.execution)
             return

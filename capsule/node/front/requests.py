@@ -38,6 +38,11 @@ class Office(Protocol):
     registry: Registry
     tasks: Tasks
     draining: bool
+    offences: int
+
+    @property
+    def clients(self) -> int:
+        """How many connections there are."""
 
     def drain(self) -> None:
         """End the node as SIGTERM does. Idempotent."""
@@ -160,7 +165,7 @@ class Requests:
         if envelope.session:
             info: dict[str, Any] = asdict(self._peer.session(envelope.session).session.info())
         else:
-            info = asdict(self._desk.node.info())
+            info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
