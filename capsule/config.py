@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path  # noqa: TC003 - pydantic looks it up
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +19,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-if TYPE_CHECKING:
-    import os
+FILE_NAME = "capsule.toml"
+PREFIX = "CAPSULE_"
+"""Variables that begin so are options of a node."""
 
 Backpressure = Literal["block", "drop_newest", "drop_oldest", "error"]
 """What happens at the bound of an execution's buffer when nobody reads fast enough."""
@@ -171,7 +173,7 @@ class ServeConfig(Config):
     client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
     reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
     detached_ttl: Seconds | None = option(
-        86_400.0, "How long a session that was detached waits for somebody", reload=True
+        86_400.0, "How long a session that was detached waits for somebody; `none`: for ever", reload=True
     )
     http: Annotated[str, AfterValidator(_host_and_port)] | None = option(
         None,
@@ -227,6 +229,11 @@ class SessionOptions(Config):
     max_queue: CountFrom1 = 100_000
 
 
+def is_variable(name: str) -> bool:
+    """Whether a variable of the environment is meant for Capsule."""
+    return name.upper().startswith(PREFIX)
+
+
 def load(path: str | os.PathLike[str] | None = None) -> NodeConfig:
     """The configuration of this file and of the variables `CAPSULE_…`, which come before it.
 
@@ -234,6 +241,8 @@ def load(path: str | os.PathLike[str] | None = None) -> NodeConfig:
     has the fields of NodeConfig, `[environments.NAME]` those of an EnvironmentConfig. The environment "default" exists
     in any case. Relative paths begin at the file. Raises ArgumentError.
     """
-    from capsule.settings.loading import read  # late: few programs read a file
+    if path is None and not Path(FILE_NAME).exists() and not any(map(is_variable, os.environ)):
+        return NodeConfig()  # nothing to read, and `capsule run` starts sooner
+    from capsule.settings.loading import read  # late: it takes longer than all the rest
 
     return read(path).config

@@ -24,7 +24,7 @@ from capsule.client.execution import AsyncEvents, AsyncExecution, OnEvent
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
 from capsule.client.progress import Progress
-from capsule.client.questions import AsyncQuestions
+from capsule.client.transfers import AsyncTransfers
 from capsule.events import Event, InputRequest
 from capsule.node.execution import ExecuteRequest
 from capsule.node.session import Session
@@ -45,7 +45,7 @@ OnBackground = Callable[[Event], None]
 """Gets output that came after the verdict of its execution: from threads, tasks and children that went on."""
 
 
-class AsyncSession(AsyncQuestions):
+class AsyncSession(AsyncTransfers):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its

@@ -11,7 +11,7 @@ from capsule.client.portal import Portal
 from capsule.client.progress import Progress
 from capsule.client.results import Collector, Result
 from capsule.client.sync_execution import Events, Execution, OnEvent, OnInput
-from capsule.client.sync_questions import Questions
+from capsule.client.sync_transfers import Transfers
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Client:
         self.close()
 
 
-class Session(Questions):
+class Session(Transfers):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its

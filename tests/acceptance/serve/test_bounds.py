@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from capsule import Client, SessionError
 from capsule.client.remote import link
 from capsule.node.front.hosted import MAX_KEPT, MAX_LOGS
+from capsule_protocol.codec import encode
+from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import NodeError
+from capsule_protocol.framing import pack
 from tests.acceptance.serve.raw import Raw
-from tests.acceptance.serve.siege import wait_until
-from tests.acceptance.serve.support import Served
+from tests.acceptance.serve.siege import GROWTH, wait_until
+from tests.acceptance.serve.support import LONG, Served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +36,17 @@ def brief(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     )
     with Served(place / "brief", config) as running:
         yield running
+
+
+def sent_at_once(raw: Raw, data: bytes) -> bool:
+    """Whether the node had room for it."""
+    raw.socket.settimeout(0)
+    try:
+        return raw.socket.send(data) == len(data)
+    except BlockingIOError:
+        return False
+    finally:
+        raw.socket.settimeout(LONG)
 
 
 def check_unknown(client: Client, name: str) -> None:
@@ -125,3 +141,23 @@ def test_offences_are_counted_and_told(brief: Served) -> None:
             assert raw.answer().body["code"] == "unexpected_message"
         assert client.info().offences == before + 4
         assert brief.log.read_text().count("broke the protocol") == 4
+
+
+def test_who_acknowledges_without_reading_is_not_heard_until_it_reads(served: Served) -> None:
+    node = psutil.Process(served.process.pid)
+    with Client(served.address) as honest, honest.session() as neighbour, Raw(served.address) as raw:
+        raw.greet("c_deaf")
+        session = raw.open()
+        before = node.memory_info().rss
+        raw.say("execute", {"code": "while True: print('x' * 1000)"}, session, "x_1")
+        acknowledgement = b"".join(pack(encode(Envelope("event_ack", {"executions": {"x_1": 2**40}}, "", session))))
+        raw.socket.settimeout(1.0)
+        with suppress(TimeoutError):  # it is as if the node did not read any more
+            while node.memory_info().rss - before < 2 * GROWTH:
+                raw.socket.sendall(acknowledgement)
+        assert node.memory_info().rss - before < GROWTH
+        assert neighbour.run("6 * 7").text == "42"
+        closing = b"".join(pack(encode(Envelope("close", {}, "m_1", session))))
+        while not sent_at_once(raw, closing):
+            assert raw.hear() is not None
+        assert raw.answer("m_1").body["state"] == "closed"

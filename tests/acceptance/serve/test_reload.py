@@ -134,6 +134,17 @@ async def test_a_wrong_file_changes_nothing_and_all_that_is_wrong_is_told(mortal
     assert await reload(mortal, "reloaded") == ["reloaded: nothing has changed"]
 
 
+async def test_it_goes_on_when_nobody_reads_what_it_prints(place: Path) -> None:
+    with Served(place / "unread", BEFORE) as served:
+        assert served.process.stdout is not None
+        served.process.stdout.close()
+        write(served, "max_sessions = 1\n")
+        assert "could not be told" in await refusal(served, "could not be told")
+        async with served.client() as client, client.session():
+            with pytest.raises(SessionError, match="max_sessions=1"):
+                await client.session()
+
+
 async def test_a_flag_comes_before_the_file_after_a_reload_too(place: Path) -> None:
     served = Served(place / "flagged", BEFORE, "--max-sessions", "1")
     with served:
@@ -154,6 +165,7 @@ async def test_the_new_drain_timeout_counts_at_the_end(mortal: Served) -> None:
         mortal.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):  # less than the default of drain_timeout
             assert (await running.result()).verdict == "interrupted"
+        assert await asyncio.to_thread(mortal.process.wait, LONG) == 0
 
 
 def test_the_service_manager_is_told_of_a_reload(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

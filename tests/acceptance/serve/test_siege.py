@@ -35,6 +35,15 @@ def test_who_has_not_greeted_and_breaks_the_protocol_is_hung_up_on(place: Path) 
                 assert raw.hear() is None
 
 
+def test_who_says_that_there_is_an_error_instead_of_a_greeting_is_hung_up_on(place: Path) -> None:
+    with Served(place / "quiet") as served:
+        with Raw(served.address) as raw:
+            raw.say("error", {"code": "unsupported"})
+            assert raw.hear() is None
+        assert served.stop() == 0
+        assert served.log.read_text() == ""
+
+
 def test_a_resume_behind_what_there_is_is_refused_and_the_execution_goes_on(served: Served) -> None:
     with Raw(served.address) as raw:
         raw.greet("c_one")
