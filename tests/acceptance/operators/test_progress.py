@@ -13,7 +13,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from capsule import ArgumentError, AsyncSession
-from tests.acceptance.cli.support import HANG, Terminal, clean_environment
+from tests.acceptance.cli.support import HANG, Terminal, capsule, clean_environment
 
 SYNC = """
 import sys
@@ -221,3 +221,44 @@ async def test_it_is_a_flag(session: AsyncSession) -> None:
     with pytest.raises(ArgumentError) as caught:
         await session.run("1", progress="yes")  # type: ignore[arg-type]
     assert caught.value.argument == "progress"
+
+
+# The command
+
+
+def test_the_command_shows_the_time_below_the_output(place: Path) -> None:
+    go = place / "go-command"
+    code = f"import os, time\nprint('first')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint('last')"
+    with Terminal("run", "--progress", "-c", code) as terminal:
+        terminal.until("first\n")
+        terminal.until(" s")
+        terminal.until(" s")
+        go.touch()
+        terminal.until("last\n")
+        terminal.until("capsule: ok after ")
+        assert terminal.end()[0] == 0
+    go.unlink()
+    before, _, _ = terminal.raw.partition("last\r\n")
+    assert before.endswith("\r\x1b[2K")
+
+
+def test_the_command_lets_who_is_asked_type(place: Path) -> None:
+    with Terminal("run", "--progress", "-c", "print('hello', input('who? '))") as terminal:
+        terminal.until("who? ")
+        terminal.type("Ada\r")
+        assert " s" not in terminal.until("hello Ada\n")
+        assert terminal.end()[0] == 0
+
+
+def test_the_command_on_a_pipe_has_one_line_at_the_end() -> None:
+    done = capsule("run", "--progress", "-c", "print('out'); 1 / 0")
+    assert done.returncode == 1
+    assert done.stdout == b"out\n"
+    *_, raised, last = done.stderr.decode().splitlines()
+    assert raised == "ZeroDivisionError: division by zero"
+    assert last.startswith("capsule: error after ")
+    assert b"\x1b" not in done.stderr
+
+
+def test_the_command_is_for_people_or_for_programs() -> None:
+    assert capsule("run", "--progress", "--json", "-c", "1").returncode == 2
