@@ -128,7 +128,7 @@ def from_flags(flags: Iterable[Flag]) -> Layer:
         for part in flag.path[:-1]:
             inner = inner.setdefault(part, {})
         inner[flag.path[-1]] = flag.value
-    return Layer("flag", _plain(data, Path.cwd()), {flag.path: flag.name for flag in given})
+    return Layer("flag", written(data, Path.cwd()), {flag.path: flag.name for flag in given})
 
 
 def from_variables() -> tuple[Layer, list[Complaint]]:
@@ -137,7 +137,7 @@ def from_variables() -> tuple[Layer, list[Complaint]]:
     known = {name: path for name, path in given.items() if exists(NodeConfig, path)}
     wrong = [_unknown_variable(name, path) for name, path in given.items() if name not in known]
     data = _Variables({path: os.environ[name] for name, path in known.items()})()
-    return Layer("environment", _plain(data, Path.cwd()), {path: name for name, path in known.items()}), wrong
+    return Layer("environment", written(data, Path.cwd()), {path: name for name, path in known.items()}), wrong
 
 
 def path(variable: str) -> Path_:
@@ -163,7 +163,7 @@ def from_file(file: Path) -> Layer:
     except ValueError as error:  # what tomllib and the decoder raise
         raise ArgumentError("config", f"{file} is not TOML: {error}", allowed="a TOML file") from error
     places = {path: f"{file}:{line}" for path, line in lines(text).items()}
-    return Layer("file", _plain(data, file.parent), {(): str(file), **places})
+    return Layer("file", written(data, file.parent), {(): str(file), **places})
 
 
 def chosen_file(path: str | os.PathLike[str] | None) -> Path | None:
@@ -186,7 +186,7 @@ def _unknown_variable(name: str, path: Path_) -> Complaint:
     return unknown((name,), name.upper(), names)
 
 
-def _plain(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+def written(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What was written, as the model takes it."""
     return _absolute(_with_none(data), folder)
 
