@@ -44,7 +44,7 @@ _ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
 SENDS: dict[Link, dict[Role, frozenset[str]]] = {
     "client": {
         "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _CLIENT_ONLY,
-        "node": _BOTH_WAYS | _ANSWERS | {"ack", "info_reply"},
+        "node": _BOTH_WAYS | _ANSWERS | {"ack", "watching", "info_reply"},
     },
     "worker": {
         "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"capability_reply"},
@@ -95,8 +95,8 @@ EXECUTION: Table = {
     "running": _stay("running", EVENTS - VERDICTS) | _stay("done", VERDICTS),
     "done": {},
 }
-"""An execution on the client link, from its request (`resumed`: from `resume`); on the worker link it is `running`
-from its request."""
+"""An execution on the client link, from its request (`resumed`: from `resume`; `going on`: from `watching`); on the
+worker link it is `running` from its request."""
 
 STREAM: Table = {
     "new": {"stream_open": "open"},
