@@ -17,6 +17,7 @@ from capsule_bench.execute_capsule import received, run_ok
 from capsule_bench.figures import milliseconds, p99, per_second
 from capsule_bench.machine import memory, processor_seconds, resident_bytes
 from capsule_bench.model import Load, Measured
+from capsule_bench.moving import transfer_memory_of, transfer_rates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -196,6 +197,38 @@ async def _full(client: AsyncClient) -> None:
         if pool is None or (pool.idle >= pool.min_idle and not pool.starting and not pool.closing):
             return
         await asyncio.sleep(0.005)
+
+
+def upload(load: Load) -> Measured:
+    """Megabytes per second into a session."""
+    return _move(load, up=True)
+
+
+def download(load: Load) -> Measured:
+    """Megabytes per second out of a session."""
+    return _move(load, up=False)
+
+
+def transfer_memory(load: Load) -> Measured:
+    """MiB that the node grows by at most meanwhile."""
+
+    async def measure() -> Measured:
+        with serving() as (address, pid):
+            async with AsyncClient(address) as client, await client.session() as running:
+                values = [await transfer_memory_of(running, load.size, pid) for _ in range(load.samples)]
+                return Measured(values, memory())
+
+    return asyncio.run(measure())
+
+
+def _move(load: Load, *, up: bool) -> Measured:
+    async def measure() -> Measured:
+        with service() as address:
+            async with AsyncClient(address) as client, await client.session() as running:
+                values = await transfer_rates(running, load.size, load.warmup + load.samples, up=up)
+                return Measured(values[load.warmup :], memory())
+
+    return asyncio.run(measure())
 
 
 def bulk_output(load: Load) -> Measured:

@@ -50,6 +50,8 @@ def _tell(front: Front) -> None:
     for address in front.addresses:
         click.echo(f"listening at {address}")
     click.echo(f'connect with  capsule.Client("{front.addresses[0]}")')
+    if front.http:
+        click.echo(f"metrics at {front.http}/metrics")
     sys.stdout.flush()
 
 

@@ -55,3 +55,12 @@ class NodeInfo:
     pools: dict[str, PoolInfo]
     clients: int = 0
     offences: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file of a session: its name below the session's directory, bytes, seconds since the epoch."""
+
+    name: str
+    size: int
+    modified: float

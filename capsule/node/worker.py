@@ -7,6 +7,7 @@ import secrets
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from capsule.node.capture import Capture
@@ -25,7 +26,6 @@ from capsule_protocol.messages.execution import Error, Result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from capsule.node.box import Box, ExitStatus
     from capsule.node.launch import Zygote
@@ -93,6 +93,8 @@ class Worker:
         self._why = ""
         self._greeting = Greeting(loop)
         self._box: Box | None = None
+        self.directory = Path()
+        """That of its box."""
         with ExitStack() as undo:  # descriptors may run out at any of these
             self._fds = Descriptors()
             undo.callback(self._fds.close)
@@ -262,7 +264,7 @@ class Worker:
             self._release()
 
     async def _launch(self, place: Place) -> None:
-        directory = box_directory(place.directory, place.zygote.pid)
+        directory = self.directory = box_directory(place.directory, place.zygote.pid)
         spec = {
             "dir": str(directory),
             "token": self._token,

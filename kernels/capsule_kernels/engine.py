@@ -57,7 +57,7 @@ class Engine:
     runner: CellRunner
     warmup: str = ""
     scratch: str = ""
-    """Where the session works if it has files and no directory of its own; made only then."""
+    """The directory that the session gets: where it works unless it was given another, and where uploads land."""
     pid: int = field(default_factory=os.getpid)
     serving: bool = True
     busy: bool = False
@@ -228,16 +228,14 @@ class Engine:
 
 
 def _apply(body: dict[str, Any], scratch: str) -> None:
+    os.environ["SESSION_FILES"] = scratch
     for name, value in (body.get("env") or {}).items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    if body.get("cwd"):
-        os.chdir(body["cwd"])
-    elif body.get("files"):
-        os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
-        os.chdir(scratch)
+    os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
+    os.chdir(body.get("cwd") or scratch)
     sys.argv[:] = body.get("argv") or [""]
     sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
 

@@ -37,7 +37,9 @@ class Front:
         self.draining = False
         self.on_drain: Callable[[], None] | None = None
         self.addresses: list[str] = []
+        self.http = ""
         self.offences = 0
+        self.received_bytes = self.sent_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Listener] = []
         self._peers: dict[Peer, Carrier] = {}
@@ -89,6 +91,7 @@ class Front:
         carrier = self._peers.get(peer)
         if carrier is None:
             return
+        self.sent_bytes += sum(map(len, frames))
         try:
             carrier.send(frames, bulk=bulk)
         except PeerBusyError:
@@ -132,6 +135,7 @@ class Front:
     def take(self, peer: Peer, frames: list[bytes]) -> None:
         """A message came."""
         peer.seen = self._loop.time()
+        self.received_bytes += sum(map(len, frames))
         try:
             peer.take(frames)
         except Exception:  # a mistake of ours must cost nobody else's connection

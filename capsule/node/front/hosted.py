@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from capsule.events import Finished
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule_protocol.errors import SessionError
@@ -53,6 +54,7 @@ class Hosted:
         self.owner = owner
         self.logs: dict[str, EventLog] = {}
         self.reader: Reader | None = None
+        self.on_verdict: Callable[[str], None] | None = None
         self._opened = asyncio.get_running_loop().time()
         self._client = ""
         self._tasks = tasks
@@ -178,6 +180,8 @@ class Hosted:
             del self.logs[execution]
 
     def _on_event(self, log: EventLog, event: Event) -> None:
+        if self.on_verdict is not None and isinstance(event, Finished):
+            self.on_verdict(event.verdict)
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):

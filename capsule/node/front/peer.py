@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from capsule.events import Finished, Gap
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
+from capsule.node.front.streams import Streams
 from capsule.wire import Wired, to_message
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from capsule_protocol.envelope import Frames
     from capsule_protocol.limits import Limits
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume"})
+FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
 
 
@@ -78,6 +79,7 @@ class Peer:
         self._attached: dict[str, Hosted] = {}
         self._watches: dict[str, Watch] = {}
         self._following: set[str] = set()
+        self.streams = Streams(self, desk.tasks)
         self._requests = Requests(desk, self)
         self._handlers: dict[str, Callable[[Any, Envelope], None]] = {
             "hello": self._hello,
@@ -87,6 +89,7 @@ class Peer:
             "input_reply": self._input_reply,
             "heartbeat": self._heartbeat,
             "shutdown": self._shutdown,
+            **self.streams.handlers,
         }
 
     def __repr__(self) -> str:
@@ -122,6 +125,7 @@ class Peer:
     def lose(self) -> None:
         """The connection is over: its sessions wait for their client to come back."""
         self.gone = True
+        self.streams.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
         for watch in self._watches.values():
@@ -152,6 +156,7 @@ class Peer:
     def on_closed(self, hosted: Hosted, error: SessionError) -> None:
         """Another connection of the owner's reads from now on, or nobody ever again."""
         session = hosted.session.id
+        self.streams.leave(session)
         if self._attached.pop(session, None) is None:
             return  # it has closed the session meanwhile
         for execution in hosted.logs.keys() & self._following:
@@ -306,6 +311,7 @@ class Peer:
 
     def let_go(self, session: str) -> None:
         """Read a session no more."""
+        self.streams.leave(session)
         hosted = self._attached.pop(session, None)
         if hosted is not None:
             self._following -= hosted.logs.keys()
@@ -317,6 +323,21 @@ class Peer:
     def fail(self, error: CapsuleError, envelope: Envelope) -> None:
         """Answer a request that could not be done."""
         self._say("error", Error.answer(error, envelope.id).model_dump(), session=envelope.session)
+
+    # --- for the streams ---
+
+    @property
+    def message_bytes(self) -> int:
+        """How large a message may be."""
+        return self._connection.limits.message_bytes
+
+    def credit(self, stream: str) -> int:
+        """How many bytes of a stream this end may still send."""
+        return self._connection.streams.credit(stream)
+
+    def transmit(self, envelope: Envelope) -> None:
+        """Send a message."""
+        self._transmit(envelope)
 
     # --- inside ---
 

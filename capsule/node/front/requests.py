@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capsule.config import ServeConfig
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.registry import Registry
+    from capsule.node.front.streams import Streams
     from capsule.node.front.watch import Watch
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
@@ -53,6 +54,7 @@ class Caller(Protocol):
 
     owner: str
     client: str
+    streams: Streams
 
     def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
@@ -95,6 +97,9 @@ class Requests:
             "info": self._info,
             "interrupt": self._interrupt,
             "cancel": self._cancel,
+            "upload": self._upload,
+            "download": self._download,
+            "files": self._files,
             **dict.fromkeys(QUESTIONS, self._ask),
             **Operations(desk, peer).kinds,
         }
@@ -193,6 +198,26 @@ class Requests:
         session = self._peer.session(envelope.session).session
         reply = await session.ask(envelope.type, message.model_dump(), self._desk.config.question_timeout)
         self._peer.answer(f"{envelope.type}_reply", reply, envelope)
+
+    async def _upload(self, message: Any, envelope: Envelope) -> None:
+        streams = self._peer.streams
+        streams.check_free(message.stream)
+        upload = await self._peer.session(envelope.session).session.files.upload(message.name)
+        streams.take_in(message.stream, envelope.session, upload)
+        self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
+
+    async def _download(self, message: Any, envelope: Envelope) -> None:
+        streams = self._peer.streams
+        streams.check_free(message.stream)
+        files = self._peer.session(envelope.session).session.files
+        download = await files.download(message.name, message.offset, message.digest)
+        body = {"offset": download.offset, "size": download.size, "modified": download.modified}
+        self._peer.answer("download_reply", body, envelope)
+        streams.give_out(message.stream, envelope.session, download)
+
+    async def _files(self, _message: Any, envelope: Envelope) -> None:
+        entries = await self._peer.session(envelope.session).session.files.list()
+        self._peer.answer("files_reply", {"entries": [asdict(entry) for entry in entries]}, envelope)
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()
