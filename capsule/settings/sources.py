@@ -31,7 +31,7 @@ PREFIX = "CAPSULE_"
 DELIMITER = "__"
 FILE_VARIABLE = "CAPSULE_CONFIG"
 FILE_NAME = "capsule.toml"
-OTHERS = frozenset({FILE_VARIABLE})
+OTHERS = frozenset({FILE_VARIABLE, "CAPSULE_KEY"})
 """Variables with the prefix that are no options of a node; whoever reads another one adds it here."""
 
 Kind = Literal["default", "file", "environment", "flag"]

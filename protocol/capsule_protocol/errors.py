@@ -110,6 +110,11 @@ CODES: dict[str, CodeInfo] = {
     "address_in_use": CodeInfo("another node listens at the address", "Stop it, or choose another address."),
     "too_many_clients": CodeInfo("the node has as many connections as it may", retryable=True),
     "name_taken": CodeInfo("there is a session of this name", "Attach to it, or choose another name."),
+    "access_denied": CodeInfo(
+        "the node does not let this client in", "Check the key; `capsule keys list` shows which ones are valid."
+    ),
+    "permission_denied": CodeInfo("the role of the principal is too small for this"),
+    "quota_exceeded": CodeInfo("the principal uses as much as it may", "Wait, or end something.", retryable=True),
     "address_refused": CodeInfo("the address or its directory is not safe to use"),
 }
 """Every code that can cross the wire or reach a user."""
@@ -232,11 +237,21 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "key_conflict",
             "too_many_requests",
             "name_taken",
+            "permission_denied",
+            "quota_exceeded",
         ),
         SessionError,
     ),
     **dict.fromkeys(
-        ("node_unreachable", "connection_lost", "address_refused", "address_in_use", "too_many_clients"), NodeError
+        (
+            "node_unreachable",
+            "connection_lost",
+            "access_denied",
+            "address_refused",
+            "address_in_use",
+            "too_many_clients",
+        ),
+        NodeError,
     ),
     **dict.fromkeys(("worker_lost", "worker_start_failed", "worker_start_timeout"), WorkerLost),
     **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),

@@ -18,6 +18,7 @@ from capsule_protocol.states import EVENTS
 
 if TYPE_CHECKING:
     from capsule.client.remote.session import RemoteSession
+    from capsule.keys import Credentials
     from capsule_protocol.messages import Message
 
 logger = logging.getLogger("capsule.client")
@@ -54,8 +55,9 @@ class _Request:
 class Link:
     """Connects with `connect`, and again by itself whenever the connection is lost, until `close`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
         self._address = address
+        self._credentials = credentials
         self._client = new_id("c_") + new_id("")
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
@@ -154,7 +156,7 @@ class Link:
     # --- connecting ---
 
     async def _connect(self) -> None:
-        wire = Wire(self._address, self._on_message, self._on_lost)
+        wire = Wire(self._address, self._on_message, self._on_lost, self._credentials)
         try:
             await wire.greet(self._client, CONNECT_TIMEOUT)
         except BaseException:
@@ -293,8 +295,7 @@ class Link:
         if envelope.type == "shutdown":
             self._end_all(SessionError("node_closed", f"the node at {self._address} has ended"))
             return
-        if envelope.type == "error" and envelope.body["code"] in _FORGOTTEN and not envelope.execution:
-            self._on_lost(envelope.body["message"])
+        if envelope.type == "error" and not envelope.execution and self._ends(envelope.body):
             return
         session = self._sessions.get(envelope.session)
         if session is None:
@@ -310,6 +311,16 @@ class Link:
             session.background(to_event(message, envelope))
         elif kind == "status":
             session.changed(envelope.body["state"], envelope.body.get("reason", ""))
+
+    def _ends(self, body: dict[str, Any]) -> bool:
+        """Whether an error that answers nothing is the end of this connection, or of all."""
+        if body["code"] == "access_denied":
+            self._give_up(CapsuleError.from_dict(body))
+        elif body["code"] in _FORGOTTEN:
+            self._on_lost(body["message"])
+        else:
+            return False
+        return True
 
     def _answer(self, reply_to: str, envelope: Envelope) -> None:
         waiting = self._requests.get(reply_to)

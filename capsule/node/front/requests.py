@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.config import ServeConfig
+    from capsule.node.auth.principals import Principal
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.registry import Registry
     from capsule.node.node import Node
@@ -45,8 +46,12 @@ class Office(Protocol):
 class Caller(Protocol):
     """What the requests need of their connection."""
 
-    owner: str
+    principal: Principal
     client: str
+
+    @property
+    def owner(self) -> str:
+        """To whom its sessions belong."""
 
     def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
@@ -130,7 +135,7 @@ class Requests:
         self._ready(hosted, envelope)
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._desk.registry.find(self._peer.owner, message.name)
+        hosted = self._desk.registry.find(self._peer.principal, message.name)
         self._peer.take_over(hosted)
         self._ready(hosted, envelope)
 
@@ -156,6 +161,9 @@ class Requests:
             info: dict[str, Any] = asdict(self._peer.session(envelope.session).session.info())
         else:
             info = asdict(self._desk.node.info())
+            if not self._peer.principal.sees_all:  # what others have is not for it to know
+                mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)
+                info = {"sessions": mine, "pools": {}}
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
