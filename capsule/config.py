@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - pydantic looks it up
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticKnownError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
-if TYPE_CHECKING:
-    import os
+FILE_NAME = "capsule.toml"
+PREFIX = "CAPSULE_"
+"""Variables that begin so are options of a node."""
 
 Backpressure = Literal["block", "drop_newest", "drop_oldest", "error"]
 """What happens at the bound of an execution's buffer when nobody reads fast enough."""
@@ -131,6 +143,16 @@ class EnvironmentConfig(Config):
     breaker: BreakerConfig = option(BreakerConfig(), "When no workers are made any more")
 
 
+def _host_and_port(value: str) -> str:
+    if not _HTTP.fullmatch(value) or int(value.rpartition(":")[2]) > 65_535:
+        allowed = {"expected": "HOST:PORT, for instance 127.0.0.1:9090 or [::1]:9090"}
+        raise PydanticCustomError("http_address", "Input should be the address of a port", allowed)
+    return value
+
+
+_HTTP = re.compile(r"([\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):[0-9]{1,5}", re.ASCII)
+
+
 class QuotaConfig(Config):
     """What one principal may use at once; None: no limit.
 
@@ -158,7 +180,8 @@ class ServeConfig(Config):
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
     are closed. `drain_timeout` is what running code gets when the service is told to end. `insecure`: `tcp://` without
     encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by principal; `default` is
-    for those that have none of their own.
+    for those that have none of their own. `http` is the HOST:PORT of `/metrics`, `/healthz` and
+    `/readyz`.
     """
 
     directory: Path | None = option(
@@ -172,7 +195,13 @@ class ServeConfig(Config):
     client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
     reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
     detached_ttl: Seconds | None = option(
-        86_400.0, "How long a session that was detached waits for somebody", reload=True
+        86_400.0, "How long a session that was detached waits for somebody; `none`: for ever", reload=True
+    )
+    http: Annotated[str, AfterValidator(_host_and_port)] | None = option(
+        None,
+        "`HOST:PORT` where [`/metrics`, `/healthz` and `/readyz`](metrics.md) are served, port 0: any that is free; "
+        "without it, nowhere",
+        example="127.0.0.1:9090",
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
     drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
@@ -232,6 +261,11 @@ class SessionOptions(Config):
     max_queue: CountFrom1 = 100_000
 
 
+def is_variable(name: str) -> bool:
+    """Whether a variable of the environment is meant for Capsule."""
+    return name.upper().startswith(PREFIX)
+
+
 def load(path: str | os.PathLike[str] | None = None) -> NodeConfig:
     """The configuration of this file and of the variables `CAPSULE_…`, which come before it.
 
@@ -239,6 +273,8 @@ def load(path: str | os.PathLike[str] | None = None) -> NodeConfig:
     has the fields of NodeConfig, `[environments.NAME]` those of an EnvironmentConfig. The environment "default" exists
     in any case. Relative paths begin at the file. Raises ArgumentError.
     """
-    from capsule.settings.loading import read  # late: few programs read a file
+    if path is None and not Path(FILE_NAME).exists() and not any(map(is_variable, os.environ)):
+        return NodeConfig()  # nothing to read, and `capsule run` starts sooner
+    from capsule.settings.loading import read  # late: it takes longer than all the rest
 
     return read(path).config

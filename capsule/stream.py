@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -39,7 +40,8 @@ class Stream:
     """Owns a socket, which it reads from `start` on.
 
     `disconnected` is resolved when nothing more will come: what had come is handed over first, unless somebody pauses.
-    `on_broken` is told of a message that cannot be framed; the next one is read all the same.
+    `on_broken` is told of a message that cannot be framed; the next one is read all the same. While more than
+    `max_held` bytes wait for the peer it is not listened to: who does not read the answers need not ask.
     """
 
     def __init__(
@@ -51,12 +53,15 @@ class Stream:
         on_broken: OnBroken,
         *,
         max_waiting: int = MAX_WAITING,
+        max_held: int = sys.maxsize,
     ) -> None:
         self._loop = loop
         self._limits = limits
         self._on_frames = on_frames
         self._on_broken = on_broken
         self._max_waiting = max_waiting
+        self._max_held = max_held
+        self._held = 0  # bytes that wait for the peer
         owned.setblocking(False)  # noqa: FBT003 (the function takes it by position only)
         self._socket = owned
         self._incoming = FrameBuffer(limits)
@@ -67,6 +72,7 @@ class Stream:
         self._flushing = False  # somebody will call `_flush`
         self._writing = False  # the loop will, as soon as the system takes more
         self._paused = False
+        self._stalled = False  # too much is held
         self._behind = False  # whole messages are here that no turn of the loop has handed over yet
         self._delivering = False
         self._deaf = False
@@ -96,7 +102,7 @@ class Stream:
         elif not (self._deaf or self.disconnected.done()):
             sent = self._send(chunks)
             if sent < sum(map(len, chunks)) and not self._deaf:
-                self._waiting.append(memoryview(b"".join(chunks))[sent:])
+                self._hold(memoryview(b"".join(chunks))[sent:], self._waiting)
                 self._flush_when_writable()
 
     def post(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:
@@ -137,7 +143,7 @@ class Stream:
             self._socket.close()
 
     def _update(self) -> None:
-        wanted = not (self._paused or self.disconnected.done())
+        wanted = not (self._paused or self._stalled or self.disconnected.done())
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
@@ -172,7 +178,7 @@ class Stream:
         self._delivering, self._behind = True, False
         try:
             for _ in range(BATCH):
-                if self._paused or self.closed or not self._deliver_one():
+                if self._paused or self._stalled or self.closed or not self._deliver_one():
                     return
             self._behind = True
             self._loop.call_soon(self._deliver)
@@ -195,7 +201,21 @@ class Stream:
             return
         if len(queue) >= self._max_waiting:
             raise PeerBusyError
-        queue.append(b"".join(chunks))
+        self._hold(b"".join(chunks), queue)
+
+    def _hold(self, data: Buffer, queue: deque[Buffer]) -> None:
+        queue.append(data)
+        self._held += len(data)
+        if self._held > self._max_held:
+            self._stalled = True
+            self._update()
+
+    def _let_go(self, size: int) -> None:
+        self._held -= size
+        if self._stalled and self._held <= self._max_held // 2:
+            self._stalled = False
+            self._update()
+            self._loop.call_soon(self._deliver)
 
     def _send(self, chunks: Sequence[Buffer]) -> int:
         """How many bytes the system took."""
@@ -217,6 +237,7 @@ class Stream:
             sent = self._send(list(islice(queue, _CHUNKS)))
             if not sent:
                 break
+            self._let_go(sent)
             while queue and sent >= len(queue[0]):
                 sent -= len(queue.popleft())
             if sent:
@@ -230,6 +251,7 @@ class Stream:
     def _forget_waiting(self) -> None:
         self._waiting.clear()
         self._bulk.clear()
+        self._let_go(self._held)
 
     def _flush_when_writable(self) -> None:
         if not self.disconnected.done():

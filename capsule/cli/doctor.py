@@ -24,7 +24,7 @@ HEADINGS = ("CHECK", "", "FINDING")
     "--config",
     metavar="FILE",
     type=click.Path(),
-    help="Configuration of the node (default: capsule.toml here, if there is one).",
+    help="Configuration of the node (default: what CAPSULE_CONFIG names, or capsule.toml here).",
 )
 @click.option("--address", metavar="ADDRESS", help="A node that must answer (default: this user's, if it runs).")
 @json_option

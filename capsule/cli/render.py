@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from capsule.events import ErrorInfo, Progress
+    from capsule.events import ErrorInfo
 
 _OPAQUE = re.compile(r"<IPython\.core\.display\.\w+ object>\Z")
 """What text/plain says of an object that only other MIME types show."""
@@ -99,14 +99,6 @@ def rich_markdown(source: str) -> str:
     from rich.markdown import Markdown
 
     return "\n" + render(Markdown(source))
-
-
-def progress(event: Progress) -> str:
-    """One line, without its end, that says how far the code is."""
-    if event.total and event.current is not None:
-        share = min(max(event.current / event.total, 0.0), 1.0)
-        return f"[{'#' * round(share * 20):<20}] {share:4.0%} {event.text}".rstrip()
-    return f"{'' if event.current is None else f'{event.current:g} '}{event.text}".strip()
 
 
 def render(renderable: RenderableType, *, wrap: bool = True) -> str:

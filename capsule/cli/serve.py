@@ -53,6 +53,8 @@ def _tell(front: Front) -> None:
     for address in front.addresses:
         if address.startswith("tcp://") and not front.config.insecure:
             click.echo(f'from elsewhere  capsule.Client("{address}", key="FILE"), with one of `capsule keys new`')
+    if front.http:
+        click.echo(f"metrics at {front.http}/metrics")
     sys.stdout.flush()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.cli import render
 from capsule.cli.exits import is_system_exit, of_system_exit
+from capsule.client.progress import describe
 from capsule.events import ClearOutput, Display, Event, Finished, Output, Progress, Status
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Screen:
             case ClearOutput() if self._out.terminal:
                 await self._out.write(ERASE_LINE)
             case Progress() if self._err.terminal:
-                await self._err.write(render.progress(event))
+                await self._err.write(describe(event))
                 self._progress = True
             case Status() if self._err.terminal:
                 await self.tell(f"{event.state}: {event.reason}" if event.reason else event.state)

@@ -90,7 +90,9 @@ class AsyncClient:
         raises EnvironmentFailed, WorkerLost, SessionError, and ArgumentError for what the worker cannot do.
         """
         check_callback(on_background, "on_background")
-        checked = build_options(environment, options, env=env, cwd=cwd, name=name, files=files)
+        checked = build_options(
+            environment, options, env=env, cwd=cwd, name=name, files=files, remote=self._address is not None
+        )
         self._check_open()
         return SessionOpener(self, checked, on_background)
 

@@ -67,13 +67,14 @@ def build_options(
     cwd: str | os.PathLike[str] | None,
     name: str | None,
     files: Files | None = None,
+    remote: bool = False,
 ) -> SessionOptions:
     """The options of a session from keyword arguments; raises ArgumentError."""
     check_names(options, SessionOptions.model_fields)
     given = {**options, "environment": environment, "name": name, "env": check_env(env)}
     if cwd is not None:
         given["cwd"] = check_directory(cwd)
-    elif not files:  # with files, the worker makes a directory for them
+    elif files is None and not remote:  # elsewhere, and with files, it works in the directory that the worker makes
         given["cwd"] = _own_directory()
     checked = SessionOptions.build(**given)
     if not files:

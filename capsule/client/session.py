@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from capsule.client.arguments import (
@@ -14,6 +15,7 @@ from capsule.client.arguments import (
     check_code,
     check_codes,
     check_execute,
+    check_flag,
     check_key,
     check_text,
     check_timeout,
@@ -21,8 +23,9 @@ from capsule.client.arguments import (
 from capsule.client.execution import AsyncEvents, AsyncExecution, OnEvent
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
-from capsule.client.questions import AsyncQuestions
-from capsule.events import Event
+from capsule.client.progress import Progress
+from capsule.client.transfers import AsyncTransfers
+from capsule.events import Event, InputRequest
 from capsule.node.execution import ExecuteRequest
 from capsule.node.session import Session
 from capsule_protocol.errors import ArgumentError
@@ -42,7 +45,7 @@ OnBackground = Callable[[Event], None]
 """Gets output that came after the verdict of its execution: from threads, tasks and children that went on."""
 
 
-class AsyncSession(AsyncQuestions):
+class AsyncSession(AsyncTransfers):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its
@@ -68,16 +71,23 @@ class AsyncSession(AsyncQuestions):
         key: str | None = None,
         on_event: OnEvent | None = None,
         on_input: OnInput | None = None,
+        progress: bool = False,
         **options: Unpack[ExecuteOptions],
     ) -> Result:
         """Run `code` and wait for its result, whatever the verdict.
 
         `timeout` in seconds, counted from the start of the code. Without `on_input`, `input()` raises EOFError. A
         caller that is cancelled interrupts its execution. With a `key`, a node elsewhere runs this code once in this
-        session, however often it is asked, and gives the same events again. Raises ArgumentError for a bad argument,
+        session, however often it is asked, and gives the same events again. `progress`: output and elapsed time are
+        shown, in a terminal, in a notebook, or as plain text. Raises ArgumentError for a bad argument,
         SessionError when the session cannot run code, and what the callbacks raised.
         """
         check_callback(on_event, "on_event")
+        check_callback(on_input, "on_input")
+        if check_flag(progress, "progress"):
+            with Progress() as shown:
+                on_event, on_input = watched(shown, on_event), asked(shown, on_input)
+                return await self.run(code, timeout=timeout, key=key, on_event=on_event, on_input=on_input, **options)
         execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input)
         try:
             return await execution.result(on_event)
@@ -259,6 +269,29 @@ class AsyncSession(AsyncQuestions):
     async def _close(self) -> None:
         await self._inner.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def watched(shown: Progress, on_event: OnEvent | None) -> OnEvent:
+    """Events are shown, and then the caller's."""
+
+    def call(event: Event) -> Awaitable[None] | None:
+        shown.feed(event)
+        return on_event(event) if on_event is not None else None
+
+    return call
+
+
+def asked(shown: Progress, on_input: OnInput | None) -> OnInput | None:
+    """While the caller answers, nothing is shown that would get in his way."""
+    if on_input is None:
+        return None
+
+    async def call(request: InputRequest) -> str:
+        with shown.asking():
+            answer = on_input(request)
+            return await answer if inspect.isawaitable(answer) else answer
+
+    return call
 
 
 def guarded(on_background: OnBackground) -> OnBackground:

@@ -6,11 +6,12 @@ import weakref
 from typing import TYPE_CHECKING, Self, Unpack
 
 from capsule.client.aio import AsyncClient
-from capsule.client.arguments import CellOptions, ExecuteOptions, check_callback, check_codes
+from capsule.client.arguments import CellOptions, ExecuteOptions, check_callback, check_codes, check_flag
 from capsule.client.portal import Portal
+from capsule.client.progress import Progress
 from capsule.client.results import Collector, Result
 from capsule.client.sync_execution import Events, Execution, OnEvent, OnInput
-from capsule.client.sync_questions import Questions
+from capsule.client.sync_transfers import Transfers
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from capsule.client.options import ClientOptions, WorkerOptions
     from capsule.client.session import AsyncSession, OnBackground
     from capsule.config import NodeConfig
+    from capsule.events import Event, InputRequest
     from capsule.node.info import NodeInfo, SessionSummary
     from capsule.node.session import SessionInfo
     from capsule_pool import OnEvent as OnPoolEvent
@@ -133,7 +135,7 @@ class Client:
         self.close()
 
 
-class Session(Questions):
+class Session(Transfers):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its
@@ -170,15 +172,22 @@ class Session(Questions):
         key: str | None = None,
         on_event: OnEvent | None = None,
         on_input: OnInput | None = None,
+        progress: bool = False,
         **options: Unpack[ExecuteOptions],
     ) -> Result:
         """Run `code` and wait for its result, whatever the verdict.
 
         `timeout` in seconds, counted from the start of the code. Without `on_input`, `input()` raises EOFError. Both
-        callbacks are called in the calling thread. `key` is refused until executions are durable. Raises ArgumentError
+        callbacks are called in the calling thread. `progress`: output and elapsed time are shown, in a terminal, in a
+        notebook, or as plain text. `key` is refused until executions are durable. Raises ArgumentError
         for a bad argument, SessionError when the session cannot run code, and what the callbacks raised.
         """
         check_callback(on_event, "on_event")
+        check_callback(on_input, "on_input")
+        if check_flag(progress, "progress"):
+            with Progress() as shown:
+                on_event, on_input = _watched(shown, on_event), _asked(shown, on_input)
+                return self.run(code, timeout=timeout, key=key, on_event=on_event, on_input=on_input, **options)
         if on_event is None and on_input is None:
             return self._portal.call(self._inner.run, code, timeout=timeout, key=key, **options)
         collector = Collector()
@@ -306,3 +315,23 @@ class Session(Questions):
             self._portal.soon(abandon)
             raise
         return begun[0]
+
+
+def _watched(shown: Progress, on_event: OnEvent | None) -> OnEvent:
+    def call(event: Event) -> None:
+        shown.feed(event)
+        if on_event is not None:
+            on_event(event)
+
+    return call
+
+
+def _asked(shown: Progress, on_input: OnInput | None) -> OnInput | None:
+    if on_input is None:
+        return None
+
+    def call(request: InputRequest) -> str:
+        with shown.asking():
+            return on_input(request)
+
+    return call

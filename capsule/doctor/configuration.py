@@ -7,30 +7,40 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capsule.config import NodeConfig, load
+from capsule.config import NodeConfig
 from capsule.doctor.finding import Finding
-from capsule.settings.sources import chosen_file
+from capsule.settings.loading import Loaded, read
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
     import os
 
+LOOPBACK = frozenset({"localhost", "[::1]"})
+"""Hosts that only this machine reaches, beside 127.0.0.0/8."""
+
 
 def examine(path: str | os.PathLike[str] | None) -> tuple[NodeConfig, list[Finding]]:
     """The configuration, or the default one where it cannot be had; and what is to be said of it."""
     try:
-        config = load(path)
+        loaded = read(path)
     except ArgumentError as error:
         hint = error.hint or "Correct the file; the other checks took the defaults."
-        return NodeConfig(), [Finding("configuration", "error", error.message, hint), _interpreters(NodeConfig())]
-    return config, [_loaded(path, config), _interpreters(config)]
+        return NodeConfig(), [Finding("configuration", "error", error.message, hint), *_checks(NodeConfig())]
+    return loaded.config, [_loaded(loaded), *_checks(loaded.config)]
 
 
-def _loaded(path: str | os.PathLike[str] | None, config: NodeConfig) -> Finding:
-    file = chosen_file(path)
-    if file is None:
-        return Finding("configuration", "info", "there is no capsule.toml here: the defaults are used")
-    return Finding("configuration", "ok", f"{file}: environments {', '.join(sorted(config.environments))}")
+def _checks(config: NodeConfig) -> list[Finding]:
+    return [_interpreters(config), http_address(config.serve.http)]
+
+
+def _loaded(loaded: Loaded) -> Finding:
+    if loaded.file is None:
+        return Finding(
+            "configuration", "info", "there is no capsule.toml: the defaults are used, and CAPSULE_ variables"
+        )
+    return Finding(
+        "configuration", "ok", f"{loaded.file}: environments {', '.join(sorted(loaded.config.environments))}"
+    )
 
 
 def _interpreters(config: NodeConfig) -> Finding:
@@ -44,3 +54,13 @@ def _interpreters(config: NodeConfig) -> Finding:
         message = f"there is no such program: {', '.join(missing)}"
         return Finding("interpreters", "error", message, "Correct `python` of the environment.")
     return Finding("interpreters", "ok", f"{len(config.environments)} found")
+
+
+def http_address(address: str | None) -> Finding:
+    """Who can read the metrics."""
+    if address is None:
+        return Finding("http_address", "ok", "no metrics are served")
+    if address.rpartition(":")[0] in LOOPBACK or address.startswith("127."):
+        return Finding("http_address", "ok", f"metrics at {address}")
+    message = f"whoever reaches {address} can read the metrics; nobody is asked who he is"
+    return Finding("http_address", "warning", message, "Set `http` to 127.0.0.1:PORT, or let only Prometheus reach it.")

@@ -25,14 +25,14 @@ FEW = 1000
 def examine(config: NodeConfig) -> list[Finding]:
     """What is to be said of both."""
     place = box_parent(config.directory)
-    return [_runtime(runtime_directory()), _boxes(place, config), _space(place)]
+    return [_runtime(config.serve.directory or runtime_directory()), _boxes(place, config), _space(place)]
 
 
 def _runtime(directory: Path) -> Finding:
     if not os.path.lexists(directory):
         if os.access(directory.parent, os.W_OK | os.X_OK):
             return Finding("runtime_directory", "ok", f"{directory} will be made by the first node")
-        hint = "Set XDG_RUNTIME_DIR to a directory of this user, or give `capsule serve --directory`."
+        hint = "Set XDG_RUNTIME_DIR to a directory of this user, or `serve.directory` of the configuration."
         return Finding("runtime_directory", "error", f"{directory} cannot be made: {directory.parent} is closed", hint)
     try:
         check_directory(directory)

@@ -10,6 +10,7 @@ Severity = Literal["ok", "info", "warning", "error"]
 CODES: dict[str, str] = {
     "configuration": "the file of the configuration can be read, and all in it is allowed",
     "interpreters": "each environment's interpreter can be started",
+    "http_address": "metrics are served to this machine only, or not at all",
     "runtime_directory": "the directory of the node's socket is this user's alone",
     "box_directory": "sessions can have directories, with sockets in them",
     "box_space": "there is room for the files of sessions",

@@ -46,7 +46,21 @@ class SessionSummary:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A node at one moment: how many sessions it has, and its pools by environment."""
+    """A node at one moment: how many sessions it has, and its pools by environment.
+
+    Of a service: how many connections there are, and how often one of them broke the protocol since it started.
+    """
 
     sessions: int
     pools: dict[str, PoolInfo]
+    clients: int = 0
+    offences: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file of a session: its name below the session's directory, bytes, seconds since the epoch."""
+
+    name: str
+    size: int
+    modified: float

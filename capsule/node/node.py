@@ -73,7 +73,7 @@ class Node:
         self._pools.configure(config.environments)
 
     async def prepare(self, environment: str = "default") -> None:
-        """Start the zygote of an environment ahead of the first session. Raises EnvironmentFailed."""
+        """Start the zygote of an environment ahead of the first session. Raises EnvironmentFailed or WorkerLost."""
         self._check_open()
         await self._environments.zygote(environment)
 

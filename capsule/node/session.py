@@ -19,6 +19,7 @@ from capsule.node.pulse import Pulse
 from capsule.node.questions import Questions
 from capsule.node.requests import check_request
 from capsule.node.tasks import Tasks, result_of
+from capsule.node.transfers import SessionFiles
 from capsule.node.verdicts import Loss, Ruling, cancelled, of_loss, unsent
 from capsule_protocol.errors import SessionError, WorkerLost
 from capsule_protocol.ids import EXECUTION, SESSION, new_id
@@ -66,6 +67,7 @@ class Session:
         self._late = Late()
         self._full: set[Execution] = set()
         self._worker: Worker | None = None
+        self._files: SessionFiles | None = None
         self._watch: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -152,6 +154,13 @@ class Session:
         worker = self._worker_or_error()
         return await self._questions.ask(worker.send, self.id, type, body, timeout)
 
+    @property
+    def files(self) -> SessionFiles:
+        """The files of its worker. Raises SessionError while there is none."""
+        self._worker_or_error()
+        assert self._files is not None
+        return self._files
+
     def info(self) -> SessionInfo:
         """The session as it is now."""
         worker = self._worker
@@ -210,6 +219,8 @@ class Session:
             if self.on_state is not None:
                 self.on_state("dead", loss.message or loss.cause)
         self._pulse.stop()
+        if self._files is not None:
+            self._tasks.start(self._files.close())
         self._questions.fail(WorkerLost("worker_lost", f"the worker ended: {loss.message or loss.cause}"))
         sent, queued = self._lineup.take_all()
         for execution in sent:
@@ -326,6 +337,7 @@ class Session:
     async def _start_worker(self) -> None:
         worker = await self._open_worker()
         self._worker = worker
+        self._files = SessionFiles(worker.directory)
         self._watch = worker.watching
         self._late = self._inbox.late = Late()
         self._pulse.start()
@@ -363,6 +375,8 @@ class Session:
             raise
 
     async def _end_worker(self, cause: Literal["restart", "close"]) -> None:
+        if self._files is not None:
+            await self._files.close()
         if self._worker is not None:
             self._worker.end(cause)
             self._pools.give_back(self._worker)

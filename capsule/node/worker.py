@@ -7,6 +7,7 @@ import secrets
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from capsule.node.capture import Capture
@@ -25,7 +26,6 @@ from capsule_protocol.messages.execution import Error, Result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from capsule.node.box import Box, ExitStatus
     from capsule.node.launch import Zygote
@@ -93,6 +93,8 @@ class Worker:
         self._why = ""
         self._greeting = Greeting(loop)
         self._box: Box | None = None
+        self.directory = Path()
+        """That of its box."""
         with ExitStack() as undo:  # descriptors may run out at any of these
             self._fds = Descriptors()
             undo.callback(self._fds.close)
@@ -138,7 +140,7 @@ class Worker:
         try:
             worker = cls(preparation)
         except OSError as error:
-            raise WorkerLost("worker_start_failed", f"the worker could not be started: {error}") from error
+            raise _not_started(error) from error
         try:
             await worker._launch(place)
             worker.agreement = await worker._unless_exited(
@@ -149,6 +151,8 @@ class Worker:
             if isinstance(error, WorkerLost):
                 worker._explain(error)
             await worker._abort()
+            if isinstance(error, OSError):  # no descriptor is left, no room on the disk
+                raise _not_started(error) from error
             raise
         worker._last_words = b""
         return worker
@@ -260,7 +264,7 @@ class Worker:
             self._release()
 
     async def _launch(self, place: Place) -> None:
-        directory = box_directory(place.directory, place.zygote.pid)
+        directory = self.directory = box_directory(place.directory, place.zygote.pid)
         spec = {
             "dir": str(directory),
             "token": self._token,
@@ -380,3 +384,7 @@ class Worker:
     def _still_there(self) -> None:
         if not self.gone.is_set():
             self.kill("violation", "it broke its link")
+
+
+def _not_started(error: OSError) -> WorkerLost:
+    return WorkerLost("worker_start_failed", f"the worker could not be started: {error}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule.config import NodeConfig
 from capsule.settings.flags import FLAGS
-from capsule.settings.sources import variable
+from capsule.settings.sources import NONE, variable
 from capsule.settings.tree import NAME, Option, model_at, options
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ WIDTH = 110
 def schema() -> str:
     """The JSON Schema of `capsule.toml`."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return json.dumps(dialect | NodeConfig.model_json_schema() | {"title": "capsule.toml"}, indent=2) + "\n"
+    made = _without_null(NodeConfig.model_json_schema())
+    return json.dumps(dialect | made | {"title": "capsule.toml"}, indent=2) + "\n"
 
 
 def example() -> str:
@@ -75,6 +76,19 @@ def _tables() -> Iterator[tuple[tuple[str, ...], list[Option]]]:
         yield table, list(group)
 
 
+def _without_null(schema: Any) -> Any:
+    """The same for TOML, which has no null."""
+    if isinstance(schema, list):
+        return [_without_null(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema == {"type": "null"}:
+        return {"const": NONE}
+    if "$ref" in schema or "additionalProperties" in schema:  # the defaults of tables are those of their options
+        schema = {name: one for name, one in schema.items() if name != "default" or one == {}}
+    return {name: NONE if (name, one) == ("default", None) else _without_null(one) for name, one in schema.items()}
+
+
 def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(text, WIDTH)]
 
@@ -87,7 +101,7 @@ def _toml(option: Option) -> str:
 
 def _row(option: Option) -> str:
     flags = [f"`{flag}`" for flag, path in FLAGS.items() if path == option.path]
-    default = "" if option.field.default is None else f"`{_toml(option)}`"
+    default = f'`"{NONE}"`' if option.field.default is None else f"`{_toml(option)}`"
     return (
         f"| `{option.path[-1]}` | {', '.join([f'`{variable(option.path)}`', *flags])} | {_type(option)} | {default} "
         f"| {'yes' if option.reloadable else 'no'} | {option.field.description} |"

@@ -16,10 +16,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from capsule.config import NodeConfig
+from capsule.config import FILE_NAME, PREFIX, NodeConfig, is_variable
 from capsule.settings.complaints import Complaint, unknown
 from capsule.settings.lines import lines
-from capsule.settings.tree import exists, model_at, options
+from capsule.settings.tree import exists, may_be_none, model_at, options
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-PREFIX = "CAPSULE_"
 DELIMITER = "__"
 FILE_VARIABLE = "CAPSULE_CONFIG"
-FILE_NAME = "capsule.toml"
 OTHERS = frozenset({FILE_VARIABLE, "CAPSULE_KEY"})
 """Variables with the prefix that are no options of a node; whoever reads another one adds it here."""
+
+NONE = "none"
+"""TOML and variables have no null: this text stands for None, where None is allowed."""
 
 Kind = Literal["default", "file", "environment", "flag"]
 Path_ = tuple[str, ...]
@@ -127,16 +128,16 @@ def from_flags(flags: Iterable[Flag]) -> Layer:
         for part in flag.path[:-1]:
             inner = inner.setdefault(part, {})
         inner[flag.path[-1]] = flag.value
-    return Layer("flag", _absolute(data, Path.cwd()), {flag.path: flag.name for flag in given})
+    return Layer("flag", written(data, Path.cwd()), {flag.path: flag.name for flag in given})
 
 
 def from_variables() -> tuple[Layer, list[Complaint]]:
     """The variables `CAPSULE_…` of our environment, and those among them that name no option."""
-    given = {name: path(name) for name in os.environ if name.upper().startswith(PREFIX) and name not in OTHERS}
+    given = {name: path(name) for name in os.environ if is_variable(name) and name not in OTHERS}
     known = {name: path for name, path in given.items() if exists(NodeConfig, path)}
     wrong = [_unknown_variable(name, path) for name, path in given.items() if name not in known]
     data = _Variables({path: os.environ[name] for name, path in known.items()})()
-    return Layer("environment", _absolute(data, Path.cwd()), {path: name for name, path in known.items()}), wrong
+    return Layer("environment", written(data, Path.cwd()), {path: name for name, path in known.items()}), wrong
 
 
 def path(variable: str) -> Path_:
@@ -162,7 +163,7 @@ def from_file(file: Path) -> Layer:
     except ValueError as error:  # what tomllib and the decoder raise
         raise ArgumentError("config", f"{file} is not TOML: {error}", allowed="a TOML file") from error
     places = {path: f"{file}:{line}" for path, line in lines(text).items()}
-    return Layer("file", _absolute(data, file.parent), {(): str(file), **places})
+    return Layer("file", written(data, file.parent), {(): str(file), **places})
 
 
 def chosen_file(path: str | os.PathLike[str] | None) -> Path | None:
@@ -183,6 +184,21 @@ def _unknown_variable(name: str, path: Path_) -> Complaint:
     if beside is not None and len(path) > 1:
         names = [variable((*path[:-1], option.path[0])) for option in options(beside)]
     return unknown((name,), name.upper(), names)
+
+
+def written(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What was written, as the model takes it."""
+    return _absolute(_with_none(data), folder)
+
+
+def _with_none(data: dict[str, Any], path: Path_ = ()) -> dict[str, Any]:
+    for name, value in data.items():
+        here = (*path, name)
+        if isinstance(value, dict):
+            _with_none(value, here)
+        elif value == NONE and may_be_none(NodeConfig, here):
+            data[name] = None
+    return data
 
 
 def _absolute(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -68,6 +68,14 @@ def model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseMode
     return annotation if _is_model(annotation) else _inner(annotation) if not _is_table(annotation) else None
 
 
+def may_be_none(model: type[BaseModel], path: Sequence[str]) -> bool:
+    """Whether None is a value of the option at this path."""
+    annotation: Any = model
+    for part in path:
+        annotation = _below(annotation, part)
+    return type(None) in get_args(annotation)
+
+
 def exists(model: type[BaseModel], path: Sequence[str]) -> bool:
     """Whether an option, or a table of options, can stand at this path."""
     annotation: Any = model

@@ -7,9 +7,10 @@ something hands it to the system itself, and the one that waits is woken by the 
 from __future__ import annotations
 
 import fcntl
+import os
 import select
 import socket
-from contextlib import ExitStack
+from collections import deque
 from typing import TYPE_CHECKING
 
 from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
@@ -28,6 +29,14 @@ _CHUNKS = 1024
 """What one system call takes (IOV_MAX)."""
 
 
+def out_of_the_way(descriptor: int) -> int:
+    """The same, under a number of the worker's own; the number that it had is free again."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, PRIVATE)
+    finally:
+        os.close(descriptor)
+
+
 class Channel:
     """Made before the node can connect; usable after `accept`. One thread at a time reads, one sends."""
 
@@ -39,14 +48,15 @@ class Channel:
         self._listener.listen(1)
         self._socket: socket.socket
         self._incoming = FrameBuffer(limits)
+        self._unsent: deque[list[memoryview]] = deque()
+        self._sending = False
         self._poll = select.poll()
 
     def accept(self) -> None:
         """Wait for the node to connect."""
-        with ExitStack() as stack:
-            stack.enter_context(self._listener)
-            accepted = stack.enter_context(self._listener.accept()[0])
-            self._socket = socket.socket(fileno=fcntl.fcntl(accepted, fcntl.F_DUPFD_CLOEXEC, PRIVATE))
+        with self._listener:
+            accepted, _ = self._listener.accept()
+            self._socket = socket.socket(fileno=out_of_the_way(accepted.detach()))
         self._socket.settimeout(None)
         self._poll.register(self._socket, select.POLLIN)
 
@@ -54,9 +64,23 @@ class Channel:
         """The descriptor; it is readable when something new has come, not when something is left of what came."""
         return self._socket.fileno()
 
-    def send(self, frames: Sequence[Buffer]) -> None:
-        """Send a message; waits while the node does not read. Raises OSError when the node has gone."""
-        chunks = [memoryview(chunk) for chunk in pack(frames, self._limits)]
+    def send(self, frames: Sequence[Buffer]) -> bool:
+        """Send a message; waits while the node does not read. Raises OSError when the node has gone.
+
+        False: called in the midst of itself (the garbage collector ran user code) it has left that to the outer call.
+        """
+        self._unsent.append([memoryview(chunk) for chunk in pack(frames, self._limits)])
+        if self._sending:
+            return False
+        while self._unsent:
+            self._sending = True
+            try:
+                self._write(self._unsent.popleft())
+            finally:
+                self._sending = False
+        return True
+
+    def _write(self, chunks: list[memoryview]) -> None:
         while chunks:
             sent = self._socket.sendmsg(chunks[:_CHUNKS])
             while chunks and sent >= len(chunks[0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 FEATURES = ["introspection", "comms", "progress", "stdin"]
 VERSION = "1.0"
+EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the system that say nothing against what was asked for."""
 OWN_THREADS = 2
 """The main thread and the I/O thread."""
 WARMUP = -1
@@ -54,7 +57,7 @@ class Engine:
     runner: CellRunner
     warmup: str = ""
     scratch: str = ""
-    """Where the session works if it has files and no directory of its own; made only then."""
+    """The directory that the session gets: where it works unless it was given another, and where uploads land."""
     pid: int = field(default_factory=os.getpid)
     serving: bool = True
     busy: bool = False
@@ -174,13 +177,13 @@ class Engine:
             self.link.send(failure(envelope, error.code, error.message, details=error.details))
             return
         except (OSError, ValueError) as error:
-            self.link.send(failure(envelope, "invalid_argument", f"the session cannot be opened: {error}"))
+            self.link.send(failure(envelope, _code_of(error), f"the session cannot be opened: {error}"))
             return
         try:
             files.write_all(zip(body.get("files") or (), envelope.buffers, strict=True))
         except (OSError, ValueError) as error:
             details = {"argument": "files"}
-            self.link.send(failure(envelope, "invalid_argument", f"files: {error}", details=details))
+            self.link.send(failure(envelope, _code_of(error), f"files: {error}", details=details))
             return
         self.shell.displayhook.cache_size = options.get("out_cache", 1000)
         self.runner.bound(
@@ -225,16 +228,14 @@ class Engine:
 
 
 def _apply(body: dict[str, Any], scratch: str) -> None:
+    os.environ["SESSION_FILES"] = scratch
     for name, value in (body.get("env") or {}).items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    if body.get("cwd"):
-        os.chdir(body["cwd"])
-    elif body.get("files"):
-        os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
-        os.chdir(scratch)
+    os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
+    os.chdir(body.get("cwd") or scratch)
     sys.argv[:] = body.get("argv") or [""]
     sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
 
@@ -247,6 +248,11 @@ def _limit_open_files(wanted: int | None) -> None:
     if wanted > hard != resource.RLIM_INFINITY:
         raise ArgumentError("max_open_files", f"is {wanted}", allowed=f"at most {hard}, the system's limit")
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+
+
+def _code_of(error: Exception) -> str:
+    """Whose fault it is that a session cannot be opened."""
+    return "worker_start_failed" if getattr(error, "errno", None) in EXHAUSTED else "invalid_argument"
 
 
 def _warmup_failed(envelope: Envelope, answer: dict[str, Any]) -> Envelope:

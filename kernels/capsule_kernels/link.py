@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import system
 from capsule_kernels.capture import HOLD, Outlet
-from capsule_kernels.channel import Channel
+from capsule_kernels.channel import Channel, out_of_the_way
 from capsule_protocol import codec
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.page import INTERRUPT_SIGNAL
@@ -42,8 +42,11 @@ class Link:
         self._main = threading.get_ident()
         self._shell = Channel(f"{directory}/shell.sock", limits)
         self._control = Channel(f"{directory}/control.sock", limits)
-        self._outgoing: queue.Queue[Envelope] = queue.Queue(OUTGOING)
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Both may be used in the midst of themselves: the garbage collector runs user code anywhere, which may send.
+        self._outgoing: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
+        self._room = out_of_the_way(os.eventfd(OUTGOING, os.EFD_CLOEXEC | os.EFD_SEMAPHORE))
+        self._io = 0
+        self._wake = out_of_the_way(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._flush_asked = False
         self._signal_asked = False
         outlet.ask_for_flush = self._ask_for_flush
@@ -70,13 +73,17 @@ class Link:
         Waits while the node does not read. No interrupt ends the wait, for a fence may have announced the message; the
         node reads on when it interrupts.
         """
-        if threading.get_ident() != self._main:
+        sender = threading.get_ident()
+        if sender == self._main:
+            if self._shell.send(codec.encode(envelope, self._limits)):
+                self._interrupts.settle()
+        elif sender == self._io:  # the garbage collector ran user code there
+            self._control.send(codec.encode(envelope, self._limits))
+        else:
             self.check(envelope)  # an error belongs to the caller, not to the I/O thread
+            os.read(self._room, 8)
             self._outgoing.put(envelope)
             os.eventfd_write(self._wake, 1)
-            return
-        self._shell.send(codec.encode(envelope, self._limits))
-        self._interrupts.settle()
 
     def check(self, envelope: Envelope) -> None:
         """Raise LocalProtocolError if the envelope cannot be sent: it is over a limit, or msgpack cannot carry it."""
@@ -110,6 +117,7 @@ class Link:
             os.eventfd_write(self._wake, 1)
 
     def _serve(self, handlers: Mapping[str, Handler]) -> None:
+        self._io = threading.get_ident()
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
@@ -129,6 +137,7 @@ class Link:
                 self._outlet.flush_if_possible()
             while not self._outgoing.empty():
                 self._control.send(codec.encode(self._outgoing.get(), self._limits))
+                os.eventfd_write(self._room, 1)
             if self._control.fileno() in ready:
                 self._take(handlers)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import fcntl
 import gc
 import inspect
 import os
@@ -20,7 +19,7 @@ from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
 from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import CellRunner
-from capsule_kernels.channel import PRIVATE
+from capsule_kernels.channel import out_of_the_way
 from capsule_kernels.display import Progress
 from capsule_kernels.engine import Engine
 from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
@@ -131,11 +130,7 @@ def _take_descriptors(stdout_fd: int, stderr_fd: int) -> tuple[int, int]:
 
 def _private(descriptor: int) -> int:
     """Another description of the same pipe: O_NONBLOCK on it does not show on the user's descriptor."""
-    opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, PRIVATE)
-    finally:
-        os.close(opened)
+    return out_of_the_way(os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def _tell_bound(lease_fd: int) -> None:

@@ -109,6 +109,21 @@ CODES: dict[str, CodeInfo] = {
     "connection_lost": CodeInfo("the connection to the node was lost and did not come back in time", retryable=True),
     "address_in_use": CodeInfo("another node listens at the address", "Stop it, or choose another address."),
     "too_many_clients": CodeInfo("the node has as many connections as it may", retryable=True),
+    # Files of a session
+    "file_unknown": CodeInfo("the session has no file of this name", "`files()` tells which there are."),
+    "file_refused": CodeInfo(
+        "the name leads to no regular file below the session's directory",
+        "Use `'name'` or `'folder/name'`, of a regular file that is not a link.",
+    ),
+    "file_changed": CodeInfo(
+        "the file was changed or taken away while it was transferred", "Transfer it when the code is done with it."
+    ),
+    "checksum_mismatch": CodeInfo("what arrived is not what was sent; nothing was kept of it", retryable=True),
+    "transfer_failed": CodeInfo("a file could not be read or written", "Read the message: the disk may be full."),
+    "too_many_transfers": CodeInfo(
+        "the session has as many transfers under way as it may", "Wait for some of them.", retryable=True
+    ),
+    "too_many_files": CodeInfo("the session has more files than can be listed", "Remove some, or put them together."),
     "name_taken": CodeInfo("there is a session of this name", "Attach to it, or choose another name."),
     "access_denied": CodeInfo(
         "the node does not let this client in", "Check the key; `capsule keys list` shows which ones are valid."
@@ -239,6 +254,13 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "name_taken",
             "permission_denied",
             "quota_exceeded",
+            "file_unknown",
+            "file_refused",
+            "file_changed",
+            "checksum_mismatch",
+            "transfer_failed",
+            "too_many_transfers",
+            "too_many_files",
         ),
         SessionError,
     ),

@@ -50,7 +50,19 @@ from capsule_protocol.messages.session import (
     Restore,
     Status,
 )
-from capsule_protocol.messages.streams import StreamClose, StreamCredit, StreamData, StreamOpen
+from capsule_protocol.messages.streams import (
+    Download,
+    DownloadReply,
+    FileEntry,
+    Files,
+    FilesReply,
+    StreamClose,
+    StreamCredit,
+    StreamData,
+    StreamOpen,
+    Upload,
+    UploadReply,
+)
 from capsule_protocol.states import EVENTS
 
 if TYPE_CHECKING:
@@ -133,6 +145,13 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (StreamData(stream="t1"), (b"\x00" * 8, b"\x01" * 4)),
     (StreamCredit(stream="t1", size=1048576), ()),
     (StreamClose(stream="t1"), ()),
+    (StreamClose(stream="t1", error=Failure(code="file_changed", message="a.bin was changed")), ()),
+    (Upload(stream="t1", name="data/a.bin"), ()),
+    (UploadReply(reply_to="m_request", offset=1048576, digest=64 * "0"), ()),
+    (Download(stream="t2", name="data/a.bin"), ()),
+    (DownloadReply(reply_to="m_request", size=12, modified=1700000000.5), ()),
+    (Files(), ()),
+    (FilesReply(reply_to="m_request", entries=[FileEntry(name="data/a.bin", size=12, modified=1700000000.5)]), ()),
     (Sessions(), ()),
     (InterruptSession(name="training"), ()),
     (KillSession(name="training"), ()),

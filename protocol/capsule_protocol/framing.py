@@ -30,6 +30,9 @@ NEED_DATA: Final = Need.DATA
 
 _SIZE = struct.Struct(">Q")
 _COUNT = struct.Struct(">I")
+_TWO_FRAMES = struct.Struct(">QIQQ")
+"""The prefix of a message without buffers, which nearly all are: its size, 2, and the sizes of header and body."""
+_TABLE_OF_TWO = _TWO_FRAMES.size - _SIZE.size
 
 
 def pack(frames: Sequence[Buffer], limits: Limits = DEFAULT_LIMITS) -> Frames:
@@ -37,6 +40,10 @@ def pack(frames: Sequence[Buffer], limits: Limits = DEFAULT_LIMITS) -> Frames:
 
     Raises LocalProtocolError `message_too_large` when the receiver would refuse it.
     """
+    if len(frames) == 2:
+        header, body = len(frames[0]), len(frames[1])
+        if header + body <= limits.message_bytes:
+            return [_TWO_FRAMES.pack(_TABLE_OF_TWO + header + body, 2, header, body), *frames]
     sizes = [len(frame) for frame in frames]
     total = sum(sizes)
     for name, actual in (("message_bytes", total), ("buffers", len(frames) - 2)):
@@ -55,13 +62,15 @@ class FrameBuffer:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._data = bytearray()
+        self._chunk = b""  # what came last, if nothing was left of what had come before
+        self._at = 0  # how much of it has been given out
+        self._data = bytearray()  # else all that came
         self._skip = 0
 
     @property
     def incomplete(self) -> bool:
         """Whether a message has begun and not ended: at the end of the transport that means it was cut off."""
-        return bool(self._data) or self._skip > 0
+        return bool(self._data) or self._at < len(self._chunk) or self._skip > 0
 
     def feed(self, data: bytes) -> None:
         """Take what the transport brought. What belongs to a refused message is dropped at once."""
@@ -69,13 +78,37 @@ class FrameBuffer:
             dropped = min(self._skip, len(data))
             self._skip -= dropped
             data = data[dropped:]
-        self._data += data
+        if self._data or self._at < len(self._chunk):
+            self._gather()
+            self._data += data
+        else:
+            self._chunk, self._at = data, 0
 
     def next_message(self) -> list[bytes] | Literal[Need.DATA]:
         """The frames of the next message, or NEED_DATA.
 
         Raises RemoteProtocolError for a message that is over a limit or inconsistent; the next call goes on behind it.
         """
+        if not self._data:
+            chunk, at = self._chunk, self._at
+            if at == len(chunk):
+                return NEED_DATA
+            if at + _TWO_FRAMES.size <= len(chunk):
+                size, count, header, body = _TWO_FRAMES.unpack_from(chunk, at)
+                begin = at + _TWO_FRAMES.size
+                middle, end = begin + header, begin + header + body
+                fits = count == 2 and size == _TABLE_OF_TWO + header + body and end <= len(chunk)
+                if fits and header + body <= self._limits.message_bytes:
+                    self._at = end
+                    return [chunk[begin:middle], chunk[middle:end]]
+            self._gather()
+        return self._next_gathered()
+
+    def _gather(self) -> None:
+        self._data += memoryview(self._chunk)[self._at :]
+        self._chunk, self._at = b"", 0
+
+    def _next_gathered(self) -> list[bytes] | Literal[Need.DATA]:
         data = self._data
         if len(data) < _SIZE.size:
             return NEED_DATA

@@ -36,15 +36,16 @@ _COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
 _QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary"})
 _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
+_FILES = frozenset({"upload", "download", "files"})
 _OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain"})
-_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"}) | _OPERATIONS
+_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"}) | _OPERATIONS | _FILES
 _COMMANDS = frozenset({"hello", "open", "execute", "cancel", "interrupt", "input_reply", "checkpoint", "restore"})
 _ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
 
 SENDS: dict[Link, dict[Role, frozenset[str]]] = {
     "client": {
         "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _CLIENT_ONLY,
-        "node": _BOTH_WAYS | _ANSWERS | {"ack", "info_reply"},
+        "node": _BOTH_WAYS | _ANSWERS | {"ack", "info_reply"} | frozenset(f"{kind}_reply" for kind in _FILES),
     },
     "worker": {
         "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"capability_reply"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import assert_type
 
@@ -23,7 +24,7 @@ from capsule import (
 )
 from capsule.client.answers import Completeness, Completion, HistoryEntry, Inspection, Namespace
 from capsule.events import ErrorInfo
-from capsule.node.info import SessionInfo, SessionSummary
+from capsule.node.info import FileInfo, SessionInfo, SessionSummary
 
 
 def answer(request: InputRequest) -> str:
@@ -76,6 +77,11 @@ async def asynchronous() -> None:
     assert_type(await session.history(3, pattern="*"), list[HistoryEntry])
     assert_type(await session.namespace(), Namespace)
     assert_type(await session.info(), SessionInfo)
+    assert_type(await session.upload(Path("a"), progress=print), FileInfo)
+    assert_type(await session.upload(b"1", "a"), FileInfo)
+    assert_type(await session.download("a"), bytes)
+    await session.download("a", Path("b"))
+    assert_type(await session.files(), list[FileInfo])
     assert_type(await session.interrupt(), bool)
     assert_type(await session.restart(), None)
     # What must not pass: each line below is an error, or mypy would complain of an unused comment.
@@ -100,6 +106,10 @@ def synchronous() -> None:
             assert_type(list(events), list[Event])
         assert_type(session.info(), SessionInfo)
         assert_type(session.namespace(), Namespace)
+        assert_type(session.upload(BytesIO(b"1"), "a"), FileInfo)
+        assert_type(session.download("a"), bytes)
+        assert_type(session.files(), list[FileInfo])
+        session.upload(StringIO("1"), "a")  # type: ignore[arg-type]  # text is no bytes
         session.run("1", on_input=answer_later)  # type: ignore[arg-type]  # nothing awaits it here
         session.run("1", quite=True)  # type: ignore[call-arg]  # no such option
 

@@ -8,17 +8,19 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from capsule.client.remote.streams import Streams
 from capsule.client.remote.wire import Wire
 from capsule.node.tasks import Tasks
 from capsule.wire import to_event
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapsuleError, LocalProtocolError, NodeError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
-from capsule_protocol.states import EVENTS
+from capsule_protocol.states import EVENTS, STREAMS
 
 if TYPE_CHECKING:
     from capsule.client.remote.session import RemoteSession
     from capsule.keys import Credentials
+    from capsule_protocol.envelope import Buffer
     from capsule_protocol.messages import Message
 
 logger = logging.getLogger("capsule.client")
@@ -61,6 +63,7 @@ class Link:
         self._client = new_id("c_") + new_id("")
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
+        self.streams = Streams(self)
         self._wire: Wire | None = None
         self._restored = False  # the connection is there, and all sessions are attached to it
         self._forsaken: dict[str, str] = {}
@@ -148,6 +151,15 @@ class Link:
         elif self._ack_timer is None:
             self._ack_timer = self._loop.call_later(ACK_DELAY, self._flush_acks)
 
+    def say(self, kind: str, body: dict[str, Any], session: str, buffers: tuple[Buffer, ...] = ()) -> None:
+        """Send what belongs to this connection only."""
+        if self._wire is not None:
+            self._wire.transmit(Envelope(kind, body, "", session, buffers=buffers))
+
+    def credit(self, stream: str) -> int:
+        """How many bytes of a stream may be sent."""
+        return self._wire.credit(stream) if self._wire is not None else 0
+
     def forget(self, session: RemoteSession) -> None:
         """The session is over."""
         self._sessions.pop(session.id, None)
@@ -224,6 +236,7 @@ class Link:
     def _on_lost(self, why: str) -> None:
         logger.info("the connection to %s was lost: %s", self._address, why)
         self._drop_wire()
+        self.streams.lose(NodeError("connection_lost", f"the connection to {self._address} was lost: {why}"))
         for waiting in self._requests.values():
             if not waiting.again and not waiting.answer.done():
                 error = NodeError(
@@ -239,6 +252,7 @@ class Link:
     def _end_all(self, error: CapsuleError) -> None:
         """Nothing that is under way will come to its end; another connection may be made."""
         self._drop_wire()
+        self.streams.lose(error)
         for waiting in self._requests.values():
             if not waiting.answer.done():
                 waiting.answer.set_exception(error)
@@ -297,9 +311,12 @@ class Link:
             return
         if envelope.type == "error" and not envelope.execution and self._ends(envelope.body):
             return
-        session = self._sessions.get(envelope.session)
-        if session is None:
-            return  # of one that this client has closed, or a heartbeat
+        if envelope.type in STREAMS:
+            self.streams.take(message, envelope)
+        elif envelope.session in self._sessions:  # not of one that this client has closed, and no heartbeat
+            self._tell(self._sessions[envelope.session], message, envelope)
+
+    def _tell(self, session: RemoteSession, message: Message, envelope: Envelope) -> None:
         kind, execution = envelope.type, envelope.execution
         if kind == "ack":
             session.accepted(execution)

@@ -52,7 +52,8 @@ class RemoteNode:
         """The node as it is now."""
         await self._link.connect()
         info = (await self._link.request("info", {}, timeout=REQUEST_TIMEOUT))["info"]
-        return NodeInfo(info["sessions"], {name: _pool(pool) for name, pool in info["pools"].items()})
+        pools = {name: _pool(pool) for name, pool in info["pools"].items()}
+        return NodeInfo(info["sessions"], pools, info.get("clients", 0), info.get("offences", 0))
 
     async def summaries(self) -> list[SessionSummary]:
         """The sessions that there are, whoever has them."""

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.client.remote.execution import RemoteExecution
+from capsule.client.remote.streams import RemoteFiles
 from capsule.node.info import SessionInfo
 from capsule.wire import execute_body
 from capsule_protocol.errors import CapsuleError, SessionError
@@ -15,6 +16,7 @@ from capsule_protocol.ids import EXECUTION, new_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capsule.client.remote.streams import Streams
     from capsule.events import Event
     from capsule.node.execution import ExecuteRequest, InputError
     from capsule.node.session import State
@@ -29,6 +31,8 @@ REQUEST_TIMEOUT = 60.0
 
 class Line(Protocol):
     """What a session asks of the link."""
+
+    streams: Streams
 
     @property
     def connected(self) -> bool:
@@ -57,6 +61,7 @@ class RemoteSession:
         self.name = name
         self.epoch = epoch
         self.on_background: Callable[[Event], None] | None = None
+        self.files = RemoteFiles(line.streams, session_id, self._ask_once)
         self._line = line
         self._start_timeout = start_timeout
         self._state: State = "ready"
@@ -212,6 +217,9 @@ class RemoteSession:
     ) -> dict[str, Any]:
         self.check_open()
         return await self._line.request(kind, body, self.id, timeout=timeout, again=again)
+
+    async def _ask_once(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._ask(kind, body, again=kind == "files")
 
     def check_open(self) -> None:
         """Raise why nothing comes any more, if that is so."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from capsule.keys import Credentials
     from capsule_protocol.limits import Limits
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume"})
+FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
 
 OnMessage = Callable[[Message, Envelope], None]
 OnLost = Callable[[str], None]
@@ -69,6 +69,10 @@ class Wire:
     def next_number(self, kind: str, execution: str) -> int:
         """The number that a message of an execution needs."""
         return self._connection.executions.next_number(kind, execution)
+
+    def credit(self, stream: str) -> int:
+        """How many bytes of a stream this end may still send."""
+        return self._connection.streams.credit(stream)
 
     def transmit(self, envelope: Envelope) -> None:
         """Send. Raises LocalProtocolError for what is over a limit, or not due."""

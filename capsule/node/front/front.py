@@ -43,7 +43,9 @@ class Front:
         self.draining = False
         self.on_drain: Callable[[], None] | None = None
         self.addresses: list[str] = []
+        self.http = ""
         self.offences = 0
+        self.received_bytes = self.sent_bytes = 0
         self._listeners: list[Listener] = []
         self._peers: dict[Peer, Carrier] = {}
         self._clients: dict[tuple[str, str], Peer] = {}
@@ -101,6 +103,7 @@ class Front:
         carrier = self._peers.get(peer)
         if carrier is None:
             return
+        self.sent_bytes += sum(map(len, frames))
         try:
             carrier.send(frames, bulk=bulk)
         except PeerBusyError:
@@ -157,6 +160,7 @@ class Front:
     def take(self, peer: Peer, frames: list[bytes]) -> None:
         """A message came."""
         peer.seen = self._loop.time()
+        self.received_bytes += sum(map(len, frames))
         try:
             peer.take(frames)
         except Exception:  # a mistake of ours must cost nobody else's connection

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from capsule.events import Finished
 from capsule.node.front.log import EventLog
 from capsule_protocol.errors import SessionError
 
@@ -51,6 +52,7 @@ class Hosted:
         self.owner = owner
         self.logs: dict[str, EventLog] = {}
         self.reader: Reader | None = None
+        self.on_verdict: Callable[[str], None] | None = None
         self._opened = asyncio.get_running_loop().time()
         self._client = ""
         self._tasks = tasks
@@ -155,6 +157,8 @@ class Hosted:
             del self.logs[execution]
 
     def _on_event(self, log: EventLog, event: Event) -> None:
+        if self.on_verdict is not None and isinstance(event, Finished):
+            self.on_verdict(event.verdict)
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
 

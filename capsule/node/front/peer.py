@@ -9,6 +9,7 @@ from capsule.events import Finished, Gap
 from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
+from capsule.node.front.streams import Streams
 from capsule.wire import Wired, to_message
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from capsule_protocol.envelope import Frames
     from capsule_protocol.limits import Limits
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume"})
+FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
 
 
@@ -52,6 +53,11 @@ class Desk(Protocol):
     tasks: Tasks
     gate: Gate
     draining: bool
+    offences: int
+
+    @property
+    def clients(self) -> int:
+        """How many connections there are."""
 
     def drain(self) -> None:
         """End the node as SIGTERM does. Idempotent."""
@@ -83,6 +89,7 @@ class Peer:
         self._connection = Connection("client", "node", features=FEATURES, limits=limits)
         self._attached: dict[str, Hosted] = {}
         self._following: set[str] = set()
+        self.streams = Streams(self, desk.tasks)
         self._requests = Requests(desk, self)
         self._handlers: dict[str, Callable[[Any, Envelope], None]] = {
             "hello": self._hello,
@@ -92,6 +99,7 @@ class Peer:
             "input_reply": self._input_reply,
             "heartbeat": self._heartbeat,
             "shutdown": self._shutdown,
+            **self.streams.handlers,
         }
 
     def __repr__(self) -> str:
@@ -117,6 +125,9 @@ class Peer:
             return
         assert received is not NEED_DATA
         message, envelope = received
+        if self._connection.state == "closed":  # it has refused to greet
+            self._desk.drop(self)
+            return
         handler = self._handlers.get(envelope.type)
         try:
             self._desk.gate.admit(self.principal, envelope.type, frames)
@@ -133,12 +144,13 @@ class Peer:
         self._desk.offended(self, error)
         with suppress(LocalProtocolError):  # both have said goodbye
             self._say("error", Error.answer(error).model_dump())
-        if self._connection.failed is not None or self._connection.state in {"new", "greeting"}:
+        if self._connection.failed is not None or self._connection.state != "active":
             self._desk.drop(self)
 
     def lose(self) -> None:
         """The connection is over: its sessions wait for their client to come back."""
         self.gone = True
+        self.streams.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
 
@@ -174,6 +186,7 @@ class Peer:
     def on_closed(self, hosted: Hosted, error: SessionError) -> None:
         """Another connection of the owner's reads from now on, or nobody ever again."""
         session = hosted.session.id
+        self.streams.leave(session)
         if self._attached.pop(session, None) is None:
             return  # it has closed the session meanwhile
         for execution in hosted.logs.keys() & self._following:
@@ -236,6 +249,8 @@ class Peer:
             log = self.session(envelope.session).logs.get(envelope.execution)
             if log is None:
                 raise SessionError("execution_unknown", f"there is no execution {envelope.execution[:64]!r}")
+            if message.after > log.last:
+                raise ArgumentError("after", f"is {message.after}", allowed=f"at most {log.last}, the last event")
         except CapsuleError as error:
             self._refuse(error, envelope.session, envelope.execution, "resume")
             return
@@ -294,6 +309,7 @@ class Peer:
 
     def let_go(self, session: str) -> None:
         """Read a session no more."""
+        self.streams.leave(session)
         hosted = self._attached.pop(session, None)
         if hosted is not None:
             self._following -= hosted.logs.keys()
@@ -306,6 +322,21 @@ class Peer:
         """Answer a request that could not be done."""
         self._desk.gate.refused(self.principal, envelope.type, error)
         self._say("error", Error.answer(error, envelope.id).model_dump(), session=envelope.session)
+
+    # --- for the streams ---
+
+    @property
+    def message_bytes(self) -> int:
+        """How large a message may be."""
+        return self._connection.limits.message_bytes
+
+    def credit(self, stream: str) -> int:
+        """How many bytes of a stream this end may still send."""
+        return self._connection.streams.credit(stream)
+
+    def transmit(self, envelope: Envelope) -> None:
+        """Send a message."""
+        self._transmit(envelope)
 
     # --- inside ---
 

@@ -27,6 +27,8 @@ class Registry:
         self._tasks = tasks
         self._gate = gate
         self._under_way: Counter[str] = Counter()
+        self.opened: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()
         self._hosted: dict[str, Hosted] = {}
         self._names: dict[tuple[str, str], Hosted | None] = {}
         self._opening: dict[tuple[str, str, str], asyncio.Task[Hosted]] = {}
@@ -102,9 +104,14 @@ class Registry:
                 del self._names[owner, name]
             raise
         hosted = self._hosted[session.id] = Hosted(session, owner, self._tasks, self.expire)
+        hosted.on_verdict = self._count
+        self.opened[options.environment] += 1
         if name is not None:
             self._names[owner, name] = hosted
         return hosted
+
+    def _count(self, verdict: str) -> None:
+        self.verdicts[verdict] += 1
 
     def _forget(self, hosted: Hosted) -> None:
         self._hosted.pop(hosted.session.id, None)

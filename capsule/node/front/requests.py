@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from capsule.node.auth.principals import Principal
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.registry import Registry
+    from capsule.node.front.streams import Streams
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
     from capsule_protocol.envelope import Envelope
@@ -38,6 +39,11 @@ class Office(Protocol):
     registry: Registry
     tasks: Tasks
     draining: bool
+    offences: int
+
+    @property
+    def clients(self) -> int:
+        """How many connections there are."""
 
     def drain(self) -> None:
         """End the node as SIGTERM does. Idempotent."""
@@ -48,6 +54,7 @@ class Caller(Protocol):
 
     principal: Principal
     client: str
+    streams: Streams
 
     @property
     def owner(self) -> str:
@@ -85,6 +92,9 @@ class Requests:
             "info": self._info,
             "interrupt": self._interrupt,
             "cancel": self._cancel,
+            "upload": self._upload,
+            "download": self._download,
+            "files": self._files,
             **dict.fromkeys(QUESTIONS, self._ask),
             **Operations(desk, peer).kinds,
         }
@@ -160,10 +170,10 @@ class Requests:
         if envelope.session:
             info: dict[str, Any] = asdict(self._peer.session(envelope.session).session.info())
         else:
-            info = asdict(self._desk.node.info())
+            info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
             if not self._peer.principal.sees_all:  # what others have is not for it to know
                 mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)
-                info = {"sessions": mine, "pools": {}}
+                info = {"sessions": mine, "pools": {}, "clients": 0, "offences": 0}
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
@@ -178,6 +188,26 @@ class Requests:
         session = self._peer.session(envelope.session).session
         reply = await session.ask(envelope.type, message.model_dump(), self._desk.config.question_timeout)
         self._peer.answer(f"{envelope.type}_reply", reply, envelope)
+
+    async def _upload(self, message: Any, envelope: Envelope) -> None:
+        streams = self._peer.streams
+        streams.check_free(message.stream)
+        upload = await self._peer.session(envelope.session).session.files.upload(message.name)
+        streams.take_in(message.stream, envelope.session, upload)
+        self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
+
+    async def _download(self, message: Any, envelope: Envelope) -> None:
+        streams = self._peer.streams
+        streams.check_free(message.stream)
+        files = self._peer.session(envelope.session).session.files
+        download = await files.download(message.name, message.offset, message.digest)
+        body = {"offset": download.offset, "size": download.size, "modified": download.modified}
+        self._peer.answer("download_reply", body, envelope)
+        streams.give_out(message.stream, envelope.session, download)
+
+    async def _files(self, _message: Any, envelope: Envelope) -> None:
+        entries = await self._peer.session(envelope.session).session.files.list()
+        self._peer.answer("files_reply", {"entries": [asdict(entry) for entry in entries]}, envelope)
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()

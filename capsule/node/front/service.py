@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.config import NodeConfig
+    from capsule.node.front.monitor import Monitor
     from capsule.node.front.reloading import Reloading
 
 
@@ -44,15 +45,19 @@ class Service:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
+            monitor = self._monitor()
             # Whoever starts us under nohup wants it to be ignored.
             if self._reloading is not None and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
                 loop.add_signal_handler(signal.SIGHUP, self._hang_up, self._reloading)
-            async with Node(self._config) as node:
+            async with Node(self._config, on_pool_event=None if monitor is None else monitor.pools) as node:
                 front = Front(node, self._config.serve)
                 try:
+                    await self._watch(front, monitor)
                     await self._serve(front, node, on_ready)
                 finally:
                     await front.close()
+                    if monitor is not None:
+                        await monitor.close()
         finally:
             with contextlib.suppress(FileNotFoundError):
                 (self._directory / SOCKET).unlink()
@@ -63,6 +68,18 @@ class Service:
         if self._asked.is_set():
             self._told_twice.set()
         self._asked.set()
+
+    def _monitor(self) -> Monitor | None:
+        if self._config.serve.http is None:
+            return None
+        from capsule.node.front.monitor import Monitor  # late: a service without one does not load the library
+
+        return Monitor()
+
+    async def _watch(self, front: Front, monitor: Monitor | None) -> None:
+        """Before the first session can be had, so that whoever waits for the node sees it start."""
+        if monitor is not None and self._config.serve.http is not None:
+            front.http = await monitor.start(front, self._config.serve.http)
 
     def _hang_up(self, reloading: Reloading) -> None:
         """The signal comes also when the terminal that we were started in is closed: then it means the end."""

@@ -33,6 +33,8 @@ BACKLOG = 1024
 """Clients that may wait to be taken; the system may allow fewer."""
 UNREAD = 10_000
 """Messages that may wait for one client; who lets more pile up is dropped, and may come back."""
+UNREAD_BYTES = 4 * 2**20
+"""Bytes that may wait for one client before the node listens to it no more, until it has read half of them."""
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 PAUSE = 0.5
 """Seconds that new clients wait when the process has no descriptor left for them."""
@@ -121,7 +123,8 @@ class UnixConnection:
         self, hall: Hall, connected: socket.socket, principal: Principal, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._hall = hall
-        self._stream = Stream(loop, connected, DEFAULT_LIMITS, self._take, self._broken, max_waiting=UNREAD)
+        bounds = {"max_waiting": UNREAD, "max_held": UNREAD_BYTES}
+        self._stream = Stream(loop, connected, DEFAULT_LIMITS, self._take, self._broken, **bounds)
         self._peer = hall.meet(principal, self)
         self._stream.disconnected.add_done_callback(lambda _: hall.drop(self._peer))
         self._stream.start()

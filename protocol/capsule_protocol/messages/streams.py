@@ -1,4 +1,7 @@
-"""Streams: large or endless data under credit, so that a slow reader slows the writer. Who opens a stream writes it."""
+"""Streams: large or endless data under credit, so that a slow reader slows the writer. Who opens a stream writes it.
+
+And what they are asked for: the files of a session.
+"""
 
 # ruff: noqa: RUF012 (pydantic gives each instance its own copy of a default)
 from __future__ import annotations
@@ -7,7 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from capsule_protocol.messages.base import Data, Failure, Message
+from capsule_protocol.messages.base import Count, Data, Failure, Message, Part
 
 
 class StreamOpen(Message):
@@ -39,3 +42,66 @@ class StreamClose(Message):
     TYPE: ClassVar[str] = "stream_close"
     stream: str
     error: Failure | None = None
+    metadata: Data = {}
+
+
+class Upload(Message):
+    """Ask to bring a file into the directory of the session in the header, by a stream of this name."""
+
+    TYPE: ClassVar[str] = "upload"
+    stream: str
+    name: str
+
+
+class UploadReply(Message):
+    """The stream may be opened. The node has `offset` bytes of an earlier attempt, with this digest."""
+
+    TYPE: ClassVar[str] = "upload_reply"
+    reply_to: str = ""
+    offset: Count = 0
+    digest: str = ""
+
+
+class Download(Message):
+    """Ask for a file of the session in the header, by a stream of this name.
+
+    The client has `offset` bytes of an earlier attempt, with this digest.
+    """
+
+    TYPE: ClassVar[str] = "download"
+    stream: str
+    name: str
+    offset: Count = 0
+    digest: str = ""
+
+
+class DownloadReply(Message):
+    """The stream is opened next, and goes on at `offset`: the client's, or 0."""
+
+    TYPE: ClassVar[str] = "download_reply"
+    reply_to: str = ""
+    offset: Count = 0
+    size: Count = 0
+    modified: float = 0.0
+
+
+class Files(Message):
+    """Ask for the files below the directory of the session in the header."""
+
+    TYPE: ClassVar[str] = "files"
+
+
+class FileEntry(Part):
+    """A file: its name below the directory, bytes, seconds since 1970-01-01 UTC."""
+
+    name: str
+    size: Count
+    modified: float
+
+
+class FilesReply(Message):
+    """The files, by name."""
+
+    TYPE: ClassVar[str] = "files_reply"
+    reply_to: str = ""
+    entries: list[FileEntry] = []

@@ -81,8 +81,8 @@ async def test_a_session_is_awaited_or_entered(client: AsyncClient) -> None:
 
 async def test_options_reach_the_worker(client: AsyncClient, tmp_path: Path) -> None:
     async with client.session(env={"COLOUR": "red", "HOME": None}, cwd=tmp_path) as session:
-        result = await session.run("import os\n(os.getcwd(), os.environ['COLOUR'], 'HOME' in os.environ)")
-    assert result.text == repr((str(tmp_path), "red", False))
+        result = await session.run("import os\nrepr((os.getcwd(), os.environ['COLOUR'], 'HOME' in os.environ))")
+    assert result.text == repr(repr((str(tmp_path), "red", False)))
 
 
 async def test_quiet_and_cell_options(session: AsyncSession) -> None:

@@ -149,6 +149,15 @@ async def test_files_opened_after_a_close_do_not_become_the_protocols(session: A
 
 
 @pytest.mark.anyio
+async def test_who_closes_low_descriptors_closes_none_of_the_workers_link(session: AsyncSession) -> None:
+    """As programs do that make a daemon of themselves. Threads still show things, and heartbeats are answered."""
+    await ok(session, "import os, threading\nfrom IPython.display import display\nos.closerange(3, 64)")
+    code = "thread = threading.Thread(target=display, args=(42,)); thread.start(); thread.join(); 6 * 7"
+    result = await ok(session, code)
+    assert (result.text, [shown.data["text/plain"] for shown in result.displays]) == ("42", ["42"])
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("away", ["/", "/proc/self", "a directory that is gone"])
 async def test_changing_the_directory_away_is_the_users_business(session: AsyncSession, away: str) -> None:
     if away.startswith("/"):

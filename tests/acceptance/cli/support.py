@@ -101,10 +101,12 @@ class Running:
 class Terminal:
     """`capsule` on a terminal of its own, 80 by 24; leaving the block ends it."""
 
+    program: str | Path = CAPSULE
+
     def __init__(self, *arguments: str | Path, **env: str) -> None:
         master, slave = pty.openpty()
         look = {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", "PROMPT_TOOLKIT_NO_CPR": "1"}
-        command = [sys.executable, "-c", _SESSION, CAPSULE, *arguments]
+        command = [sys.executable, "-c", _SESSION, self.program, *arguments]
         environment = clean_environment(**{**look, **env})
         self._process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
         os.close(slave)

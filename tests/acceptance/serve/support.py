@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from capsule import AsyncClient
 from capsule_protocol.codec import decode, encode
+from capsule_protocol.examples import EXAMPLES
 from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from capsule_protocol.envelope import Buffer, Envelope
 
 LONG = 60.0
+UNOBEYED = [(title, envelope) for title, envelope in EXAMPLES if envelope.type not in {"drain", "kill"}]
+"""Messages of all kinds but those that the user may well send, and that would end the node or a session."""
 CAPSULE = Path(sys.executable).with_name("capsule")
 
 
 class Served:
-    """A node in a process of its own, which listens in `directory`."""
+    """A node in a process of its own, which listens in `directory`; `under` is a command that starts it."""
 
-    def __init__(self, directory: Path, config: str = "", *flags: str) -> None:
+    def __init__(self, directory: Path, config: str = "", *flags: str, under: Sequence[str] = ()) -> None:
         self.directory = directory
         self.address = f"ipc://{directory}/node.sock"
         file = directory.parent / f"{directory.name}.toml"
@@ -36,7 +39,7 @@ class Served:
         self.log = directory.parent / f"{directory.name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file), *flags],
+                [*under, str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file), *flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
             )

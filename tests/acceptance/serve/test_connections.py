@@ -10,41 +10,18 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from capsule import AsyncSession, Event, Finished, InputRequest, NodeError, Output, SessionError
+from capsule import Finished, InputRequest, NodeError, SessionError
 from capsule.client.remote import link as remote_link
 from tests.acceptance.serve.support import LONG, Served, through_proxy
+from tests.acceptance.serve.whole import check, collect
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
-CODE = """
-for number in range(40):
-    print("line", number, "x" * 500, flush=True)
-    if number % 10 == 0:
-        display(number)
-number
-"""
 ROUNDS = 60
 SEED = 4
-
-
-def text_of(events: list[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Output))
-
-
-def check(events: list[Event]) -> None:
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert text_of(events) == "".join(f"line {number} {'x' * 500}\n" for number in range(40))
-    assert sum(type(event).__name__ == "Display" for event in events) == 4
-    assert isinstance(events[-1], Finished)
-    assert (events[-1].verdict, events[-1].text) == ("ok", "39")
-
-
-async def collect(session: AsyncSession, code: str = CODE) -> list[Event]:
-    async with session.stream(code) as events:
-        return [event async for event in events]
 
 
 async def test_events_are_whole_whenever_the_connection_is_cut(served: Served, place: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import termios
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,6 +135,47 @@ async def test_a_wrong_file_changes_nothing_and_all_that_is_wrong_is_told(mortal
     assert await reload(mortal, "reloaded") == ["reloaded: nothing has changed"]
 
 
+def test_asked_while_it_starts_it_reloads_as_soon_as_it_is_ready(place: Path) -> None:
+    folder = place / "slow"
+    folder.mkdir()
+    (folder / "slowly.py").write_text(
+        f"import time\nfrom pathlib import Path\nPath({str(folder / 'began')!r}).touch()\n"
+        f"while not Path({str(folder / 'go')!r}).exists(): time.sleep(0.01)\n"
+    )
+    text = "[environments.default]\npreload = ['slowly']\npath = ['.']\n"
+    (folder / "capsule.toml").write_text(text)
+    process = subprocess.Popen(
+        [str(CAPSULE), "serve", "--directory", str(folder / "run")], cwd=folder, stdout=subprocess.PIPE
+    )
+    try:
+        while not (folder / "began").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        (folder / "capsule.toml").write_text("max_sessions = 7\n" + text)
+        process.send_signal(signal.SIGHUP)
+        (folder / "go").touch()
+        assert process.stdout is not None
+        said = [process.stdout.readline().split(b" ")[0] for _ in range(3)]
+        assert said == [b"listening", b"connect", b"reloaded:"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LONG) == 0
+        process.stdout.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_it_goes_on_when_nobody_reads_what_it_prints(place: Path) -> None:
+    with Served(place / "unread", BEFORE) as served:
+        assert served.process.stdout is not None
+        served.process.stdout.close()
+        write(served, "max_sessions = 1\n")
+        assert "could not be told" in await refusal(served, "could not be told")
+        async with served.client() as client, client.session():
+            with pytest.raises(SessionError, match="max_sessions=1"):
+                await client.session()
+
+
 async def test_a_flag_comes_before_the_file_after_a_reload_too(place: Path) -> None:
     served = Served(place / "flagged", BEFORE, "--max-sessions", "1")
     with served:
@@ -154,6 +196,7 @@ async def test_the_new_drain_timeout_counts_at_the_end(mortal: Served) -> None:
         mortal.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):  # less than the default of drain_timeout
             assert (await running.result()).verdict == "interrupted"
+        assert await asyncio.to_thread(mortal.process.wait, LONG) == 0
 
 
 def test_the_service_manager_is_told_of_a_reload(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ def test_with_files_the_callers_directory_is_not_the_sessions(tmp_path: Path) ->
 
     assert cwd(files={"a": "1"}) is None
     assert cwd(files={"a": "1"}, cwd=tmp_path) == str(tmp_path)
-    assert cwd(files={}) == cwd() == str(Path.cwd())
+    assert cwd() == str(Path.cwd())
+    assert cwd(files={}) is cwd(remote=True) is None
 
 
 def test_contents_stay_out_of_what_is_printed() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -19,7 +24,7 @@ from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import LocalProtocolError
 from capsule_protocol.limits import Limits
 from tests.unit.kernels.alone import alone
-from tests.unit.kernels.rig import Linked
+from tests.unit.kernels.rig import PATIENCE, Linked
 
 
 @alone
@@ -86,12 +91,8 @@ def test_a_thread_that_sends_more_than_the_node_reads_waits() -> None:
             rig.link.send(Envelope("progress", {"n": number, "text": "x" * 10_000}))
 
     def waits() -> bool:
-        frame = sys._current_frames().get(thread.ident or 0)
-        names = set()
-        while frame is not None:
-            names.add(frame.f_code.co_qualname)
-            frame = frame.f_back
-        return {"Queue.put", "Condition.wait"} <= names
+        room, _, _ = select.select([rig.link._room], [], [], 0)
+        return not room
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -225,3 +226,66 @@ def test_a_time_limit_that_a_preload_sets_for_sockets_is_not_the_links() -> None
     assert channel.receive() is None
     node.close()
     shutil.rmtree(directory)
+
+
+@contextmanager
+def between_lines(functions: tuple[str, ...], say: Callable[[], None]) -> Iterator[list[str]]:
+    """Say something between any two lines of these functions, as user code may that the garbage collector runs."""
+    said: list[str] = []
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        line = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+        if not line.startswith(functions):
+            return None
+        if event == "line" and said.count(line) < 5:
+            said.append(line)
+            say()
+        return trace
+
+    threading.settrace(trace)
+    sys.settrace(trace)
+    try:
+        yield said
+    finally:
+        sys.settrace(None)
+        threading.settrace(None)
+
+
+@alone
+def test_what_is_said_in_the_midst_of_a_message_follows_it() -> None:
+    """The garbage collector closes widgets, for instance, and may run where a signal has cut a large message."""
+    rig = Linked()
+    kinds: list[str] = []
+
+    def read() -> None:
+        while not kinds or kinds[-1] != "ready":
+            kinds.append(rig.message(rig.shell).type)
+
+    reader = threading.Thread(target=read)  # which is not traced
+    reader.start()
+    with between_lines(("Channel._write",), lambda: rig.link.send(Envelope("comm_close", {}))) as said:
+        for _ in range(3):
+            rig.link.send(Envelope("result", {}, buffers=(b"x",) * 1024))  # more parts than one system call takes
+    rig.link.send(Envelope("ready", {}))
+    reader.join()
+    assert said
+    assert sorted(kinds) == ["comm_close"] * len(said) + ["ready"] + ["result"] * 3
+
+
+@alone
+def test_a_thread_may_say_something_in_the_midst_of_saying_something() -> None:
+    rig = Linked()
+    rig.link.start({})
+
+    def work() -> None:
+        for _ in range(5):
+            rig.link.send(Envelope("progress", {}))
+
+    with between_lines(("Link.send", "Queue."), lambda: rig.link.send(Envelope("comm_close", {}))) as said:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(PATIENCE / 1000)
+        assert not thread.is_alive()
+    kinds = [rig.message(rig.control).type for _ in range(5 + len(said))]
+    assert said
+    assert sorted(kinds) == ["comm_close"] * len(said) + ["progress"] * 5

@@ -16,15 +16,9 @@ def state_of_this_process() -> tuple[set[int], set[int], list[str]]:
     return set(open_descriptors()), children_of(os.getpid()), directories
 
 
-async def settle_at(before: tuple[set[int], set[int], list[str]]) -> None:
-    """Wait until there is no more than before; ZeroMQ closes the descriptors of a closed socket on its own threads."""
-    async with asyncio.timeout(LONG):
-        while True:
-            descriptors, children, directories = state_of_this_process()
-            assert (children, directories) == before[1:]
-            if len(descriptors) <= len(before[0]):
-                return
-            await asyncio.sleep(0.01)
+def assert_nothing_more(before: tuple[set[int], set[int], list[str]]) -> None:
+    """There is no descriptor, no child and no directory more than before."""
+    assert state_of_this_process() == before
 
 
 async def run(session: Session, code: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from capsule.node.node import Node
 from capsule.node.session import ExecuteRequest, Session
 from capsule_protocol.errors import EnvironmentFailed, LocalProtocolError, SessionError, WorkerLost
 from tests.unit.kernels.forked import LONG
-from tests.unit.node.support import run, settle_at, state_of_this_process
+from tests.unit.node.support import assert_nothing_more, run, state_of_this_process
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +135,7 @@ async def test_options_that_the_worker_refuses_leave_nothing(node: Node) -> None
     before = state_of_this_process()
     with pytest.raises(ValueError, match="nowhere"):
         await node.open_session(SessionOptions(cwd="/nowhere"))
-    await settle_at(before)
+    assert_nothing_more(before)
 
 
 async def test_a_worker_that_is_late_is_told_and_leaves_nothing(node: Node) -> None:
@@ -143,7 +144,47 @@ async def test_a_worker_that_is_late_is_told_and_leaves_nothing(node: Node) -> N
     with pytest.raises(WorkerLost) as caught:
         await node.open_session(SessionOptions(start_timeout=1e-6))
     assert caught.value.code == "worker_start_timeout"
-    await settle_at(before)
+    assert_nothing_more(before)
+
+
+@pytest.mark.parametrize("min_idle", [0, 1])
+async def test_a_session_that_is_cancelled_at_any_step_of_its_opening_leaves_nothing(min_idle: int) -> None:
+    """Cancelled after one turn of the event loop, after two, and so on until one is open before that."""
+    config = NodeConfig(environments={"default": EnvironmentConfig(min_idle=min_idle, max_sessions=4)})
+    async with Node(config) as node:
+        await (await node.open_session()).close()
+        for turns in itertools.count():
+            opening = asyncio.ensure_future(node.open_session(SessionOptions(files={"a": b"x"})))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if opening.done():
+                await opening.result().close()
+                break
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            assert not node.sessions
+        # Whatever had been left in use would have taken one of the four places.
+        async with asyncio.timeout(LONG):
+            sessions = [await node.open_session() for _ in range(4)]
+        assert node.info().pools["default"].in_use == 4
+        for session in sessions:
+            assert await run(session, "import os; os.listdir()") is not None
+            await session.close()
+    counts = node.info().pools["default"].stats.counts
+    assert counts["acquires"] == counts["released"]
+
+
+async def test_a_session_is_closed_whose_opener_is_cancelled_in_the_moment_it_is_open(node: Node) -> None:
+    before = dict(node.sessions)
+    opening = asyncio.ensure_future(node.open_session())
+    await asyncio.sleep(0)
+    (task,) = node._openings._tasks
+    task.add_done_callback(lambda _: opening.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert task.result().state == "closed"
+    assert dict(node.sessions) == before
 
 
 async def test_sessions_are_limited() -> None:
@@ -184,7 +225,7 @@ async def test_a_session_that_closes_while_it_restarts_leaves_nothing(node: Node
     with pytest.raises(SessionError, match="closed"):
         await restarting
     assert session.state == "closed"
-    await settle_at(before)
+    assert_nothing_more(before)
 
 
 async def test_a_dead_session_says_so_and_can_be_restarted(session: Session) -> None:

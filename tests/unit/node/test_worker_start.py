@@ -10,7 +10,7 @@ from capsule.node.launch import Zygote
 from capsule.node.worker import LAST_WORDS_BYTES, Place, Preparation, Worker
 from capsule_protocol.errors import WorkerLost
 from tests.unit.kernels.forked import CHILDREN, close
-from tests.unit.node.support import settle_at, state_of_this_process
+from tests.unit.node.support import assert_nothing_more, state_of_this_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     zygote = await Zygote.start(path=[CHILDREN], worker=request.param)
     yield Place(zygote, None)
     await close(zygote)
-    await settle_at(before)
+    assert_nothing_more(before)
 
 
 async def start_of(place: Place, warmup: str = "") -> WorkerLost:

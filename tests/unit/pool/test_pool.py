@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,6 +194,41 @@ async def test_there_is_a_bound_to_those_who_wait() -> None:
             await one.pool.acquire()
         assert caught.value.code == "pool_exhausted"
         waiting.cancel()
+
+
+# Another configuration
+
+
+async def test_a_larger_pool_grows_at_once() -> None:
+    async with bench(min_idle=1) as one:
+        await one.warm(1)
+        one.pool.configure(replace(one.pool.config, min_idle=3))
+        await one.events.until(one.pool, lambda info: info.idle == 3)
+        assert one.pool.info().min_idle == 3
+
+
+async def test_a_smaller_pool_lets_go_of_what_nobody_wants_and_takes_nothing_from_its_users() -> None:
+    async with bench(min_idle=2, max_sessions=4, idle_ttl=0.01) as one:
+        await one.warm(2)
+        used = [await one.pool.acquire(), await one.pool.acquire()]
+        await one.events.until(one.pool, lambda info: info.idle == 2)
+        one.pool.configure(replace(one.pool.config, min_idle=0, max_sessions=1))
+        await one.events.until(one.pool, lambda info: info.idle == 0 and info.closing == 0)
+        assert not any(member.died.done() for member in used)
+        (waiting,) = one.acquiring(1)
+        one.pool.release(used[0])
+        await one.events.until(one.pool, lambda info: info.closing == 0)
+        assert not waiting.done(), "one is still in use, and no more are allowed"
+        one.pool.release(used[1])
+        assert not (await waiting).died.done()
+
+
+async def test_another_breaker_counts_from_the_next_failure_on() -> None:
+    async with bench() as one:
+        one.pool.configure(replace(one.pool.config, breaker=BreakerConfig(1, longest_pause=FOR_EVER, pause=FOR_EVER)))
+        one.factory.failure = FLAKY
+        error = await failure_of(one.acquiring(1)[0])
+        assert (error.code, one.factory.attempts) == ("pool_unavailable", 1)
 
 
 # Cancellation

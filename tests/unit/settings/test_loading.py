@@ -104,6 +104,19 @@ def test_relative_paths_begin_where_they_are_written(here: Path, monkeypatch: py
     assert read(file, [Flag("--directory", ("serve", "directory"), "flag")]).config.serve.directory == here / "flag"
 
 
+def test_none_can_be_said_where_it_is_allowed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "[serve]\ndetached_ttl = 'none'\n[environments.a]\nmax_age = 5\nenv = { A = 'none' }\nwarmup = 'none'"
+    file = write(here, text)
+    monkeypatch.setenv("CAPSULE_ENVIRONMENTS__A__MAX_AGE", "none")
+    config = load(file)
+    assert config.serve.detached_ttl is None
+    one = config.environments["a"]
+    assert (one.max_age, one.env, one.warmup) == (None, {"A": "none"}, "none")
+    assert origins(file)["serve.detached_ttl"].place == f"{file}:2"
+    with pytest.raises(ArgumentError, match="drain_timeout"):
+        load(write(here, "[serve]\ndrain_timeout = 'none'"))
+
+
 @pytest.mark.parametrize(
     ("name", "meant", "known"),
     [
@@ -163,7 +176,8 @@ def test_what_conflicts_with_a_default_is_told_where_it_was_written(here: Path) 
     assert (complaint["place"], complaint["option"]) == (f"{file}:3", "environments.a.breaker.longest_pause")
 
 
-def test_the_library_pays_for_settings_only_where_it_reads_them() -> None:
-    code = "import sys, capsule.config, capsule.cli.entry; print([n for n in sys.modules if 'settings' in n])"
+def test_who_has_nothing_to_read_does_not_pay_for_it(here: Path) -> None:
+    code = "import sys, capsule.config, capsule.cli.entry; capsule.config.load(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "capsule.config" in done.stdout
     assert "pydantic_settings" not in done.stdout

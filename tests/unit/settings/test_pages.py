@@ -71,6 +71,11 @@ def test_an_editor_finds_the_schema_from_the_example() -> None:
     assert (EXAMPLE.parent / first.removeprefix("#:schema ")).resolve() == (DOCS / pages.SCHEMA).resolve()
 
 
+def test_the_schema_knows_how_none_is_written() -> None:
+    jsonschema.validate({"serve": {"detached_ttl": "none"}, "environments": {"a": {"max_age": "none"}}}, SCHEMA)
+    assert "null" not in pages.schema()
+
+
 @pytest.mark.parametrize(
     "data",
     [{"max_sesions": 1}, {"serve": {"max_clients": 0}}, {"environments": {"a": {"min_idle": "x"}}}, {"serve": 1}],

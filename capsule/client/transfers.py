@@ -1,0 +1,118 @@
+"""Files into a session and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from capsule.client.arguments import check_callback, check_text
+from capsule.client.questions import AsyncQuestions
+from capsule.client.sources import Reader, Source, check_file_name, name_for
+from capsule.client.targets import FileTarget, Target
+from capsule.node.transfers.threads import on_thread
+from capsule_protocol.errors import CapsuleError, NodeError
+
+if TYPE_CHECKING:
+    import os
+
+    from capsule.client.remote.streams import RemoteDownload, RemoteUpload
+    from capsule.node.info import FileInfo
+    from capsule.node.transfers import Download, Upload
+
+OnProgress = Callable[[int, int | None], object]
+"""Gets how many bytes there are, of how many; None: the source does not tell. What it raises ends the transfer."""
+
+
+class AsyncTransfers(AsyncQuestions):
+    """Uploads and downloads. They go on after a lost connection, and go on also while code runs."""
+
+    async def upload(self, source: Source, name: str | None = None, *, progress: OnProgress | None = None) -> FileInfo:
+        """Bring a file into the session's directory: code finds it when it is whole.
+
+        `source` is a path, bytes or a binary file; `name` may have folders, and is the source's own by default. A
+        file of this name is replaced. Raises ArgumentError, SessionError `file_refused`, `file_changed`,
+        `checksum_mismatch`, `transfer_failed`, `too_many_transfers`.
+        """
+        self.check_open()
+        check_callback(progress, "progress")
+        name = name_for(source, name)
+        reader = await on_thread(Reader, source)
+        try:
+            while True:
+                try:
+                    return await _send(await self._inner.files.upload(name), reader, progress)
+                except NodeError as error:
+                    self._raise_unless_lost(error, again=reader.again)
+        finally:
+            await on_thread(reader.close)
+
+    @overload
+    async def download(self, name: str, to: None = None, *, progress: OnProgress | None = None) -> bytes: ...
+
+    @overload
+    async def download(self, name: str, to: str | os.PathLike[str], *, progress: OnProgress | None = None) -> None: ...
+
+    async def download(
+        self, name: str, to: str | os.PathLike[str] | None = None, *, progress: OnProgress | None = None
+    ) -> bytes | None:
+        """The content of a file in the session's directory; with `to` it becomes that file, when it is whole.
+
+        An interrupted download leaves `.NAME.part` beside it, from which the next one goes on. Raises as `upload`
+        does, and SessionError `file_unknown`.
+        """
+        self.check_open()
+        check_callback(progress, "progress")
+        check_file_name(name)
+        target = await on_thread(Target if to is None else lambda: FileTarget(Path(check_text(to, "to"))))
+        try:
+            while True:
+                try:
+                    download = await self._inner.files.download(name, target.offset, target.digest)
+                    return await _receive(download, target, progress)
+                except NodeError as error:
+                    self._raise_unless_lost(error, again=True)
+        except BaseException as error:
+            leave = target.discard if isinstance(error, CapsuleError) and not _is_lost(error) else target.suspend
+            await on_thread(leave)
+            raise
+
+    async def files(self) -> list[FileInfo]:
+        """The files in the session's directory and its folders, by name."""
+        self.check_open()
+        return await self._inner.files.list()
+
+    def _raise_unless_lost(self, error: NodeError, *, again: bool) -> None:
+        """A transfer begins again on the next connection, at the offset that both ends agree on."""
+        if not _is_lost(error) or not again or self.state == "closed":
+            raise error
+
+
+async def _send(upload: Upload | RemoteUpload, reader: Reader, progress: OnProgress | None) -> FileInfo:
+    try:
+        await upload.begin(await on_thread(reader.seek, upload.offset, upload.digest))
+        while data := await on_thread(reader.read):
+            await upload.write([data])
+            if progress is not None:
+                progress(reader.offset, reader.size)
+        return await upload.finish(reader.digest)
+    finally:
+        upload.abandon()
+
+
+async def _receive(download: Download | RemoteDownload, target: Target, progress: OnProgress | None) -> bytes | None:
+    try:
+        target.check(download.size)
+        if download.offset != target.offset:
+            await on_thread(target.restart)
+        while data := await download.read():
+            await on_thread(target.write, data)
+            if progress is not None:
+                progress(target.offset, download.size)
+        return await on_thread(target.finish, download.digest)
+    finally:
+        download.close()
+
+
+def _is_lost(error: CapsuleError) -> bool:
+    return error.code == "connection_lost"

@@ -1,0 +1,221 @@
+"""Clients that do not keep to what was said of streams harm nobody, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from capsule import CapsuleError, SessionError
+from capsule_protocol.envelope import Envelope
+from tests.acceptance.serve.support import LONG, RawClient, Served
+from tests.acceptance.transfer.support import MIB, content, directory, names
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from capsule import AsyncSession
+
+pytestmark = pytest.mark.anyio
+
+
+class Raw:
+    """A client that has a session, and says what a test likes."""
+
+    def __init__(self, line: RawClient) -> None:
+        self.line = line
+        self.session = ""
+
+    async def say(self, kind: str, body: dict[str, Any], *buffers: bytes) -> None:
+        await self.line.send(Envelope(kind, body, "m_1", self.session, buffers=buffers))
+
+    async def hear(self, *kinds: str) -> Envelope:
+        """The next message of one of these types."""
+        while (envelope := await self.line.receive()).type not in kinds:
+            pass
+        return envelope
+
+    async def ask(self, kind: str, body: dict[str, Any]) -> Envelope:
+        await self.say(kind, body)
+        return await self.hear("ready", f"{kind}_reply", "error")
+
+
+@contextmanager
+def connected(served: Served) -> Iterator[RawClient]:
+    with RawClient(served.address) as line:
+        yield line
+
+
+@pytest.fixture
+async def raw(served: Served) -> AsyncIterator[Raw]:
+    with connected(served) as line:
+        raw = Raw(line)
+        await raw.say("hello", {"versions": ["1.0"], "role": "client", "client": "c_raw"})
+        await raw.hear("welcome")
+        raw.session = (await raw.ask("open", {})).session
+        yield raw
+        await raw.say("close", {})
+        await raw.hear("status")
+
+
+async def upload(raw: Raw, stream: str, name: str = "data", offset: object = 0) -> Envelope:
+    reply = await raw.ask("upload", {"stream": stream, "name": name})
+    assert reply.type == "upload_reply"
+    await raw.say("stream_open", {"stream": stream, "metadata": {"offset": offset}})
+    return await raw.hear("stream_credit", "stream_close")
+
+
+async def test_what_the_specification_says_is_enough_to_move_files(raw: Raw) -> None:
+    data = content(100)
+    assert (await upload(raw, "t")).body["size"] >= 100
+    await raw.say("stream_data", {"stream": "t"}, data[:60], data[60:])
+    digest = hashlib.blake2b(data, digest_size=32).hexdigest()
+    await raw.say("stream_close", {"stream": "t", "metadata": {"digest": digest}})
+    closed = await raw.hear("stream_close")
+    assert closed.body["error"] is None
+    assert (closed.body["metadata"]["name"], closed.body["metadata"]["size"]) == ("data", 100)
+    prefix = hashlib.blake2b(data[:30], digest_size=32).hexdigest()
+    reply = await raw.ask("download", {"stream": "u", "name": "data", "offset": 30, "digest": prefix})
+    assert (reply.body["offset"], reply.body["size"]) == (30, 100)
+    await raw.hear("stream_open")
+    await raw.say("stream_credit", {"stream": "u", "size": 50})
+    assert (await raw.hear("stream_data")).buffers == (data[30:80],)
+    await raw.say("stream_credit", {"stream": "u", "size": 50})
+    assert (await raw.hear("stream_data")).buffers == (data[80:],)
+    assert (await raw.hear("stream_close")).body["metadata"]["digest"] == digest
+
+
+async def test_a_stream_that_nobody_asked_for_is_closed_at_once(raw: Raw) -> None:
+    await raw.say("stream_open", {"stream": "t"})
+    assert (await raw.hear("stream_close")).body["error"]["code"] == "transfer_failed"
+    assert (await raw.ask("files", {})).body["entries"] == []
+
+
+@pytest.mark.parametrize("offset", [5, -1, "0", None, 2**70])
+async def test_an_offset_that_was_not_offered_ends_the_stream(raw: Raw, offset: object) -> None:
+    if offset == 2**70:
+        offset = 2**63
+    assert (await upload(raw, "t", offset=offset)).body["error"]["code"] == "transfer_failed"
+    assert (await raw.ask("files", {})).body["entries"] == []
+
+
+async def test_a_name_that_is_in_use_is_refused(raw: Raw) -> None:
+    await upload(raw, "t")
+    for kind in ("upload", "download"):
+        assert (await raw.ask(kind, {"stream": "t", "name": "data"})).body["code"] == "invalid_argument"
+
+
+async def test_a_wrong_digest_leaves_nothing(raw: Raw, served: Served) -> None:
+    await upload(raw, "t")
+    await raw.say("stream_data", {"stream": "t"}, b"data")
+    await raw.say("stream_close", {"stream": "t", "metadata": {"digest": 64 * "0"}})
+    assert (await raw.hear("stream_close")).body["error"]["code"] == "checksum_mismatch"
+    assert (await raw.ask("files", {})).body["entries"] == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0b", "a/../b", "", "link/file", "link"])
+async def test_names_that_lead_astray_are_refused_by_the_node_itself(raw: Raw, served: Served, name: str) -> None:
+    await raw.line.send(Envelope("execute", {"code": "import os; os.symlink('/etc', 'link')"}, "", raw.session, "x_1"))
+    await raw.hear("result")
+    asked = "link/passwd" if name == "link/file" else name
+    assert (await raw.ask("download", {"stream": "t", "name": asked})).body["code"] == "file_refused"
+    if name != "link":  # an upload of this name replaces the link
+        assert (await raw.ask("upload", {"stream": "t", "name": asked})).body["code"] == "file_refused"
+
+
+async def test_more_than_there_is_credit_for_costs_the_connection_only(served: Served, place: Path) -> None:
+    with Served(place / "greedy", "[serve]\nreconnect_timeout = 0.5\n") as other:
+        async with other.client() as client, client.session() as honest:
+            with connected(other) as line:
+                greedy = Raw(line)
+                await greedy.say("hello", {"versions": ["1.0"], "role": "client", "client": "c_raw"})
+                await greedy.hear("welcome")
+                greedy.session = (await greedy.ask("open", {})).session
+                credit = (await upload(greedy, "t")).body["size"]
+                await greedy.say("stream_data", {"stream": "t"}, bytes(credit + 1))
+                assert (await greedy.hear("error")).body["code"] == "credit_exceeded"
+                with pytest.raises((EOFError, ConnectionError)):
+                    await greedy.hear("nothing")
+            assert (await honest.upload(b"x", "x")).size == 1
+        assert other.stop() == 0
+    assert served.process.poll() is None
+
+
+async def test_downloads_that_nobody_reads_hold_next_to_nothing(served: Served, raw: Raw) -> None:
+    """No credit: nothing is read. The eighth is the last, and the session answers all the same."""
+    code = "open('large', 'w').truncate(2**30)"
+    await raw.line.send(Envelope("execute", {"code": code}, "", raw.session, "x_1"))
+    await raw.hear("result")
+    before = psutil.Process(served.process.pid).memory_info().rss
+    for number in range(8):
+        assert (await raw.ask("download", {"stream": f"t{number}", "name": "large"})).type == "download_reply"
+        await raw.hear("stream_open")
+    assert (await raw.ask("download", {"stream": "t9", "name": "large"})).body["code"] == "too_many_transfers"
+    assert psutil.Process(served.process.pid).memory_info().rss - before < 16 * MIB
+    for number in range(8):
+        await raw.say("stream_close", {"stream": f"t{number}"})
+        await raw.hear("stream_close")
+    assert (await raw.ask("download", {"stream": "t9", "name": "large"})).type == "download_reply"
+
+
+async def test_a_connection_that_ends_leaves_no_descriptor(served: Served) -> None:
+    async with served.client() as client, client.session(name="kept") as session:
+        there = await directory(session)
+        await session.upload(b"x", "x")
+        before = psutil.Process(served.process.pid).num_fds()
+        await session.detach()
+        for _ in range(3):
+            with connected(served) as line:
+                raw = Raw(line)
+                await raw.say("hello", {"versions": ["1.0"], "role": "client", "client": "c_other"})
+                await raw.hear("welcome")
+                raw.session = (await raw.ask("attach", {"name": "kept"})).session
+                await upload(raw, "t")
+                await raw.say("stream_data", {"stream": "t"}, b"data")
+                await raw.ask("download", {"stream": "u", "name": "x"})
+        again = await client.attach("kept")
+        async with asyncio.timeout(LONG):
+            while len(names(there.parent / "uploads")) > 1:
+                await asyncio.sleep(0.05)  # the node puts away what was interrupted, in a time of its own
+            # The one that is kept to go on with: its file, and its two folders.
+            while psutil.Process(served.process.pid).num_fds() > before + 3:
+                await asyncio.sleep(0.05)
+        await again.close()
+
+
+async def test_a_session_that_is_taken_over_ends_the_others_transfer(served: Served) -> None:
+    async with served.client() as client, served.client() as other:
+        session = await client.session(name="mine")
+        taken: list[asyncio.Task[AsyncSession]] = []
+
+        def take(done: int, _total: int | None) -> None:
+            if done == 2 * MIB:
+                taken.append(asyncio.ensure_future(other.attach("mine")))
+
+        with pytest.raises(SessionError) as caught:
+            await session.upload(bytes(64 * MIB), "data", progress=take)
+        assert caught.value.code in {"session_dead", "session_taken"}
+        again = await taken[0]
+        assert (await again.upload(b"x", "x")).size == 1
+        await again.close()
+
+
+async def test_a_node_that_ends_ends_its_transfers(place: Path) -> None:
+    with Served(place / "ending") as served:
+        async with served.client() as client:
+            session = await client.session()
+
+            def end(done: int, _total: int | None) -> None:
+                if done == 2 * MIB:
+                    served.process.terminate()
+
+            with pytest.raises(CapsuleError) as caught:
+                await session.upload(bytes(512 * MIB), "data", progress=end)
+            assert caught.value.code in {"node_closed", "session_closed", "session_dead", "connection_lost"}
+        assert served.process.wait(LONG) == 0
+        assert served.log.read_text() == ""
