@@ -54,6 +54,17 @@ def own_memory(pid: int) -> int:
     return _smaps(pid, "Private_Clean") + _smaps(pid, "Private_Dirty")
 
 
+def resident_bytes(pid: int) -> int:
+    """The bytes that a process holds, shared ones too (RSS)."""
+    return _smaps(pid, "Rss")
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time that a process has taken since it began."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
