@@ -99,7 +99,7 @@ def wait_ready(address: str, timeout: float) -> int:
                 try:
                     await node.info()
                 except CapsuleError as error:
-                    if not error.retryable:
+                    if not error.retryable or error.code == "access_denied":
                         raise
                 else:
                     return exits.Exit.OK

@@ -70,12 +70,20 @@ class UnixListener:
         self._resumed: asyncio.TimerHandle | None = None
         try:
             self._socket = _bound(self._path)
+            if hall.config.group is not None:
+                self._open_to(hall.config.group)
         except OSError as error:
             raise NodeError("address_refused", f"cannot listen at {address}: {error.strerror}") from error
-        if hall.config.group is not None:
-            os.chown(self._path, -1, group_id(hall.config.group))
-            self._path.chmod(0o660)
         self._loop.add_reader(self._socket, self._accept)
+
+    def _open_to(self, group: str) -> None:
+        """Let its members open the socket, if they can enter its directory; who they are is looked at later."""
+        try:
+            os.chown(self._path, -1, group_id(group))
+            self._path.chmod(0o660)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def close(self) -> None:
         """Take nobody any more."""

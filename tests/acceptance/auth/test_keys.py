@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import stat
 import subprocess
 from typing import TYPE_CHECKING
@@ -212,6 +213,57 @@ async def test_an_insecure_listener_of_this_machine_takes_clients_but_no_token(f
         with pytest.raises(ArgumentError, match="server_key"):
             AsyncClient(node.tcp, key=node.new("t", "--token").partition(".")[0])
         await refusal(node.client(node.new("sealed")))  # an encrypted client is not talked out of it
+
+
+# Commands
+
+
+def test_commands_take_the_key_from_the_variable(node: Guarded, tmp_path: Path) -> None:
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(CAPSULE), *arguments],
+            env=node.environment | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+            check=False,
+        )
+
+    key = node.new("commands")
+    assert run("wait-ready", "--address", node.tcp, CAPSULE_KEY=key).returncode == 0
+    done = run("wait-ready", "--address", node.tcp)
+    assert done.returncode == 3  # at once: waiting would not help
+    assert "wants a key" in done.stderr
+    done = run("sessions", "--json", "--address", node.tcp, CAPSULE_KEY=key)
+    assert json.loads(done.stdout) == {"sessions": []}
+    assert run("config", "show", CAPSULE_KEY=key).returncode == 0  # it is no option of a node
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("new", "a b"),
+        ("new", "x", "--role", "king"),
+        ("new", "x", "--expires", "2001-01-01"),
+        ("new", "x", "--expires", "soon"),
+        ("new", "x", "--out", "/none/there/x"),
+        ("revoke", "nobody"),
+    ],
+)
+def test_wrong_usage_changes_nothing(node: Guarded, arguments: tuple[str, ...]) -> None:
+    before = node.keys("list")
+    done = subprocess.run(
+        [str(CAPSULE), "keys", *arguments],
+        env=node.environment,
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert node.keys("list") == before
 
 
 # What a client may not ask for
