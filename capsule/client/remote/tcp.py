@@ -64,8 +64,12 @@ class TcpCarrier:
 
     def send(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:  # noqa: ARG002 - ZeroMQ keeps the order
         """Send soon."""
-        if not self._drain.closed:
+        if self._drain.closed:
+            return
+        try:
             self._drain.send(frames)
+        except zmq.Again:
+            self._there = False  # there is no connection any more, which the monitor is about to tell
 
     def close(self) -> None:
         """Hang up, after what was said. Idempotent."""

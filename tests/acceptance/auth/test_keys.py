@@ -79,6 +79,14 @@ async def test_a_wrong_server_key_is_told_from_a_wrong_key(node: Guarded) -> Non
         await client.info()
 
 
+async def test_a_refusal_that_comes_before_the_greeting_was_sent_is_told_too(node: Guarded) -> None:
+    """ZeroMQ then takes no message any more, which was an error of its own: about one in fifty."""
+    server = node.keys("server")["server_key"]
+    for _ in range(150):
+        await refusal(node.client(None))
+        await refusal(AsyncClient(node.tcp, key=encode(CLIENT, new_secret()), server_key=server))
+
+
 async def test_revoking_a_key_ends_its_connections_within_a_second(node: Guarded) -> None:
     async with node.client(node.new("bob")) as client, node.client(node.new("carol")) as other:
         session = await client.session()
