@@ -190,6 +190,9 @@ class Link:
                 await self._connect()
                 break
             except CapsuleError as error:
+                if error.code == "access_denied" and not error.retryable:
+                    self._give_up(error)
+                    return
                 if self._loop.time() + pause > until or not error.retryable:
                     message = f"the connection to {self._address} was lost and did not come back: {error.message}"
                     self._give_up(NodeError("connection_lost", message))

@@ -108,9 +108,9 @@ class Gate:
 
     # --- what ---
 
-    def admit(self, principal: Principal, kind: str, frames: Sequence[Buffer], *, watch: bool = False) -> None:
+    def admit(self, principal: Principal, kind: str, frames: Sequence[Buffer]) -> None:
         """Let a message of this type through. Raises SessionError `permission_denied`, `quota_exceeded`."""
-        if not principal.may(kind, watch=watch):
+        if not principal.may(kind):
             message = f"the role {principal.role!r} is too small for {kind!r}"
             raise SessionError("permission_denied", message)
         bucket = self._bucket(principal.name)

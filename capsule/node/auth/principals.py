@@ -37,10 +37,9 @@ class Principal:
         """Whether the sessions of others exist for it."""
         return _RANK[self.role] >= _RANK["operator"]
 
-    def may(self, kind: str, *, watch: bool = False) -> bool:
-        """Whether its role is enough for a message of this type; `watch`: it only looks on."""
-        needed = "viewer" if watch else NEEDED.get(kind, "user")
-        return _RANK[self.role] >= _RANK[needed]
+    def may(self, kind: str) -> bool:
+        """Whether its role is enough for a message of this type."""
+        return _RANK[self.role] >= _RANK[NEEDED.get(kind, "user")]
 
 
 LOCAL: Final = Principal(f"uid:{os.getuid()}", "admin")
