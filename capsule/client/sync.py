@@ -44,9 +44,13 @@ class Client:
         *,
         config: str | os.PathLike[str] | NodeConfig | None = None,
         on_pool_event: OnPoolEvent | None = None,
+        key: str | os.PathLike[str] | None = None,
+        server_key: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        self._inner = AsyncClient(address, config=config, on_pool_event=on_pool_event, **options)
+        self._inner = AsyncClient(
+            address, config=config, on_pool_event=on_pool_event, key=key, server_key=server_key, **options
+        )
         self._portal = Portal(self._inner.close)
         # Also when the client is dropped, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, self._portal.stop)

@@ -129,6 +129,11 @@ CODES: dict[str, CodeInfo] = {
     ),
     "too_many_files": CodeInfo("the session has more files than can be listed", "Remove some, or put them together."),
     "name_taken": CodeInfo("there is a session of this name", "Attach to it, or choose another name."),
+    "access_denied": CodeInfo(
+        "the node does not let this client in", "Check the key; `capsule keys list` shows which ones are valid."
+    ),
+    "permission_denied": CodeInfo("the role of the principal is too small for this"),
+    "quota_exceeded": CodeInfo("the principal uses as much as it may", "Wait, or end something.", retryable=True),
     "address_refused": CodeInfo("the address or its directory is not safe to use"),
 }
 """Every code that can cross the wire or reach a user."""
@@ -253,6 +258,8 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "key_conflict",
             "too_many_requests",
             "name_taken",
+            "permission_denied",
+            "quota_exceeded",
             "file_unknown",
             "file_refused",
             "file_changed",
@@ -264,7 +271,15 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
         SessionError,
     ),
     **dict.fromkeys(
-        ("node_unreachable", "connection_lost", "address_refused", "address_in_use", "too_many_clients"), NodeError
+        (
+            "node_unreachable",
+            "connection_lost",
+            "access_denied",
+            "address_refused",
+            "address_in_use",
+            "too_many_clients",
+        ),
+        NodeError,
     ),
     **dict.fromkeys(("worker_lost", "worker_start_failed", "worker_start_timeout"), WorkerLost),
     **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),

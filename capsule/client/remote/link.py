@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule.client.remote.session import RemoteSession
+    from capsule.keys import Credentials
     from capsule_protocol.envelope import Buffer
     from capsule_protocol.messages import Message
 
@@ -59,8 +60,9 @@ class _Request:
 class Link:
     """Connects with `connect`, and again by itself whenever the connection is lost, until `close`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
         self._address = address
+        self._credentials = credentials
         self._client = new_id("c_") + new_id("")
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
@@ -177,7 +179,7 @@ class Link:
     # --- connecting ---
 
     async def _connect(self) -> None:
-        wire = Wire(self._address, self._on_message, self._on_lost)
+        wire = Wire(self._address, self._on_message, self._on_lost, self._credentials)
         try:
             await wire.greet(self._client, CONNECT_TIMEOUT)
         except BaseException:
@@ -199,6 +201,9 @@ class Link:
                 await self._connect()
                 break
             except CapsuleError as error:
+                if error.code == "access_denied" and not error.retryable:
+                    self._give_up(error)
+                    return
                 if self._loop.time() + pause > until or not error.retryable:
                     message = f"the connection to {self._address} was lost and did not come back: {error.message}"
                     self._give_up(NodeError("connection_lost", message))
@@ -318,8 +323,7 @@ class Link:
         if envelope.type == "shutdown":
             self._end_all(SessionError("node_closed", f"the node at {self._address} has ended"))
             return
-        if envelope.type == "error" and envelope.body["code"] in _FORGOTTEN and not envelope.execution:
-            self._on_lost(envelope.body["message"])
+        if envelope.type == "error" and not envelope.execution and self._ends(envelope.body):
             return
         if envelope.type in STREAMS:
             self.streams.take(message, envelope)
@@ -338,6 +342,16 @@ class Link:
             session.background(to_event(message, envelope))
         elif kind == "status":
             session.changed(envelope.body["state"], envelope.body.get("reason", ""))
+
+    def _ends(self, body: dict[str, Any]) -> bool:
+        """Whether an error that answers nothing is the end of this connection, or of all."""
+        if body["code"] == "access_denied":
+            self._give_up(CapsuleError.from_dict(body))
+        elif body["code"] in _FORGOTTEN:
+            self._on_lost(body["message"])
+        else:
+            return False
+        return True
 
     def _answer(self, reply_to: str, envelope: Envelope) -> None:
         waiting = self._requests.get(reply_to)

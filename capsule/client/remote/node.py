@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from capsule.config import SessionOptions
+    from capsule.keys import Credentials
 
 FOR_EVER = 86_400.0 * 366
 """Seconds that whoever waits for the end of a node waits at most."""
@@ -27,8 +28,8 @@ FOR_EVER = 86_400.0 * 366
 class RemoteNode:
     """Made for one client; connects when it is first used."""
 
-    def __init__(self, address: str) -> None:
-        self._link = Link(address)
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
+        self._link = Link(address, credentials)
         self._tasks = Tasks()
         self._sessions: dict[str, RemoteSession] = {}
         self._closed = False

@@ -6,13 +6,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.events import Finished, Gap
+from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
 from capsule.node.front.streams import Streams
 from capsule.wire import Wired, to_message
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
-from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, RemoteProtocolError, SessionError
+from capsule_protocol.errors import (
+    ArgumentError,
+    CapsuleError,
+    LocalProtocolError,
+    NodeError,
+    RemoteProtocolError,
+    SessionError,
+)
 from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.messages.execution import Error
 from capsule_protocol.states import BULK
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 
     from capsule.config import ServeConfig
     from capsule.events import Event
+    from capsule.node.auth.gate import Gate
+    from capsule.node.auth.principals import Principal
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
     from capsule.node.front.registry import Registry
@@ -42,6 +52,7 @@ class Desk(Protocol):
     config: ServeConfig
     registry: Registry
     tasks: Tasks
+    gate: Gate
     draining: bool
     offences: int
 
@@ -66,10 +77,11 @@ class Desk(Protocol):
 
 
 class Peer:
-    """Made with a connection. `client` is known from its greeting on, `owner` from its carrier."""
+    """Made with a connection. `client` is known from its greeting on, `principal` from its carrier, or from a token."""
 
-    def __init__(self, desk: Desk, owner: str, limits: Limits, refusal: CapsuleError | None = None) -> None:
-        self.owner = owner
+    def __init__(self, desk: Desk, principal: Principal, limits: Limits, refusal: CapsuleError | None = None) -> None:
+        self.principal = principal
+        self.encrypted = True  # or a Unix socket: a token may be said here
         self.client = ""
         self.seen = 0.0
         self.gone = False
@@ -95,6 +107,16 @@ class Peer:
     def __repr__(self) -> str:
         return f"<Peer {self.client[:8] or 'unknown'} of {self.owner} sessions={len(self._attached)}>"
 
+    @property
+    def owner(self) -> str:
+        """To whom its sessions belong."""
+        return self.principal.name
+
+    @property
+    def role(self) -> str:
+        """What it may do."""
+        return self.principal.role
+
     def take(self, frames: list[bytes]) -> None:
         """Act on one message. A breach of the protocol ends the connection; what cannot be read is answered."""
         self._connection.receive(frames)
@@ -109,6 +131,12 @@ class Peer:
             self._desk.drop(self)
             return
         handler = self._handlers.get(envelope.type)
+        try:
+            watches = envelope.type == "attach" and envelope.body.get("watch") is True
+            self._desk.gate.admit(self.principal, "watch" if watches else envelope.type, frames)
+        except SessionError as error:
+            self._turn_down(error, envelope)
+            return
         if handler is not None:
             handler(message, envelope)
         elif not self._requests.start(message, envelope):
@@ -135,6 +163,13 @@ class Peer:
         """The node ends."""
         with suppress(LocalProtocolError):  # it has not greeted
             self._say("shutdown", {"restart": False})
+
+    def deny(self, error: CapsuleError, action: str = "connect") -> None:
+        """Have the connection told that it may not be here, and end it."""
+        self._desk.gate.refused(self.principal, action, error)
+        with suppress(LocalProtocolError):
+            self._say("error", Error.answer(error).model_dump())
+        self._desk.drop(self)
 
     # --- for the sessions ---
 
@@ -191,9 +226,23 @@ class Peer:
             self._say("error", Error.answer(self._refusal).model_dump())
             self._desk.drop(self)
             return
+        try:
+            self.principal = self._principal_of(message.token)
+        except NodeError as error:
+            self.deny(error, "hello")
+            return
         self.client = message.client
         self._desk.send(self, self._connection.send(self._connection.welcome()))
         self._desk.greeted(self)
+
+    def _principal_of(self, token: str) -> Principal:
+        if not token:
+            if self.principal is ANONYMOUS:
+                raise NodeError("access_denied", "the key is not known here, and there is no token")
+            return self.principal
+        if not self.encrypted:
+            raise NodeError("access_denied", "a token may not travel without encryption: it is not secret any more")
+        return self._desk.gate.by_token(token)
 
     def _execute(self, message: Any, envelope: Envelope) -> None:
         execution = envelope.execution
@@ -211,6 +260,8 @@ class Peer:
             if self._desk.draining:
                 raise SessionError("node_closed", "the node takes no more executions: it is about to end")
             hosted = self.session(envelope.session)
+            if execution not in hosted.logs:
+                self._desk.gate.check_execute(hosted.owner, hosted)
             # Followed from its acknowledgement on, which precedes all events: those come from a task of their own.
             log, _ = hosted.submit(request, execution, keep=message.key is not None)
         except CapsuleError as error:
@@ -226,7 +277,7 @@ class Peer:
             if message.after > log.last:
                 raise ArgumentError("after", f"is {message.after}", allowed=f"at most {log.last}, the last event")
         except CapsuleError as error:
-            self._refuse(error, envelope.session, envelope.execution)
+            self._refuse(error, envelope.session, envelope.execution, "resume")
             return
         self._follow(envelope.session, log, message.after)
 
@@ -273,7 +324,7 @@ class Peer:
         if hosted is None:
             if session in self._watches:
                 raise SessionError("session_watched", "this client only watches the session")
-            self._desk.registry.get(self.owner, session)
+            self._desk.registry.get(self.principal, session)
             raise SessionError("session_taken", "another client reads this session, or none: attach to it first")
         return hosted
 
@@ -322,6 +373,7 @@ class Peer:
 
     def fail(self, error: CapsuleError, envelope: Envelope) -> None:
         """Answer a request that could not be done."""
+        self._desk.gate.refused(self.principal, envelope.type, error)
         self._say("error", Error.answer(error, envelope.id).model_dump(), session=envelope.session)
 
     # --- for the streams ---
@@ -341,13 +393,23 @@ class Peer:
 
     # --- inside ---
 
+    def _turn_down(self, error: SessionError, envelope: Envelope) -> None:
+        """The principal may not do this, or not now."""
+        if envelope.type in {"execute", "resume"}:
+            self._refuse(error, envelope.session, envelope.execution, envelope.type)
+        elif envelope.id:
+            self.fail(error, envelope)
+        else:  # nobody waits for an answer
+            self._desk.gate.refused(self.principal, envelope.type, error)
+
     def _tell(self, session: str, execution: str, event: Event) -> None:
         self.tell(session, execution, event)
         if isinstance(event, Finished):
             self._following.discard(execution)
 
-    def _refuse(self, error: CapsuleError, session: str, execution: str) -> None:
+    def _refuse(self, error: CapsuleError, session: str, execution: str, action: str = "execute") -> None:
         """The answer to an execution that is not accepted, or is another client's now."""
+        self._desk.gate.refused(self.principal, action, error)
         body = Error.answer(error).model_dump()
         number = self._connection.executions.next_number("error", execution)
         self._transmit(Envelope("error", body, "", session, execution, number))
@@ -357,7 +419,9 @@ class Peer:
 
     def _transmit(self, envelope: Envelope) -> None:
         if not self.gone:
-            self._desk.send(self, self._connection.transmit(envelope), bulk=envelope.type in BULK)
+            frames = self._connection.transmit(envelope)
+            self._desk.gate.carried(self.principal, frames)
+            self._desk.send(self, frames, bulk=envelope.type in BULK)
 
 
 def _in_place_of(event: Event, error: LocalProtocolError) -> Wired:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.config import ServeConfig
+    from capsule.node.auth.principals import Principal
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.registry import Registry
     from capsule.node.front.streams import Streams
@@ -52,9 +53,13 @@ class Office(Protocol):
 class Caller(Protocol):
     """What the requests need of their connection."""
 
-    owner: str
+    principal: Principal
     client: str
     streams: Streams
+
+    @property
+    def owner(self) -> str:
+        """To whom its sessions belong."""
 
     def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
@@ -150,7 +155,7 @@ class Requests:
         self._ready(hosted, envelope)
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._desk.registry.find(self._peer.owner, message.name)
+        hosted = self._desk.registry.find(self._peer.principal, message.name)
         if message.watch:
             watch = self._peer.watch(hosted)
             self._ready(hosted, envelope)
@@ -184,6 +189,9 @@ class Requests:
             info: dict[str, Any] = asdict(self._peer.visible(envelope.session).session.info())
         else:
             info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
+            if not self._peer.principal.sees_all:  # what others have is not for it to know
+                mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)
+                info = {"sessions": mine, "pools": {}, "clients": 0, "offences": 0}
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
