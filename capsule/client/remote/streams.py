@@ -64,6 +64,12 @@ class Streams:
         elif envelope.type == "stream_open":  # whoever asked for it has left
             self.wires.say("stream_close", {"stream": message.stream, "error": None, "metadata": {}}, envelope.session)
 
+    async def settled(self, session: str, name: str) -> None:
+        """Wait until the node has heard that this client left off to send a file: a request would overtake that."""
+        for transfer in list(self._open.values()):
+            if isinstance(transfer, RemoteUpload) and transfer.is_leaving(session, name):
+                await transfer.over()
+
     def lose(self, error: CapsuleError) -> None:
         """The connection is gone."""
         for transfer in list(self._open.values()):
@@ -141,6 +147,20 @@ class RemoteUpload(RemoteTransfer):
 
     offset = 0
     digest = ""
+
+    def __init__(self, streams: Streams, session: str, name: str) -> None:
+        super().__init__(streams, session)
+        self._name = name
+
+    def is_leaving(self, session: str, name: str) -> bool:
+        """Whether it is one of this file, which this end has closed and the node has not."""
+        return self._closed and (self._session, self._name) == (session, name)
+
+    async def over(self) -> None:
+        """Wait until the node has closed it too, or never will."""
+        with suppress(CapsuleError):
+            while self._ended is None:
+                await self._change()
 
     def offered(self, reply: dict[str, Any]) -> None:
         """What the node has of it."""
@@ -241,7 +261,8 @@ class RemoteFiles:
 
     async def upload(self, name: str) -> RemoteUpload:
         """Begin to send a file."""
-        upload = RemoteUpload(self._streams, self._session)
+        await self._streams.settled(self._session, name)
+        upload = RemoteUpload(self._streams, self._session, name)
         await self._offer(upload, "upload", {"stream": upload.stream, "name": name})
         return upload
 
