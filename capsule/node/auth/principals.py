@@ -23,7 +23,7 @@ NEEDED: Final[dict[str, Role]] = {
     ),
     "drain": "operator",
 }
-"""The least role for each type of message; those that are not named need `user`. `watch` is an `attach` to watch."""
+"""The least role for each type of message; those that are not named need `user`. `watch` is `attach` to look on."""
 
 
 @dataclass(frozen=True, slots=True)

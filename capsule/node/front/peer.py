@@ -23,6 +23,7 @@ from capsule_protocol.errors import (
 )
 from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.messages.execution import Error
+from capsule_protocol.messages.session import Attach
 from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ class Peer:
             return
         handler = self._handlers.get(envelope.type)
         try:
-            watches = envelope.type == "attach" and envelope.body.get("watch") is True
-            self._desk.gate.admit(self.principal, "watch" if watches else envelope.type, frames)
+            kind = "watch" if isinstance(message, Attach) and message.watch else envelope.type
+            self._desk.gate.admit(self.principal, kind, frames)
         except SessionError as error:
             self._turn_down(error, envelope)
             return

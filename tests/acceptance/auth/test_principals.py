@@ -108,6 +108,10 @@ async def test_a_viewer_may_look_and_not_touch(node: Guarded, keys: dict[str, st
     ):
         assert (await viewer.info()).sessions == 1
         assert [one.id for one in await viewer.sessions()] == [session.id]
+        assert (await code_of(viewer.attach("looked-at"))).code == "permission_denied"
+        watched = await viewer.attach("looked-at", watch=True)
+        assert (await watched.info()).id == session.id
+        await watched.detach()
         for call in (viewer.session(), viewer.kill("looked-at"), viewer.interrupt("looked-at"), viewer.drain()):
             error = await code_of(call)
             assert error.code == "permission_denied"
