@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from capsule.client.arguments import check_callback, check_text
+from capsule.client.arguments import check_callback, check_flag, check_text
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
 from capsule.client.options import ClientOptions, WorkerOptions, build_config, build_options
@@ -95,13 +95,19 @@ class AsyncClient:
         node = self._started()
         return node.info() if isinstance(node, Node) else await node.info()
 
-    async def attach(self, name: str, *, on_background: OnBackground | None = None) -> AsyncSession:
+    async def attach(
+        self, name: str, *, watch: bool = False, on_background: OnBackground | None = None
+    ) -> AsyncSession:
         """A session of a node elsewhere that is there already, by name or id; whoever had it loses it.
 
-        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        With `watch` it stays whose it is, and this client looks on: `session.watch()` gives all events, and all that
+        would change the session raises SessionError `session_watched`. Raises SessionError `session_unknown`,
+        `too_many_watchers`, and ArgumentError where the node is in this process.
         """
         check_callback(on_background, "on_background")
-        return AsyncSession(await self._elsewhere("attach").attach(check_text(name, "name")), on_background)
+        watched = check_flag(watch, "watch")
+        found = await self._elsewhere("attach").attach(check_text(name, "name"), watch=watched)
+        return AsyncSession(found, on_background)
 
     async def sessions(self) -> list[SessionSummary]:
         """The sessions of a node elsewhere, also those of other clients.

@@ -96,6 +96,10 @@ CODES: dict[str, CodeInfo] = {
     "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
     "session_taken": CodeInfo("another client has taken the session over", "Attach to it to take it back."),
     "session_killed": CodeInfo("an operator has ended the session", "Open a new session."),
+    "session_watched": CodeInfo(
+        "this client only watches the session", "Attach to it without `watch` to have it run code."
+    ),
+    "too_many_watchers": CodeInfo("the session has as many watchers as it may", retryable=True),
     "execution_unknown": CodeInfo("the node has no execution of this id, or has forgotten it"),
     "key_conflict": CodeInfo(
         "the idempotency key was used before with another request", "Use a key of its own for each request."
@@ -243,6 +247,8 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "session_unknown",
             "session_taken",
             "session_killed",
+            "session_watched",
+            "too_many_watchers",
             "execution_unknown",
             "key_conflict",
             "too_many_requests",

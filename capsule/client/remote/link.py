@@ -18,6 +18,8 @@ from capsule_protocol.ids import MESSAGE, new_id
 from capsule_protocol.states import EVENTS, STREAMS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capsule.client.remote.session import RemoteSession
     from capsule_protocol.envelope import Buffer
     from capsule_protocol.messages import Message
@@ -51,6 +53,7 @@ class _Request:
     again: bool
     answer: asyncio.Future[dict[str, Any]]
     wire: Wire | None = None
+    on_answer: Callable[[dict[str, Any]], None] | None = None
 
 
 class Link:
@@ -94,7 +97,10 @@ class Link:
             await asyncio.shield(self._connecting)
 
     def adopt(self, session: RemoteSession) -> None:
-        """Events of this session come from now on."""
+        """Events of this session come from now on, and no more to an earlier object of the same session."""
+        earlier = self._sessions.get(session.id)
+        if earlier is not None:
+            earlier.end(SessionError("session_taken", f"this client has attached to {session.name!r} again"))
         self._sessions[session.id] = session
 
     async def close(self) -> None:
@@ -117,12 +123,17 @@ class Link:
         timeout: float,
         again: bool = True,
         buffers: tuple[bytes, ...] = (),
+        on_answer: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises what the node says, NodeError, `request_timeout`."""
+        """Send a request and wait for its answer, which `on_answer` gets before what comes behind it is looked at.
+
+        Raises what the node says, NodeError, `request_timeout`.
+        """
         if self._error is not None:
             raise self._error
         envelope = Envelope(kind, body, new_id(MESSAGE), session, buffers=buffers)
-        waiting = self._requests[envelope.id] = _Request(envelope, again, self._loop.create_future())
+        waiting = _Request(envelope, again, self._loop.create_future(), on_answer=on_answer)
+        self._requests[envelope.id] = waiting
         try:
             if self._restored:
                 self._send_request(waiting)
@@ -216,7 +227,7 @@ class Link:
             self._forsaken[waiting.envelope.id] = _UNDO[waiting.envelope.type]
 
     async def _reattach(self, session: RemoteSession) -> None:
-        envelope = Envelope("attach", {"name": session.id}, new_id(MESSAGE))
+        envelope = Envelope("attach", session.attaching(), new_id(MESSAGE))
         waiting = self._requests[envelope.id] = _Request(envelope, again=False, answer=self._loop.create_future())
         self._send_request(waiting)
         try:
@@ -338,4 +349,7 @@ class Link:
         if envelope.type == "error":
             waiting.answer.set_exception(CapsuleError.from_dict(envelope.body))
         else:
-            waiting.answer.set_result({**envelope.body, "session": envelope.session})
+            reply = {**envelope.body, "session": envelope.session}
+            if waiting.on_answer is not None:
+                waiting.on_answer(reply)
+            waiting.answer.set_result(reply)

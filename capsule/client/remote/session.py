@@ -142,6 +142,10 @@ class RemoteSession:
 
     # --- for the link ---
 
+    def attaching(self) -> dict[str, Any]:
+        """What to say on a new connection."""
+        return {"name": self.id}
+
     def accepted(self, execution: str) -> None:
         """The node has the execution."""
         known = self._executions.get(execution)

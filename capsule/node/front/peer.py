@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
     from capsule.node.front.registry import Registry
+    from capsule.node.front.watch import Watch
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
     from capsule_protocol.envelope import Frames
@@ -76,6 +77,7 @@ class Peer:
         self._refusal = refusal
         self._connection = Connection("client", "node", features=FEATURES, limits=limits)
         self._attached: dict[str, Hosted] = {}
+        self._watches: dict[str, Watch] = {}
         self._following: set[str] = set()
         self.streams = Streams(self, desk.tasks)
         self._requests = Requests(desk, self)
@@ -126,6 +128,8 @@ class Peer:
         self.streams.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
+        for watch in self._watches.values():
+            watch.hosted.unwatch(watch)
 
     def say_goodbye(self) -> None:
         """The node ends."""
@@ -159,6 +163,26 @@ class Peer:
             self._following.discard(execution)
             self._refuse(error, session, execution)
         self._say("status", {"state": "closed", "reason": error.code}, session=session)
+
+    def announce(self, session: str, execution: str) -> None:
+        """Events of an execution that somebody else drives follow."""
+        self._say("watching", {}, session=session, execution=execution)
+
+    def tell(self, session: str, execution: str, event: Event) -> None:
+        """Send an event; one that is over a limit of the link is told to be missing, or is the reason of an error."""
+        kind, body, buffers = to_message(event)
+        try:
+            self._transmit(Envelope(kind, body, "", session, execution, event.sequence, 0.0, buffers))
+        except LocalProtocolError as error:
+            if error.code != "message_too_large":
+                raise
+            kind, body, _ = _in_place_of(event, error)
+            self._transmit(Envelope(kind, body, "", session, execution, event.sequence))
+
+    def on_watched_closed(self, session: str, error: SessionError) -> None:
+        """A session that this connection watches is over."""
+        if self._watches.pop(session, None) is not None:
+            self._say("status", {"state": "closed", "reason": error.code}, session=session)
 
     # --- what is done at once ---
 
@@ -222,6 +246,8 @@ class Peer:
         if hosted is not None:
             for execution, number in message.executions.items():
                 hosted.acknowledge(execution, number)
+        elif envelope.session in self._watches:
+            self._watches[envelope.session].acknowledge(message.executions)
 
     def _input_reply(self, message: Any, envelope: Envelope) -> None:
         hosted = self._attached.get(envelope.session)
@@ -245,12 +271,38 @@ class Peer:
         """A session that this connection reads. Raises SessionError."""
         hosted = self._attached.get(session)
         if hosted is None:
+            if session in self._watches:
+                raise SessionError("session_watched", "this client only watches the session")
             self._desk.registry.get(self.owner, session)
             raise SessionError("session_taken", "another client reads this session, or none: attach to it first")
         return hosted
 
+    def visible(self, session: str) -> Hosted:
+        """A session that this connection reads or watches. Raises SessionError."""
+        watch = self._watches.get(session)
+        return watch.hosted if watch is not None else self.session(session)
+
+    def watch(self, hosted: Hosted) -> Watch:
+        """Look on. Raises SessionError; a connection has a session in one way only."""
+        if hosted.session.id in self._attached or hosted.session.id in self._watches:
+            raise ArgumentError("watch", "this client has the session already", allowed="one way to have a session")
+        watch = hosted.watch(self)
+        if self.gone:
+            hosted.unwatch(watch)
+        else:
+            self._watches[hosted.session.id] = watch
+        return watch
+
+    def stop_watching(self, session: str) -> bool:
+        """Look on no more; False if it did not."""
+        watch = self._watches.pop(session, None)
+        if watch is not None:
+            watch.hosted.unwatch(watch)
+        return watch is not None
+
     def take_over(self, hosted: Hosted) -> None:
         """Read a session from now on; a connection that is gone leaves it to the one that came after it."""
+        self.stop_watching(hosted.session.id)
         if self.gone:
             hosted.expect(self._desk.config.reconnect_timeout)
         else:
@@ -290,15 +342,7 @@ class Peer:
     # --- inside ---
 
     def _tell(self, session: str, execution: str, event: Event) -> None:
-        """Send an event; one that is over a limit of the link is told to be missing, or is the reason of an error."""
-        kind, body, buffers = to_message(event)
-        try:
-            self._transmit(Envelope(kind, body, "", session, execution, event.sequence, 0.0, buffers))
-        except LocalProtocolError as error:
-            if error.code != "message_too_large":
-                raise
-            kind, body, _ = _in_place_of(event, error)
-            self._transmit(Envelope(kind, body, "", session, execution, event.sequence))
+        self.tell(session, execution, event)
         if isinstance(event, Finished):
             self._following.discard(execution)
 

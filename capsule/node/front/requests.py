@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.registry import Registry
     from capsule.node.front.streams import Streams
+    from capsule.node.front.watch import Watch
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
     from capsule_protocol.envelope import Envelope
@@ -60,6 +61,15 @@ class Caller(Protocol):
 
     def take_over(self, hosted: Hosted) -> None:
         """Read a session from now on."""
+
+    def visible(self, session: str) -> Hosted:
+        """A session that this connection reads or watches. Raises SessionError."""
+
+    def watch(self, hosted: Hosted) -> Watch:
+        """Look on. Raises SessionError."""
+
+    def stop_watching(self, session: str) -> bool:
+        """Look on no more; False if it did not."""
 
     def let_go(self, session: str) -> None:
         """Read a session no more."""
@@ -141,10 +151,18 @@ class Requests:
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
         hosted = self._desk.registry.find(self._peer.owner, message.name)
-        self._peer.take_over(hosted)
-        self._ready(hosted, envelope)
+        if message.watch:
+            watch = self._peer.watch(hosted)
+            self._ready(hosted, envelope)
+            watch.begin()
+        else:
+            self._peer.take_over(hosted)
+            self._ready(hosted, envelope)
 
     async def _detach(self, _message: Any, envelope: Envelope) -> None:
+        if self._peer.stop_watching(envelope.session):
+            self._peer.answer("status", {"state": "closed"}, envelope)
+            return
         hosted = self._peer.session(envelope.session)
         self._peer.let_go(envelope.session)
         hosted.detach(self._desk.config.detached_ttl)
@@ -163,7 +181,7 @@ class Requests:
 
     async def _info(self, _message: Any, envelope: Envelope) -> None:
         if envelope.session:
-            info: dict[str, Any] = asdict(self._peer.session(envelope.session).session.info())
+            info: dict[str, Any] = asdict(self._peer.visible(envelope.session).session.info())
         else:
             info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
         self._peer.answer("info_reply", {"info": info}, envelope)
