@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from capsule.node.info import FileInfo
@@ -111,6 +112,10 @@ class RemoteTransfer:
         self._closed = True
         self._streams.remove(self)
 
+    def decline(self) -> None:
+        """Nobody wants what the node offers."""
+        self._close()
+
     def _close(self, error: CapsuleError | None = None, **metadata: Any) -> None:
         """Say that this end is done, once."""
         if not self._closed and self._opened:
@@ -194,6 +199,14 @@ class RemoteUpload(RemoteTransfer):
             raise self._error
         return FileInfo(**self._ended)
 
+    def decline(self) -> None:
+        """Nobody will send it."""
+        if self._error is None:
+            self._opened = True
+            with suppress(LocalProtocolError):  # the link has closed
+                self._say("stream_open", {"metadata": {"offset": self.offset}})
+                self.abandon()
+
     def abandon(self) -> None:
         """Interrupted; another attempt may go on. Idempotent."""
         self._close(NodeError("connection_lost", "the client has interrupted the transfer"))
@@ -274,8 +287,20 @@ class RemoteFiles:
         return download
 
     async def _offer(self, transfer: RemoteUpload | RemoteDownload, kind: str, body: dict[str, Any]) -> None:
+        asking = asyncio.ensure_future(self._ask(kind, body))
         try:
-            transfer.offered(await self._ask(kind, body))
+            transfer.offered(await asyncio.shield(asking))
+        except asyncio.CancelledError:
+            asking.add_done_callback(partial(_decline, transfer))
+            raise
         except BaseException:
             transfer.forget()
             raise
+
+
+def _decline(transfer: RemoteTransfer, asking: asyncio.Task[dict[str, Any]]) -> None:
+    """Whoever asked has left: the node need not wait for the stream."""
+    if not asking.cancelled() and asking.exception() is None:
+        transfer.decline()
+    else:
+        transfer.forget()
