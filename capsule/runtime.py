@@ -10,7 +10,8 @@ from pathlib import Path
 from capsule_protocol.errors import ArgumentError, NodeError
 
 SOCKET = "node.sock"
-SCHEMES = ("ipc://", "tcp://")
+TCP = "tcp://"
+SCHEMES = ("ipc://", TCP)
 """How an address may begin."""
 MAX_ADDRESS = 512
 """Characters; longer than any path of a socket, or name of a host."""
@@ -70,9 +71,17 @@ def check_address(address: str) -> str:
         raise ArgumentError("address", f"must be a str, not {type(address).__name__}", allowed=allowed)
     if address == "auto":
         return user_address()
-    if not address.startswith(SCHEMES) or "\0" in address or not 7 < len(address) <= MAX_ADDRESS:
+    if not address.startswith(SCHEMES) or "\0" in address or not 7 < len(address) <= MAX_ADDRESS or _no_place(address):
         raise ArgumentError("address", f"is {address[:200]!r}", allowed=allowed)
     return address
+
+
+def _no_place(address: str) -> bool:
+    """Whether it is a TCP address without a host, or without a port that somebody can listen at."""
+    if not address.startswith(TCP):
+        return False
+    host, _, port = address.removeprefix(TCP).rpartition(":")
+    return not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16)
 
 
 def _refuse(directory: Path, why: str, hint: str) -> None:
