@@ -7,7 +7,6 @@ import os
 from typing import Final
 
 from capsule.node.transfers.beneath import failed, open_file
-from capsule.node.transfers.incoming import DIGEST_BYTES
 from capsule_protocol.errors import SessionError
 
 CHUNK: Final = 2**20
@@ -30,7 +29,7 @@ class Outgoing:
         self.modified = self._status.st_mtime
         self.offset = 0
         self._closed = False
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = hashlib.sha256()
 
     @property
     def digest(self) -> str:
@@ -68,7 +67,7 @@ class Outgoing:
             return False
         if self.offset != offset or (offset and self.digest != digest):
             self.offset = 0
-            self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+            self._hash = hashlib.sha256()
         return True
 
     def close(self) -> None:

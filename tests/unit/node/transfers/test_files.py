@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 def digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=32).hexdigest()
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture
