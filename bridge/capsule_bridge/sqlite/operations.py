@@ -1,0 +1,129 @@
+"""What a store does within a transaction: decisions of `rules`, written down as rows.
+
+Each of these either refuses before it has changed anything, or is done wholly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule_bridge import rules
+from capsule_bridge.records import Created, Expired, Log, Settled, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capsule_bridge.records import Fence, NewPromise, Promise, Retention, Settlement
+    from capsule_bridge.sqlite.rows import Row, Rows
+
+
+def create(rows: Rows, new: NewPromise, now: int) -> Created:
+    """As `PromiseStore.create`."""
+    key = (new.principal, new.session, new.key)
+    same_id = rows.promise("promise_by_id", new.id)
+    same_key = None if new.key is None else rows.promise("promise_by_key", *key)
+    found = rules.attached(new, same_id and same_id.promise, same_key and same_key.promise)
+    if found is not None:
+        row = same_key or same_id
+        assert row is not None
+        return Created(_keep(rows, row, rules.projected(found, now)), fresh=False)
+    if rows.all("tombstone_of_id", (new.id,)):
+        raise rules.expired(f"id {new.id!r}")
+    if new.key is not None and rows.all("tombstone_of_key", key):
+        raise rules.expired(f"idempotency key {new.key!r}")
+    parent = None if new.parent is None else rows.promise("promise_by_id", new.parent)
+    promise = rules.made(new, parent and parent.promise, now)
+    rows.insert(promise)
+    return Created(promise, fresh=True)
+
+
+def start(rows: Rows, id_: str, epoch: int, now: int) -> Started:
+    """As `PromiseStore.start`."""
+    row = find(rows, id_)
+    promise, first = rules.started(row.promise, epoch, now)
+    return Started(_keep(rows, row, promise), first)
+
+
+def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Settled]:
+    """As `PromiseStore.settle`."""
+    if len(settlements) > 1:
+        for each in settlements:  # whatever is refused must be so before anything is done
+            rules.settled(find(rows, each.id).promise, each, now)
+    answers = []
+    for each in settlements:
+        row = find(rows, each.id)
+        promise, decided = rules.settled(row.promise, each, now)
+        answers.append(Settled(_keep(rows, row, promise), decided))
+    return answers
+
+
+def append(rows: Rows, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> int:
+    """As `PromiseStore.append`."""
+    row = find(rows, id_)
+    tail = rows.tail(row)
+    kept = [data for _, data in rows.events(row, after, len(events))] if after < tail.last else []
+    added = rules.appended(row.promise, tail, kept, after, events, fence)
+    rows.insert_events(row, tail.last + 1, added)
+    return tail.last + len(added)
+
+
+def trim(rows: Rows, id_: str, upto: int) -> None:
+    """As `PromiseStore.trim`."""
+    row = find(rows, id_)
+    upto = min(upto, rows.tail(row).last)
+    if upto > row.trimmed:
+        rows.delete_events(row, upto)
+        rows.all("set_trimmed", (upto, row.n))
+
+
+def look(rows: Rows, id_: str, now: int) -> Promise:
+    """The promise, its time-out written down if it is due."""
+    row = find(rows, id_)
+    return _keep(rows, row, rules.projected(row.promise, now))
+
+
+def read(rows: Rows, id_: str, after: int, limit: int) -> Log:
+    """As `PromiseStore.read`."""
+    row = find(rows, id_)
+    tail = rows.tail(row)
+    return Log(tail.trimmed + 1, tail.last, tuple(rows.events(row, after, limit)))
+
+
+def pending(rows: Rows, now: int, session: str | None, after: str, limit: int) -> list[Promise]:
+    """As `PromiseStore.pending`."""
+    number = find(rows, after).n if after else 0
+    wanted = {"after": number, "now": now, "session": session, "limit": limit}
+    return [row.promise for row in rows.promises("pending_promises", wanted)]
+
+
+def expire(rows: Rows, now: int, retention: Retention, limit: int) -> Expired:
+    """As `PromiseStore.expire`."""
+    due = rows.promises("due_promises", (now, limit))
+    for row in due:
+        look(rows, row.promise.id, now)  # it may have been canceled with its parent a moment ago
+    old = rows.promises("old_promises", (now - retention.results, limit))
+    for row in old:
+        rows.delete(row)
+        of = row.promise
+        rows.all("insert_tombstone", (of.id, of.principal, of.session, of.key, now + retention.tombstones))
+    rows.all("delete_tombstones", (now,))
+    timed_out, forgotten = tuple(row.promise.id for row in due), tuple(row.promise.id for row in old)
+    return Expired(timed_out, forgotten, more=limit in {len(due), len(old)})
+
+
+def find(rows: Rows, id_: str) -> Row:
+    """The row of an id. Raises SessionError: `promise_unknown`, `promise_expired`."""
+    row = rows.promise("promise_by_id", id_)
+    if row is not None:
+        return row
+    raise rules.expired(f"id {id_!r}") if rows.all("tombstone_of_id", (id_,)) else rules.unknown(id_)
+
+
+def _keep(rows: Rows, row: Row, promise: Promise) -> Promise:
+    """Write the promise down if it has changed, and cancel its children if it has just been settled."""
+    if promise is not row.promise:
+        rows.update(row, promise)
+        if not promise.pending:
+            for child in rows.promises("pending_children", (promise.id,)):
+                _keep(rows, child, rules.orphaned(child.promise, promise))
+    return promise
