@@ -78,6 +78,15 @@ class Blobs:
     def put(self, data: bytes) -> str:
         """Write a file, and answer its name when it is on the disk."""
         name = os.urandom(16).hex()
+        try:
+            self._write(name, data)
+        except BaseException:
+            # The disk may be full, and then half a file is the last thing it needs.
+            self.remove([f"{name}.tmp", name])
+            raise
+        return name
+
+    def _write(self, name: str, data: bytes) -> None:
         temporary = self._directory / f"{name}.tmp"
         with temporary.open("xb") as file:
             file.write(data)
@@ -87,7 +96,6 @@ class Blobs:
         temporary.rename(self._directory / name)
         sync_directory(self._directory)
         self._fault("file_named")
-        return name
 
     def get(self, name: str) -> bytes:
         """What the file holds."""
