@@ -5,8 +5,8 @@ They raise refusals, and answer promises as they shall be kept from then on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from capsule_bridge.records import NewPromise, Promise
 from capsule_bridge.states import CANCELED, PENDING, PROMISE
@@ -107,22 +107,37 @@ def orphaned(child: Promise, parent: Promise) -> Promise:
     return replace(current, state=CANCELED, settled_at=parent.settled_at)
 
 
-def check_fence(promise: Promise, fence: Fence | None) -> None:
+def check_fence(promise: Owned, fence: Fence | None) -> None:
     """Raises `promise_fenced` if the promise belongs to somebody else than the fence says."""
     if fence is not None and fence != promise.fence:
         raise _fenced(promise, f"epoch {fence.epoch}, version {fence.version}")
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(NamedTuple):
     """The end of a log: numbers up to `trimmed` are gone, up to `last` there are events."""
 
     trimmed: int
     last: int
 
 
+class Owned(Protocol):
+    """What decides whether a promise may be settled, and its log may grow."""
+
+    @property
+    def id(self) -> str:
+        """Which it is."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether it has no verdict yet."""
+
+    @property
+    def fence(self) -> Fence:
+        """Who owns it."""
+
+
 def appended(
-    promise: Promise, tail: Tail, kept: Sequence[bytes], after: int, events: Sequence[bytes], fence: Fence | None
+    promise: Owned, tail: Tail, kept: Sequence[bytes], after: int, events: Sequence[bytes], fence: Fence | None
 ) -> Sequence[bytes]:
     """Those of the events, meant to follow number `after`, that are not in the log yet.
 
@@ -151,6 +166,7 @@ def expired(what: str) -> SessionError:
     return SessionError("promise_expired", f"{what} belonged to a promise that is kept no longer")
 
 
-def _fenced(promise: Promise, who: str) -> SessionError:
-    text = f"promise {promise.id!r} belongs to epoch {promise.epoch}, version {promise.version}, and not to {who}"
+def _fenced(promise: Owned, who: str) -> SessionError:
+    owner = f"epoch {promise.fence.epoch}, version {promise.fence.version}"
+    text = f"promise {promise.id!r} belongs to {owner}, and not to {who}"
     return SessionError("promise_fenced", text)

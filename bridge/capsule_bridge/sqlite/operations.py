@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule_bridge.records import Fence, NewPromise, Promise, Retention, Settlement
-    from capsule_bridge.sqlite.rows import Row, Rows
+    from capsule_bridge.sqlite.rows import LogHead, Row, Rows
+    from capsule_protocol.errors import SessionError
 
 
 def create(rows: Rows, new: NewPromise, now: int) -> Created:
     """As `PromiseStore.create`."""
-    key = (new.principal, new.session, new.key)
-    same_id = rows.promise("promise_by_id", new.id)
-    same_key = None if new.key is None else rows.promise("promise_by_key", *key)
-    found = rules.attached(new, same_id and same_id.promise, same_key and same_key.promise)
+    request = new.id, new.principal, new.session, new.key
+    rivals = rows.promises("promises_of_request", request)
+    same_id = next((row.promise for row in rivals if row.promise.id == new.id), None)
+    same_key = next((row.promise for row in rivals if _has_key_of(row.promise, new)), None)
+    found = rules.attached(new, same_id, same_key)
     if found is not None:
-        row = same_key or same_id
-        assert row is not None
+        row = next(row for row in rivals if row.promise is found)
         return Created(_keep(rows, row, rules.projected(found, now)), fresh=False)
-    if rows.all("tombstone_of_id", (new.id,)):
-        raise rules.expired(f"id {new.id!r}")
-    if new.key is not None and rows.all("tombstone_of_key", key):
-        raise rules.expired(f"idempotency key {new.key!r}")
+    buried = [id_ for (id_,) in rows.all("tombstones_of_request", request)]
+    if buried:
+        raise rules.expired(f"id {new.id!r}" if new.id in buried else f"idempotency key {new.key!r}")
     parent = None if new.parent is None else rows.promise("promise_by_id", new.parent)
     promise = rules.made(new, parent and parent.promise, now)
     rows.insert(promise)
@@ -59,21 +59,20 @@ def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Sett
 
 def append(rows: Rows, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> int:
     """As `PromiseStore.append`."""
-    row = find(rows, id_)
-    tail = rows.tail(row)
-    kept = [data for _, data in rows.events(row, after, len(events))] if after < tail.last else []
-    added = rules.appended(row.promise, tail, kept, after, events, fence)
-    rows.insert_events(row, tail.last + 1, added)
-    return tail.last + len(added)
+    head = _find_log(rows, id_)
+    kept = [data for _, data in rows.events(head.n, after, len(events))] if after < head.tail.last else []
+    added = rules.appended(head.promise, head.tail, kept, after, events, fence)
+    rows.insert_events(head.n, head.tail.last + 1, added)
+    return head.tail.last + len(added)
 
 
 def trim(rows: Rows, id_: str, upto: int) -> None:
     """As `PromiseStore.trim`."""
-    row = find(rows, id_)
-    upto = min(upto, rows.tail(row).last)
-    if upto > row.trimmed:
-        rows.delete_events(row, upto)
-        rows.all("set_trimmed", (upto, row.n))
+    head = _find_log(rows, id_)
+    upto = min(upto, head.tail.last)
+    if upto > head.tail.trimmed:
+        rows.delete_events(head.n, upto)
+        rows.all("set_trimmed", (upto, head.n))
 
 
 def look(rows: Rows, id_: str, now: int) -> Promise:
@@ -84,9 +83,8 @@ def look(rows: Rows, id_: str, now: int) -> Promise:
 
 def read(rows: Rows, id_: str, after: int, limit: int) -> Log:
     """As `PromiseStore.read`."""
-    row = find(rows, id_)
-    tail = rows.tail(row)
-    return Log(tail.trimmed + 1, tail.last, tuple(rows.events(row, after, limit)))
+    head = _find_log(rows, id_)
+    return Log(head.tail.trimmed + 1, head.tail.last, tuple(rows.events(head.n, after, limit)))
 
 
 def pending(rows: Rows, now: int, session: str | None, after: str, limit: int) -> list[Promise]:
@@ -116,7 +114,23 @@ def find(rows: Rows, id_: str) -> Row:
     row = rows.promise("promise_by_id", id_)
     if row is not None:
         return row
-    raise rules.expired(f"id {id_!r}") if rows.all("tombstone_of_id", (id_,)) else rules.unknown(id_)
+    raise _missing(rows, id_)
+
+
+def _find_log(rows: Rows, id_: str) -> LogHead:
+    head = rows.log(id_)
+    if head is None:
+        raise _missing(rows, id_)
+    return head
+
+
+def _missing(rows: Rows, id_: str) -> SessionError:
+    return rules.expired(f"id {id_!r}") if rows.all("tombstone_of_id", (id_,)) else rules.unknown(id_)
+
+
+def _has_key_of(promise: Promise, new: NewPromise) -> bool:
+    wanted = new.principal, new.session, new.key
+    return new.key is not None and wanted == (promise.principal, promise.session, promise.key)
 
 
 def _keep(rows: Rows, row: Row, promise: Promise) -> Promise:

@@ -1,27 +1,31 @@
--- Each query is introduced by its name. Columns of promises come in the order of `rows.COLUMNS`.
+-- Each query is introduced by its name. Columns of promises come in the order in which `rows.Rows` takes them.
 
 -- name: promise_by_id
-SELECT n, trimmed, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
+SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
        epoch, version, started_at, settled_at, param_file, value_file
 FROM promises WHERE id = ?;
 
--- name: promise_by_key
-SELECT n, trimmed, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
+-- name: promises_of_request
+SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
        epoch, version, started_at, settled_at, param_file, value_file
-FROM promises WHERE principal = ? AND session = ? AND key = ?;
+FROM promises WHERE id = ? OR (principal = ? AND session = ? AND key = ?);
+
+-- name: log_by_id
+SELECT n, trimmed, coalesce((SELECT max(sequence) FROM events WHERE promise = n), trimmed), state, epoch, version
+FROM promises WHERE id = ?;
 
 -- name: pending_children
-SELECT n, trimmed, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
+SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
        epoch, version, started_at, settled_at, param_file, value_file
 FROM promises WHERE state = 'pending' AND parent = ?;
 
 -- name: due_promises
-SELECT n, trimmed, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
+SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
        epoch, version, started_at, settled_at, param_file, value_file
 FROM promises WHERE state = 'pending' AND timeout_at <= ? ORDER BY timeout_at LIMIT ?;
 
 -- name: pending_promises
-SELECT n, trimmed, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
+SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
        epoch, version, started_at, settled_at, param_file, value_file
 FROM promises
 WHERE state = 'pending' AND n > :after AND (timeout_at IS NULL OR timeout_at > :now)
@@ -29,7 +33,7 @@ WHERE state = 'pending' AND n > :after AND (timeout_at IS NULL OR timeout_at > :
 ORDER BY n LIMIT :limit;
 
 -- name: old_promises
-SELECT n, trimmed, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
+SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
        epoch, version, started_at, settled_at, param_file, value_file
 FROM promises WHERE settled_at <= ? ORDER BY settled_at LIMIT ?;
 
@@ -44,9 +48,6 @@ WHERE n = ?;
 
 -- name: delete_promise
 DELETE FROM promises WHERE n = ?;
-
--- name: last_event
-SELECT max(sequence) FROM events WHERE promise = ?;
 
 -- name: events_behind
 SELECT sequence, data, data_file FROM events WHERE promise = ? AND sequence > ? ORDER BY sequence LIMIT ?;
@@ -66,8 +67,8 @@ UPDATE promises SET trimmed = ? WHERE n = ?;
 -- name: tombstone_of_id
 SELECT 1 FROM tombstones WHERE id = ?;
 
--- name: tombstone_of_key
-SELECT 1 FROM tombstones WHERE principal = ? AND session = ? AND key = ?;
+-- name: tombstones_of_request
+SELECT id FROM tombstones WHERE id = ? OR (principal = ? AND session = ? AND key = ?);
 
 -- name: insert_tombstone
 INSERT INTO tombstones (id, principal, session, key, until) VALUES (?, ?, ?, ?, ?);

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from capsule_bridge.records import LoggedEvent, Promise
+from capsule_bridge.records import Fence, LoggedEvent, Promise
 from capsule_bridge.rules import Tail
 from capsule_bridge.sqlite.files import INLINE_BYTES
 from capsule_bridge.sqlite.schema import queries
+from capsule_bridge.states import PENDING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,12 +19,27 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A promise with what only the store knows of it: its number, its log's beginning, and its files."""
+    """A promise with what only the store knows of it: its number and its files."""
 
     n: int
-    trimmed: int
     promise: Promise
     files: tuple[str | None, str | None]
+
+
+class LogOwner(NamedTuple):
+    """What decides whether a log may grow."""
+
+    id: str
+    pending: bool
+    fence: Fence
+
+
+class LogHead(NamedTuple):
+    """A log without its events, and without the values of its promise, which may be large."""
+
+    n: int
+    promise: LogOwner
+    tail: Tail
 
 
 class Rows:
@@ -86,28 +102,31 @@ class Rows:
     def delete(self, row: Row) -> None:
         """A promise and its log."""
         self.dropped += [file for file in row.files if file]
-        self.delete_events(row, 2**62)
+        self.delete_events(row.n, 2**62)
         self.connection.execute(queries()["delete_promise"], (row.n,))
 
-    def tail(self, row: Row) -> Tail:
-        """The end of a promise's log."""
-        (last,) = self.connection.execute(queries()["last_event"], (row.n,)).fetchone()
-        return Tail(row.trimmed, row.trimmed if last is None else last)
+    def log(self, id_: str) -> LogHead | None:
+        """The log of a promise, if there is one of this id."""
+        found = self.connection.execute(queries()["log_by_id"], (id_,)).fetchone()
+        if found is None:
+            return None
+        n, trimmed, last, state, epoch, version = found
+        return LogHead(n, LogOwner(id_, state == PENDING, Fence(epoch, version)), Tail(trimmed, last))
 
-    def events(self, row: Row, after: int, limit: int) -> list[LoggedEvent]:
+    def events(self, n: int, after: int, limit: int) -> list[LoggedEvent]:
         """The events behind a number."""
-        found = self.all("events_behind", (row.n, after, limit))
+        found = self.all("events_behind", (n, after, limit))
         return [LoggedEvent(sequence, self._loaded(data, file)) for sequence, data, file in found]
 
-    def insert_events(self, row: Row, first: int, events: Sequence[bytes]) -> None:
+    def insert_events(self, n: int, first: int, events: Sequence[bytes]) -> None:
         """New events, numbered from `first`."""
-        rows = [(row.n, first + number, *self._stored(data)) for number, data in enumerate(events)]
+        rows = [(n, first + number, *self._stored(data)) for number, data in enumerate(events)]
         self.connection.executemany(queries()["insert_event"], rows)
 
-    def delete_events(self, row: Row, upto: int) -> None:
+    def delete_events(self, n: int, upto: int) -> None:
         """The events up to a number."""
-        self.dropped += [file for (file,) in self.all("event_files", (row.n, upto))]
-        self.connection.execute(queries()["delete_events"], (row.n, upto))
+        self.dropped += [file for (file,) in self.all("event_files", (n, upto))]
+        self.connection.execute(queries()["delete_events"], (n, upto))
 
     def _stored(self, data: bytes) -> tuple[bytes | None, str | None]:
         if len(data) <= INLINE_BYTES:
@@ -119,11 +138,11 @@ class Rows:
     def _loaded(self, data: bytes | None, file: str | None) -> bytes:
         return self._blobs.get(file) if file else data or b""
 
-    def _row(self, n: int, trimmed: int, *columns: Any) -> Row:
+    def _row(self, n: int, *columns: Any) -> Row:
         *fields, param_file, value_file = columns
         # In the order of the queries' columns, which is that of the dataclass.
         promise = Promise(*fields)
         if param_file or value_file:
             param, value = self._loaded(promise.param, param_file), self._loaded(promise.value, value_file)
             promise = replace(promise, param=param, value=value)
-        return Row(n, trimmed, promise, (param_file, value_file))
+        return Row(n, promise, (param_file, value_file))

@@ -12,7 +12,7 @@ from capsule_bridge import rules
 from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
 from capsule_bridge.sqlite.faults import no_fault
-from capsule_bridge.sqlite.files import Blobs, Lock, sync_directory
+from capsule_bridge.sqlite.files import Blobs, Lock, identity, sync_directory
 from capsule_bridge.sqlite.reader import Reader
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.writer import Job, Writer
@@ -48,6 +48,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, durability: Level = "power", *, fault: Fault = no_fault) -> None:
         self._path = path
+        self._name = os.fspath(path)
         self._level = durability
         self._lock = Lock(path.with_name(f"{path.name}.lock"))
         self._blobs = Blobs(path.with_name(f"{path.name}.values"), fault)
@@ -158,7 +159,7 @@ class SqliteStore:
     def _connect(self) -> Rows:
         rows = Rows(open_writer(self._path, self._level), self._blobs)
         if self._identity is None:
-            self._identity = self._identify()
+            self._identity = identity(self._name)
             self._blobs.remove_others(name for (name,) in rows.all("all_files"))
         return rows
 
@@ -166,16 +167,9 @@ class SqliteStore:
         """Before each transaction. Raises StoreError if the lock, or the file that it is for, is not ours any more."""
         if not self._lock.held():
             self._lock.acquire()
-        if self._identify() != self._identity:
+        # By name: a descriptor of one's own on the file would, when closed, take away the locks of SQLite.
+        if identity(self._name) != self._identity:
             raise StoreError("store_unavailable", f"{self._path} was removed or replaced by another file")
-
-    def _identify(self) -> tuple[int, int] | None:
-        # By name. A descriptor of one's own on the file would, when closed, take away the locks of SQLite.
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
 
     def _stop(self) -> None:
         self._reader.stop()
