@@ -179,13 +179,16 @@ class MemoryStore:
         return Settled(promise, decided)
 
     def _keep(self, promise: Promise) -> None:
-        """Write the promise down, and cancel its children if it has just been settled."""
-        before = self._promises[promise.id]
+        """Write the promise down, and cancel all below it if it is settled."""
         self._promises[promise.id] = promise
-        if before.pending and not promise.pending:
-            for child in self._children.pop(promise.id, ()):
-                if child in self._promises:
-                    self._keep(rules.orphaned(self._promises[child], promise))
+        settled = [] if promise.pending else [promise]
+        while settled:
+            parent = settled.pop()
+            for child in self._children.pop(parent.id, ()):
+                before = self._promises.get(child)
+                if before is not None and before.pending:
+                    orphan = self._promises[child] = rules.orphaned(before, parent)
+                    settled.append(orphan)
 
     def _forget(self, id_: str, until: int) -> None:
         promise = self._promises.pop(id_)

@@ -134,10 +134,15 @@ def _has_key_of(promise: Promise, new: NewPromise) -> bool:
 
 
 def _keep(rows: Rows, row: Row, promise: Promise) -> Promise:
-    """Write the promise down if it has changed, and cancel its children if it has just been settled."""
-    if promise is not row.promise:
-        rows.update(row, promise)
-        if not promise.pending:
-            for child in rows.promises("pending_children", (promise.id,)):
-                _keep(rows, child, rules.orphaned(child.promise, promise))
+    """Write the promise down if it has changed, and cancel all below it if it has just been settled."""
+    if promise is row.promise:
+        return promise
+    rows.update(row, promise)
+    settled = [] if promise.pending else [promise]
+    while settled:  # not by recursion: a long line of descendants must not make a promise that nobody can settle
+        parent = settled.pop()
+        for child in rows.promises("pending_children", (parent.id,)):
+            orphan = rules.orphaned(child.promise, parent)
+            rows.update(child, orphan)
+            settled.append(orphan)
     return promise

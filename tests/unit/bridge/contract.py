@@ -209,6 +209,15 @@ class StoreContract:
         child = await store.get("a.1", now=31)
         assert (child.state, child.settled_at) == ("rejected_canceled", 10)
 
+    async def test_a_long_line_of_descendants_ends_with_its_first(self, store: PromiseStore) -> None:
+        await store.create(new("a0"), now=1)
+        line = [new(f"a{n}", parent=f"a{n - 1}") for n in range(1, 1500)]
+        for each in line:
+            await store.create(each, now=1)
+        await store.settle(Settlement("a0", "resolve"), now=2)
+        assert (await store.get("a1499", now=3)).state == "rejected_canceled"
+        assert await store.pending(now=3) == []
+
     async def test_a_settled_promise_gets_no_children(self, store: PromiseStore) -> None:
         await store.create(new("a", timeout_at=10), now=1)
         with refused("promise_settled"):

@@ -352,6 +352,22 @@ async def test_a_full_disk_loses_nothing_and_needs_no_restart(path: Path) -> Non
         assert [promise.id for promise in await store.pending(now=3)] == [*acknowledged, "again"]
 
 
+# SQL
+
+
+@pytest.mark.parametrize("name", sorted(set(schema.queries()) - {"all_files"}))
+def test_no_query_looks_at_all_rows(path: Path, name: str) -> None:
+    """At the start `all_files` looks at all large values; everything else has to find its rows by an index."""
+    path.parent.mkdir()
+    connection = open_writer(path, "process")
+    query = schema.queries()[name]
+    named = {"after": 0, "now": 0, "session": None, "limit": 1}
+    values = named if ":after" in query else (None,) * query.count("?")
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+    connection.close()
+    assert [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step] == []
+
+
 # Large values
 
 
