@@ -153,13 +153,35 @@ def _host_and_port(value: str) -> str:
 _HTTP = re.compile(r"([\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):[0-9]{1,5}", re.ASCII)
 
 
+class QuotaConfig(Config):
+    """What one principal may use at once; None: no limit.
+
+    `sessions` that are open, `executions` that run, `queued` ones that wait behind them, `bytes_per_second` in both
+    directions together, `memory_bytes` of all its workers together.
+    """
+
+    sessions: CountFrom1 | None = option(
+        None, "Open sessions, else `quota_exceeded`; without it, any number", reload=True, example=20
+    )
+    executions: CountFrom1 | None = option(None, "Executions that run at once, in all sessions", reload=True, example=8)
+    queued: Count | None = option(None, "Executions that wait behind them, in all sessions", reload=True, example=1000)
+    bytes_per_second: Annotated[int, Field(ge=1024, le=MAX_BYTES)] | None = option(
+        None, "Bytes of messages in both directions together", reload=True, example=10_000_000
+    )
+    memory_bytes: Bytes | None = option(
+        None, "Memory of all its sessions together, as measured when it asks for more", reload=True, example=2**33
+    )
+
+
 class ServeConfig(Config):
     """A node that serves clients of other processes. Times are in seconds.
 
     `listen`: addresses beside the user's own. Who is silent for `client_timeout` is taken for gone; a client that is
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
-    are closed. `http` is the HOST:PORT of `/metrics`, `/healthz` and `/readyz`.
-    `drain_timeout` is what running code gets when the service is told to end.
+    are closed. `drain_timeout` is what running code gets when the service is told to end. `insecure`: `tcp://` without
+    encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by principal; `default` is
+    for those that have none of their own. `http` is the HOST:PORT of `/metrics`, `/healthz` and
+    `/readyz`.
     """
 
     directory: Path | None = option(
@@ -168,7 +190,7 @@ class ServeConfig(Config):
         "`/tmp/capsule-UID`",
         example="/run/capsule",
     )
-    listen: tuple[str, ...] = option((), "Addresses (`ipc://PATH`) beside that of the user")
+    listen: tuple[str, ...] = option((), "Addresses (`ipc://PATH`, `tcp://HOST:PORT`) beside that of the user")
     max_clients: CountFrom1 = option(1000, "Connections at once, else `too_many_clients`", reload=True)
     client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
     reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
@@ -183,6 +205,16 @@ class ServeConfig(Config):
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
     drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
+    insecure: bool = option(
+        False,  # noqa: FBT003 - a default
+        "Addresses `tcp://…` have no encryption and ask for no key; they must be of this machine's loopback",
+    )
+    group: str | None = option(
+        None, "Members of this group may come over `ipc://`, each as a principal of its own", example="science"
+    )
+    quotas: dict[str, QuotaConfig] = option(
+        {}, "By principal, what it may use at once; `default` is for those that have none of their own", reload=True
+    )
 
 
 class NodeConfig(Config):

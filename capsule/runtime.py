@@ -10,8 +10,11 @@ from pathlib import Path
 from capsule_protocol.errors import ArgumentError, NodeError
 
 SOCKET = "node.sock"
-SCHEMES = ("ipc://",)
+TCP = "tcp://"
+SCHEMES = ("ipc://", TCP)
 """How an address may begin."""
+MAX_ADDRESS = 512
+"""Characters; longer than any path of a socket, or name of a host."""
 
 
 def runtime_directory() -> Path:
@@ -63,14 +66,22 @@ def lock(directory: Path) -> int:
 
 def check_address(address: str) -> str:
     """The address itself, or that of this user's node for `auto`. Raises ArgumentError."""
-    allowed = "None (a node in this process), 'auto' (this user's node), or ipc://PATH"
+    allowed = "None (a node in this process), 'auto' (this user's node), ipc://PATH, or tcp://HOST:PORT"
     if not isinstance(address, str):
         raise ArgumentError("address", f"must be a str, not {type(address).__name__}", allowed=allowed)
     if address == "auto":
         return user_address()
-    if not address.startswith(SCHEMES) or "\0" in address or len(address) < len("ipc:///a"):
+    if not address.startswith(SCHEMES) or "\0" in address or not 7 < len(address) <= MAX_ADDRESS or _no_place(address):
         raise ArgumentError("address", f"is {address[:200]!r}", allowed=allowed)
     return address
+
+
+def _no_place(address: str) -> bool:
+    """Whether it is a TCP address without a host, or without a port that somebody can listen at."""
+    if not address.startswith(TCP):
+        return False
+    host, _, port = address.removeprefix(TCP).rpartition(":")
+    return not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16)
 
 
 def _refuse(directory: Path, why: str, hint: str) -> None:

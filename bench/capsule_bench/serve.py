@@ -22,6 +22,15 @@ AREA = Area(
             must=Must(median=0.9, p99=3, ratio=3),
         ),
         Measure(
+            "one_plus_one_tcp",
+            "the same over tcp with CURVE",
+            "ms",
+            full=Load(samples=300, warmup=50),
+            quick=Load(samples=30, warmup=5),
+            must=Must(median=1.2),
+            alone=True,
+        ),
+        Measure(
             "many_clients",
             "trivial executions, 32 clients with a session each",
             "executions/s",

@@ -18,6 +18,7 @@ from capsule_bench.figures import milliseconds, p99, per_second
 from capsule_bench.machine import memory, processor_seconds, resident_bytes
 from capsule_bench.model import Load, Measured
 from capsule_bench.moving import transfer_memory_of, transfer_rates
+from capsule_bench.serve_tcp import over_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -77,6 +78,11 @@ def one_plus_one(load: Load) -> Measured:
             return Measured(values[load.warmup :], memory())
 
     return asyncio.run(measure())
+
+
+def one_plus_one_tcp(load: Load) -> Measured:
+    """Milliseconds for `1+1`, encrypted."""
+    return over_tcp(load)
 
 
 def many_clients(load: Load) -> Measured:

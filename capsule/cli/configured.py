@@ -22,6 +22,7 @@ _HELP = {
     "--max-clients": ("NUMBER", "Connections at once."),
     "--max-sessions": ("NUMBER", "Open sessions at once."),
     "--drain-timeout": ("SECONDS", "What running code gets when the service is told to end."),
+    "--insecure": ("", "Let tcp:// addresses of the loopback be without encryption, for anybody on this machine."),
 }
 
 
@@ -39,7 +40,10 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--config` and the flags; `given` makes of their values what `settings.loading.read` takes."""
     for name in reversed(FLAGS):
         metavar, text = _HELP[name]
-        command = click.option(name, _parameter(name), metavar=metavar, multiple=name == "--listen", help=text)(command)
+        kind: dict[str, Any] = {"metavar": metavar, "multiple": name == "--listen"}
+        if name == "--insecure":
+            kind = {"is_flag": True, "default": None}
+        command = click.option(name, _parameter(name), help=text, **kind)(command)
     return config_option(command)
 
 

@@ -13,6 +13,7 @@ import click
 from capsule.cli.config import config
 from capsule.cli.doctor import doctor
 from capsule.cli.exits import Exit
+from capsule.cli.keys import keys
 from capsule.cli.operate import drain, interrupt, kill, pool, sessions
 from capsule.cli.repl import attach, repl
 from capsule.cli.run import run
@@ -29,6 +30,7 @@ cli.add_command(run)
 cli.add_command(repl)
 cli.add_command(serve)
 cli.add_command(wait_ready)
+cli.add_command(keys)
 cli.add_command(config)
 for command in (sessions, attach, interrupt, kill, pool, drain, doctor):
     cli.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from capsule.cli import exits
 from capsule.cli.background import Background
+from capsule.cli.elapsed import Elapsed
 from capsule.cli.interrupts import Interrupts
 from capsule.cli.options import one_session, session_options
 from capsule.cli.program import Program, load
@@ -37,6 +38,7 @@ class Settings:
     json: bool
     allow_errors: bool
     output: Path | None
+    progress: bool
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -48,6 +50,7 @@ class Settings:
     type=click.FloatRange(min=0, min_open=True),
     help="End the code (each cell of a notebook) after this time.",
 )
+@click.option("--progress", is_flag=True, help="Show how long the code has run, and in the end how long it took.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event and line.")
 @click.option("--allow-errors", is_flag=True, help="Notebooks: go on after a cell that failed.")
 @click.option(
@@ -61,6 +64,7 @@ def run(
     arguments: tuple[str, ...],
     code: str | None,
     timeout: float | None,
+    progress: bool,
     as_json: bool,
     allow_errors: bool,
     output: Path | None,
@@ -72,11 +76,14 @@ def run(
     failed, 124 time-out, 130 interrupted; a script's own sys.exit(n) gives n.
     """
     program = load(code, arguments)
+    if progress and as_json:
+        raise click.UsageError("--progress is for people, --json for programs.")
     if program.notebook is None and (allow_errors or output is not None):
         raise click.UsageError("--allow-errors and --output are for notebooks (FILE.ipynb).")
     if output is not None and not output.absolute().parent.is_dir():
         raise click.BadParameter(f"the folder of {str(output)!r} does not exist.", param_hint="--output")
-    return asyncio.run(Run(program, Settings(timeout, as_json, allow_errors, output)).main(session))
+    settings = Settings(timeout, as_json, allow_errors, output, progress)
+    return asyncio.run(Run(program, settings).main(session))
 
 
 class Run:
@@ -88,7 +95,10 @@ class Run:
         self._interrupts = Interrupts()
         self._out = Sink(1)
         notebook = program.notebook is not None
-        screen = Screen(self._out, Sink(2), echo=notebook, script=not notebook)
+        err = Sink(2)
+        plain = Screen(self._out, err, echo=notebook, script=not notebook)
+        self._elapsed = Elapsed(plain, self._out, err) if settings.progress else None
+        screen = self._elapsed or plain
         self._presenter: Presenter = JsonLines(self._out) if settings.json else screen
         self._stdin = Stdin(None if settings.json else screen.prompt)
 
@@ -120,10 +130,13 @@ class Run:
             Background(self._presenter.show) as late,
             AsyncClient(config=config) as client,
             client.session(**options, argv=program.argv, path=(program.path,), on_background=late) as session,
+            AsyncExitStack() as shown,
         ):
             if program.file is not None:
                 await session.run(f"__file__ = {program.file!r}", quiet=True, store_history=False)
             self._interrupts.session = session
+            if self._elapsed is not None:
+                await shown.enter_async_context(self._elapsed)
             finished = await (self._code(session) if notebook is None else self._notebook(session, notebook))
         return self._exit_code(finished)
 

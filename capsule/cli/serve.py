@@ -50,6 +50,9 @@ def _tell(front: Front) -> None:
     for address in front.addresses:
         click.echo(f"listening at {address}")
     click.echo(f'connect with  capsule.Client("{front.addresses[0]}")')
+    for address in front.addresses:
+        if address.startswith("tcp://") and not front.config.insecure:
+            click.echo(f'from elsewhere  capsule.Client("{address}", key="FILE"), with one of `capsule keys new`')
     if front.http:
         click.echo(f"metrics at {front.http}/metrics")
     sys.stdout.flush()
@@ -85,17 +88,18 @@ def _tell_reload(told: Told) -> None:
 )
 def wait_ready(address: str, timeout: float) -> int:
     """Wait until a node answers. Exit code: 0 it does, 124 it did not in time."""
+    from capsule.client.credentials import check_credentials
     from capsule.client.remote.node import RemoteNode
     from capsule.runtime import check_address
 
     async def main() -> int:
         async with asyncio.timeout(timeout):
             while True:
-                node = RemoteNode(check_address(address))
+                node = RemoteNode(check_address(address), check_credentials(address, None, None))
                 try:
                     await node.info()
                 except CapsuleError as error:
-                    if not error.retryable:
+                    if not error.retryable or error.code == "access_denied":
                         raise
                 else:
                     return exits.Exit.OK

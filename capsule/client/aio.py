@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from capsule.client.arguments import check_callback, check_text
+from capsule.client.arguments import check_callback, check_flag, check_text
+from capsule.client.credentials import check_credentials
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
 from capsule.client.options import ClientOptions, WorkerOptions, build_config, build_options
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from capsule.client.files import Files
     from capsule.client.inner import AnyNode
     from capsule.config import NodeConfig, SessionOptions
+    from capsule.keys import Credentials
     from capsule.node.info import NodeInfo, SessionSummary
     from capsule_pool import OnEvent
 
@@ -35,7 +37,9 @@ class AsyncClient:
 
     Without an `address` (library mode) the node is in this process: `config` is a NodeConfig or the path of a
     `capsule.toml`; `options` are the fields of NodeConfig and come before it; `on_pool_event` is told what happens in
-    the pools. `address` is that of a node that `capsule serve` runs: "auto" for this user's own, or `ipc://PATH`.
+    the pools. `address` is that of a node that `capsule serve` runs: "auto" for this user's own, `ipc://PATH` or
+    `tcp://HOST:PORT`; that one wants a `key`: a key, a token, or the path of a file with one, else `CAPSULE_KEY`.
+    `server_key` is the public key of the node, if the key does not hold it.
     Use it in `async with`, or call `close()`, which ends its sessions, and the node if it is in this process, with all
     processes and files. It belongs to one event loop. Raises ArgumentError for an unknown option or a bad value.
     """
@@ -46,9 +50,12 @@ class AsyncClient:
         *,
         config: str | os.PathLike[str] | NodeConfig | None = None,
         on_pool_event: OnEvent | None = None,
+        key: str | os.PathLike[str] | None = None,
+        server_key: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         self._address = None if address is None else check_address(address)
+        self._credentials = _credentials(self._address, key, server_key)
         check_callback(on_pool_event, "on_pool_event")
         if address is not None and (options or config is not None or on_pool_event is not None):
             given = next(iter(options), "config" if config is not None else "on_pool_event")
@@ -95,13 +102,19 @@ class AsyncClient:
         node = self._started()
         return node.info() if isinstance(node, Node) else await node.info()
 
-    async def attach(self, name: str, *, on_background: OnBackground | None = None) -> AsyncSession:
+    async def attach(
+        self, name: str, *, watch: bool = False, on_background: OnBackground | None = None
+    ) -> AsyncSession:
         """A session of a node elsewhere that is there already, by name or id; whoever had it loses it.
 
-        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        With `watch` it stays whose it is, and this client looks on: `session.watch()` gives all events, and all that
+        would change the session raises SessionError `session_watched`. Raises SessionError `session_unknown`,
+        `too_many_watchers`, and ArgumentError where the node is in this process.
         """
         check_callback(on_background, "on_background")
-        return AsyncSession(await self._elsewhere("attach").attach(check_text(name, "name")), on_background)
+        watched = check_flag(watch, "watch")
+        found = await self._elsewhere("attach").attach(check_text(name, "name"), watch=watched)
+        return AsyncSession(found, on_background)
 
     async def sessions(self) -> list[SessionSummary]:
         """The sessions of a node elsewhere, also those of other clients.
@@ -159,7 +172,7 @@ class AsyncClient:
         if self._node is None:
             self._loop = asyncio.get_running_loop()
             if self._address is not None:
-                self._node = RemoteNode(self._address)
+                self._node = RemoteNode(self._address, self._credentials)
             else:
                 self._node = Node(self._config, on_pool_event=self._on_pool_event)
         return self._node
@@ -177,6 +190,14 @@ class AsyncClient:
     def _check_open(self) -> None:
         if self._closed:
             raise SessionError("client_closed", "the client is closed")
+
+
+def _credentials(address: str | None, key: str | os.PathLike[str] | None, server_key: str | None) -> Credentials | None:
+    if address is not None:
+        return check_credentials(address, key, server_key)
+    if key is None and server_key is None:
+        return None
+    raise ArgumentError("key" if key is not None else "server_key", "belongs to an address", allowed="None without one")
 
 
 class SessionOpener:

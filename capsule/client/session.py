@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from capsule.client.arguments import (
@@ -24,11 +24,12 @@ from capsule.client.execution import AsyncEvents, AsyncExecution, OnEvent
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
 from capsule.client.progress import Progress
+from capsule.client.remote.watch import RemoteWatch
 from capsule.client.transfers import AsyncTransfers
 from capsule.events import Event, InputRequest
 from capsule.node.execution import ExecuteRequest
 from capsule.node.session import Session
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.errors import ArgumentError, SessionError
 from capsule_protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -190,6 +191,17 @@ class AsyncSession(AsyncTransfers):
         await self._inner.detach()
         self._closed = True
 
+    async def watch(self) -> AsyncIterator[Event]:
+        """All events of all executions, of a session that was attached to with `watch=True`, until the session ends.
+
+        It begins with what runs, as far as the node keeps that. Who is slow holds up nobody: a `Gap` says how many
+        events were left out. Raises SessionError `unsupported` for any other session, and what ended the connection.
+        """
+        self.check_watching()
+        while events := await self.next_watched():
+            for event in events:
+                yield event
+
     async def close(self) -> None:
         """End the worker, its processes and files; again: nothing. What still runs gets its verdict first."""
         check_loop(self._loop, f"the session {self.name!r}")
@@ -230,6 +242,17 @@ class AsyncSession(AsyncTransfers):
             **check_execute(options),
         )
         return AsyncExecution(self, self._inner.submit(request, execution_id), on_input)
+
+    def check_watching(self) -> None:
+        """Raise SessionError unless the session is watched."""
+        if not isinstance(self._inner, RemoteWatch):
+            raise SessionError("unsupported", f"the session {self.name!r} was not attached to with watch=True")
+
+    async def next_watched(self) -> list[Event]:
+        """Some events of a session that is watched, none at its end."""
+        self.check_watching()
+        assert isinstance(self._inner, RemoteWatch)
+        return await self._inner.next_events()
 
     def collect_before(self, execution: AsyncExecution) -> None:
         """Read what was submitted before this execution and nobody reads.

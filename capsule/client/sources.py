@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from capsule.node.transfers.beneath import parts_of
-from capsule.node.transfers.incoming import DIGEST_BYTES
 from capsule.node.transfers.outgoing import CHUNK
 from capsule_protocol.errors import ArgumentError
 
@@ -31,7 +30,7 @@ class Reader:
         """Whether it can be read from the beginning again."""
         self.size = self._size() if self.again else None
         self.offset = 0
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = hashlib.sha256()
 
     @property
     def digest(self) -> str:
@@ -70,7 +69,7 @@ class Reader:
         if self.again:
             self._file.seek(self._start)
         self.offset = 0
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = hashlib.sha256()
 
 
 def name_for(source: Source, name: str | None) -> str:

@@ -16,7 +16,7 @@ from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     from capsule.client.execution import AsyncExecution
@@ -44,9 +44,13 @@ class Client:
         *,
         config: str | os.PathLike[str] | NodeConfig | None = None,
         on_pool_event: OnPoolEvent | None = None,
+        key: str | os.PathLike[str] | None = None,
+        server_key: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        self._inner = AsyncClient(address, config=config, on_pool_event=on_pool_event, **options)
+        self._inner = AsyncClient(
+            address, config=config, on_pool_event=on_pool_event, key=key, server_key=server_key, **options
+        )
         self._portal = Portal(self._inner.close)
         # Also when the client is dropped, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, self._portal.stop)
@@ -82,12 +86,15 @@ class Client:
         """How many sessions there are, and the pools by environment, as they are now."""
         return self._portal.call(self._inner.info)
 
-    def attach(self, name: str, *, on_background: OnBackground | None = None) -> Session:
+    def attach(self, name: str, *, watch: bool = False, on_background: OnBackground | None = None) -> Session:
         """A session of a node elsewhere that is there already, by name or id; whoever had it loses it.
 
+        With `watch` it stays whose it is, and this client looks on: `session.watch()` gives all events.
         Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
         """
-        return Session(self, self._portal, self._portal.call(self._inner.attach, name, on_background=on_background))
+        return Session(
+            self, self._portal, self._portal.call(self._inner.attach, name, watch=watch, on_background=on_background)
+        )
 
     def sessions(self) -> list[SessionSummary]:
         """The sessions of a node elsewhere, also those of other clients.
@@ -276,6 +283,15 @@ class Session(Transfers):
         Executions that run go on, and wait for nobody. Raises ArgumentError where the node is in this process.
         """
         self._portal.call(self._inner.detach)
+
+    def watch(self) -> Iterator[Event]:
+        """All events of all executions, of a session that was attached to with `watch=True`, until the session ends.
+
+        Raises as `AsyncSession.watch` does.
+        """
+        self._inner.check_watching()
+        while events := self._portal.call(self._inner.next_watched):
+            yield from events
 
     def close(self) -> None:
         """End the worker, its processes and files; again, or after the client's end: nothing."""

@@ -8,7 +8,6 @@ import io
 import os
 from typing import TYPE_CHECKING, Final
 
-from capsule.node.transfers.incoming import DIGEST_BYTES
 from capsule.node.transfers.outgoing import CHUNK
 from capsule_protocol.errors import ArgumentError, SessionError
 
@@ -28,7 +27,7 @@ class Target:
 
     def __init__(self) -> None:
         self.offset = 0
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = hashlib.sha256()
         self._memory = io.BytesIO()
 
     @property
@@ -45,7 +44,7 @@ class Target:
     def restart(self) -> None:
         """Forget all."""
         self.offset = 0
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = hashlib.sha256()
         self._memory = io.BytesIO()
 
     def write(self, data: Buffer) -> None:

@@ -10,7 +10,7 @@ from capsule.client.arguments import check_callback, check_text
 from capsule.client.questions import AsyncQuestions
 from capsule.client.sources import Reader, Source, check_file_name, name_for
 from capsule.client.targets import FileTarget, Target
-from capsule.node.transfers.threads import on_thread
+from capsule.node.transfers.threads import made_on_thread, on_thread
 from capsule_protocol.errors import CapsuleError, NodeError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AsyncTransfers(AsyncQuestions):
         self.check_open()
         check_callback(progress, "progress")
         name = name_for(source, name)
-        reader = await on_thread(Reader, source)
+        reader = await made_on_thread(lambda: Reader(source), Reader.close)
         try:
             while True:
                 try:
@@ -64,7 +64,8 @@ class AsyncTransfers(AsyncQuestions):
         self.check_open()
         check_callback(progress, "progress")
         check_file_name(name)
-        target = await on_thread(Target if to is None else lambda: FileTarget(Path(check_text(to, "to"))))
+        path = None if to is None else Path(check_text(to, "to"))
+        target = await made_on_thread(lambda: Target() if path is None else FileTarget(path), Target.suspend)
         try:
             while True:
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from capsule.client.credentials import check_credentials
 from capsule.client.remote.node import RemoteNode
 from capsule.doctor.finding import Finding
 from capsule.runtime import check_address
@@ -17,9 +18,10 @@ async def examine(address: str | None) -> Finding:
     """`address` None: this user's node, which need not run."""
     try:
         at = check_address(address or "auto")
+        credentials = check_credentials(at, None, None)
     except ArgumentError as error:
         return Finding("node", "error", error.message, error.hint)
-    node = RemoteNode(at)
+    node = RemoteNode(at, credentials)
     try:
         async with asyncio.timeout(PATIENCE):
             info = await node.info()

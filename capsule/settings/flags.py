@@ -8,5 +8,6 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "--max-clients": ("serve", "max_clients"),
     "--max-sessions": ("max_sessions",),
     "--drain-timeout": ("serve", "drain_timeout"),
+    "--insecure": ("serve", "insecure"),
 }
 """Few: what changes from one start to the next. All else is for the file."""

@@ -39,11 +39,21 @@ def example() -> str:
     """A file with every option in a comment: with its default, or with an example if it has none."""
     parts = [f"#:schema ../{SCHEMA}", *_comment(_HEAD)]
     for table, found in _tables():
-        parts += ["", f"[{'.'.join(table)}]".replace(NAME, "default")] if table else []
+        if table:
+            path = [part.replace(NAME, "default") for part in table]
+            parts += ["", f"{'' if _is_there(path) else '#'}[{'.'.join(path)}]"]
         for option in found:
             parts += ["", *_comment(f"{option.field.description}.".replace("`", ""))]
             parts += [f"#{option.path[-1]} = {_toml(option)}"]
     return "\n".join(parts) + "\n"
+
+
+def _is_there(path: list[str]) -> bool:
+    """Whether the configuration has this table without a file; else the mere table would change something."""
+    found: Any = NodeConfig()
+    for part in path:
+        found = found.get(part) if isinstance(found, dict) else getattr(found, part)
+    return found is not None
 
 
 def tables() -> str:

@@ -58,14 +58,19 @@ def shortened(text: str, bound: int) -> str:
     return text if len(text) <= bound else f"{text[:bound]} … ({len(text) - bound} more characters)"
 
 
+_UNKNOWN = 255
+"""The exit status that asyncio's child watchers make up for a child that somebody else has waited for."""
+
+
 def _died_of_interrupt(error: BaseException) -> bool:
     """What IPython's `%%bash` and pdb make of the KeyboardInterrupt that they catch.
 
-    The one says how its child ended; the other asks again, finds no more input, and quits.
+    The one says how its child ended, which asyncio calls 255 if IPython, which signals it too, was told before it; the
+    other asks again, finds no more input, and quits.
     """
     if isinstance(error, bdb.BdbQuit):
         return True
-    codes = (-signal.SIGINT, 128 + signal.SIGINT)
+    codes = (-signal.SIGINT, 128 + signal.SIGINT, _UNKNOWN)
     return isinstance(error, subprocess.CalledProcessError) and error.returncode in codes
 
 

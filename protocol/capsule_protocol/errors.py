@@ -96,6 +96,10 @@ CODES: dict[str, CodeInfo] = {
     "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
     "session_taken": CodeInfo("another client has taken the session over", "Attach to it to take it back."),
     "session_killed": CodeInfo("an operator has ended the session", "Open a new session."),
+    "session_watched": CodeInfo(
+        "this client only watches the session", "Attach to it without `watch` to have it run code."
+    ),
+    "too_many_watchers": CodeInfo("the session has as many watchers as it may", retryable=True),
     "execution_unknown": CodeInfo("the node has no execution of this id, or has forgotten it"),
     "key_conflict": CodeInfo(
         "the idempotency key was used before with another request", "Use a key of its own for each request."
@@ -125,6 +129,11 @@ CODES: dict[str, CodeInfo] = {
     ),
     "too_many_files": CodeInfo("the session has more files than can be listed", "Remove some, or put them together."),
     "name_taken": CodeInfo("there is a session of this name", "Attach to it, or choose another name."),
+    "access_denied": CodeInfo(
+        "the node does not let this client in", "Check the key; `capsule keys list` shows which ones are valid."
+    ),
+    "permission_denied": CodeInfo("the role of the principal is too small for this"),
+    "quota_exceeded": CodeInfo("the principal uses as much as it may", "Wait, or end something.", retryable=True),
     "address_refused": CodeInfo("the address or its directory is not safe to use"),
     # Durable promises
     "idempotency_conflict": CodeInfo(
@@ -264,10 +273,14 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "session_unknown",
             "session_taken",
             "session_killed",
+            "session_watched",
+            "too_many_watchers",
             "execution_unknown",
             "key_conflict",
             "too_many_requests",
             "name_taken",
+            "permission_denied",
+            "quota_exceeded",
             "file_unknown",
             "file_refused",
             "file_changed",
@@ -284,7 +297,15 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
         SessionError,
     ),
     **dict.fromkeys(
-        ("node_unreachable", "connection_lost", "address_refused", "address_in_use", "too_many_clients"), NodeError
+        (
+            "node_unreachable",
+            "connection_lost",
+            "access_denied",
+            "address_refused",
+            "address_in_use",
+            "too_many_clients",
+        ),
+        NodeError,
     ),
     **dict.fromkeys(("worker_lost", "worker_start_failed", "worker_start_timeout"), WorkerLost),
     **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),

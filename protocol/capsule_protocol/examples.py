@@ -22,6 +22,7 @@ from capsule_protocol.messages.execution import (
     Progress,
     Result,
     Resume,
+    Watching,
 )
 from capsule_protocol.messages.introspection import (
     Complete,
@@ -68,7 +69,15 @@ from capsule_protocol.states import EVENTS
 if TYPE_CHECKING:
     from capsule_protocol.envelope import Buffer, Envelope
 
-_OF_AN_EXECUTION = EVENTS | {"ack", "execute", "resume", "capability_request", "capability_reply", "input_reply"}
+_OF_AN_EXECUTION = EVENTS | {
+    "ack",
+    "execute",
+    "resume",
+    "watching",
+    "capability_request",
+    "capability_reply",
+    "input_reply",
+}
 _OF_THE_LINK = frozenset(
     {"hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"}
 )
@@ -85,6 +94,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Open(files=["data/in.csv", "empty"]), (b"a,b\n", b"")),
     (Close(), ()),
     (Attach(name="mine"), ()),
+    (Attach(name="mine", watch=True), ()),
     (Detach(), ()),
     (Restart(), ()),
     (Info(), ()),
@@ -112,6 +122,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     ),
     (Error(code="unsupported", message="there is no message type 'frobnicate'", reply_to="m_request"), ()),
     (Resume(after=3), ()),
+    (Watching(), ()),
     (Gap(missing=1), ()),
     (EventAck(executions={"x_execution": 7}), ()),
     (Cancel(execution="x_execution"), ()),

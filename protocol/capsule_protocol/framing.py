@@ -65,6 +65,8 @@ class FrameBuffer:
         self._chunk = b""  # what came last, if nothing was left of what had come before
         self._at = 0  # how much of it has been given out
         self._data = bytearray()  # else all that came
+        self._pieces: list[bytes] = []  # what came behind it, while the message is known to be incomplete
+        self._missing = 0
         self._skip = 0
 
     @property
@@ -80,7 +82,7 @@ class FrameBuffer:
             data = data[dropped:]
         if self._data or self._at < len(self._chunk):
             self._gather()
-            self._data += data
+            self._append(data)
         else:
             self._chunk, self._at = data, 0
 
@@ -104,13 +106,25 @@ class FrameBuffer:
             self._gather()
         return self._next_gathered()
 
+    def _append(self, data: bytes) -> None:
+        if len(data) < self._missing:  # to let the buffer grow by each piece would copy a large message again and again
+            self._pieces.append(data)
+            self._missing -= len(data)
+            return
+        if self._pieces:
+            self._data = bytearray().join([self._data, *self._pieces, data])
+            self._pieces.clear()
+        else:
+            self._data += data
+        self._missing = 0
+
     def _gather(self) -> None:
         self._data += memoryview(self._chunk)[self._at :]
         self._chunk, self._at = b"", 0
 
     def _next_gathered(self) -> list[bytes] | Literal[Need.DATA]:
         data = self._data
-        if len(data) < _SIZE.size:
+        if self._missing or len(data) < _SIZE.size:
             return NEED_DATA
         (size,) = _SIZE.unpack_from(data)
         head = _COUNT.size + _SIZE.size * (self._limits.buffers + 2)
@@ -118,6 +132,7 @@ class FrameBuffer:
             self._drop(size)
             raise RemoteProtocolError("message_too_large", *_over("message_bytes", self._limits.message_bytes, size))
         if len(data) < _SIZE.size + size:
+            self._missing = _SIZE.size + size - len(data)
             return NEED_DATA
         try:
             return self._cut(memoryview(data)[_SIZE.size : _SIZE.size + size])

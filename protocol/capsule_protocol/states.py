@@ -45,7 +45,10 @@ _ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
 SENDS: dict[Link, dict[Role, frozenset[str]]] = {
     "client": {
         "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _CLIENT_ONLY,
-        "node": _BOTH_WAYS | _ANSWERS | {"ack", "info_reply"} | frozenset(f"{kind}_reply" for kind in _FILES),
+        "node": _BOTH_WAYS
+        | _ANSWERS
+        | {"ack", "watching", "info_reply"}
+        | frozenset(f"{kind}_reply" for kind in _FILES),
     },
     "worker": {
         "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"capability_reply"},
@@ -96,8 +99,8 @@ EXECUTION: Table = {
     "running": _stay("running", EVENTS - VERDICTS) | _stay("done", VERDICTS),
     "done": {},
 }
-"""An execution on the client link, from its request (`resumed`: from `resume`); on the worker link it is `running`
-from its request."""
+"""An execution on the client link, from its request (`resumed`: from `resume`; `going on`: from `watching`); on the
+worker link it is `running` from its request."""
 
 STREAM: Table = {
     "new": {"stream_open": "open"},

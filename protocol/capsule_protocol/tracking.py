@@ -18,6 +18,8 @@ Breach: TypeAlias = type[LocalProtocolError | RemoteProtocolError]
 class _Execution(NamedTuple):
     machine: states.Machine
     checker: SequenceChecker
+    watched: bool = False
+    """Nobody asked for it here: who asks begins anew."""
 
 
 class Executions:
@@ -52,6 +54,8 @@ class Executions:
             self._begin(envelope, breach)
         elif kind == "resume":
             self._resume(envelope, breach)
+        elif kind == "watching":
+            self._watch(envelope, breach)
         elif execution and (kind in states.EVENTS or kind == "ack"):
             known = self._open.get(execution)
             if known is not None and (envelope.sequence or kind not in states.OUTPUTS or not self._numbered):
@@ -61,7 +65,7 @@ class Executions:
 
     def _begin(self, envelope: Envelope, breach: Breach) -> None:
         execution = envelope.execution
-        if not execution or execution in self._open:
+        if not execution or self._is_asked_for(execution):
             raise breach("unexpected_message", f"an execution needs an id that is not in use, not {execution[:64]!r}")
         if not self._numbered:
             if envelope.sequence != self._serial + 1:
@@ -72,10 +76,22 @@ class Executions:
 
     def _resume(self, envelope: Envelope, breach: Breach) -> None:
         execution = envelope.execution
-        if not execution or execution in self._open:
+        if not execution or self._is_asked_for(execution):
             raise breach("unexpected_message", f"{execution[:64]!r} is no execution, or under way on this link already")
         machine = states.Machine("execution", states.EXECUTION, "resumed")
         self._open[execution] = _Execution(machine, SequenceChecker(envelope.body["after"]))
+
+    def _watch(self, envelope: Envelope, breach: Breach) -> None:
+        """Who watches again is told again of what runs."""
+        execution = envelope.execution
+        if not execution or self._is_asked_for(execution):
+            raise breach("unexpected_message", f"{execution[:64]!r} is no execution, or one that was asked for here")
+        machine = states.Machine("execution", states.EXECUTION, "going on")
+        self._open[execution] = _Execution(machine, SequenceChecker(), watched=True)
+
+    def _is_asked_for(self, execution: str) -> bool:
+        known = self._open.get(execution)
+        return known is not None and not known.watched
 
     def _step(self, known: _Execution, envelope: Envelope, breach: Breach) -> None:
         state = known.machine.fire(envelope.type, breach)

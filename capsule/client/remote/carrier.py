@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from capsule_protocol.errors import RemoteProtocolError
     from capsule_protocol.limits import Limits
 
-UNIX = "ipc://"
+UNIX, TCP = "ipc://", "tcp://"
 
 OnFrames = Callable[[list[bytes]], None]
 OnBroken = Callable[["RemoteProtocolError"], None]

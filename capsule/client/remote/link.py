@@ -18,7 +18,10 @@ from capsule_protocol.ids import MESSAGE, new_id
 from capsule_protocol.states import EVENTS, STREAMS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capsule.client.remote.session import RemoteSession
+    from capsule.keys import Credentials
     from capsule_protocol.envelope import Buffer
     from capsule_protocol.messages import Message
 
@@ -51,13 +54,15 @@ class _Request:
     again: bool
     answer: asyncio.Future[dict[str, Any]]
     wire: Wire | None = None
+    on_answer: Callable[[dict[str, Any]], None] | None = None
 
 
 class Link:
     """Connects with `connect`, and again by itself whenever the connection is lost, until `close`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
         self._address = address
+        self._credentials = credentials
         self._client = new_id("c_") + new_id("")
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
@@ -94,7 +99,10 @@ class Link:
             await asyncio.shield(self._connecting)
 
     def adopt(self, session: RemoteSession) -> None:
-        """Events of this session come from now on."""
+        """Events of this session come from now on, and no more to an earlier object of the same session."""
+        earlier = self._sessions.get(session.id)
+        if earlier is not None:
+            earlier.end(SessionError("session_taken", f"this client has attached to {session.name!r} again"))
         self._sessions[session.id] = session
 
     async def close(self) -> None:
@@ -117,12 +125,17 @@ class Link:
         timeout: float,
         again: bool = True,
         buffers: tuple[bytes, ...] = (),
+        on_answer: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises what the node says, NodeError, `request_timeout`."""
+        """Send a request and wait for its answer, which `on_answer` gets before what comes behind it is looked at.
+
+        Raises what the node says, NodeError, `request_timeout`.
+        """
         if self._error is not None:
             raise self._error
         envelope = Envelope(kind, body, new_id(MESSAGE), session, buffers=buffers)
-        waiting = self._requests[envelope.id] = _Request(envelope, again, self._loop.create_future())
+        waiting = _Request(envelope, again, self._loop.create_future(), on_answer=on_answer)
+        self._requests[envelope.id] = waiting
         try:
             if self._restored:
                 self._send_request(waiting)
@@ -166,7 +179,7 @@ class Link:
     # --- connecting ---
 
     async def _connect(self) -> None:
-        wire = Wire(self._address, self._on_message, self._on_lost)
+        wire = Wire(self._address, self._on_message, self._on_lost, self._credentials)
         try:
             await wire.greet(self._client, CONNECT_TIMEOUT)
         except BaseException:
@@ -188,6 +201,9 @@ class Link:
                 await self._connect()
                 break
             except CapsuleError as error:
+                if error.code == "access_denied" and not error.retryable:
+                    self._give_up(error)
+                    return
                 if self._loop.time() + pause > until or not error.retryable:
                     message = f"the connection to {self._address} was lost and did not come back: {error.message}"
                     self._give_up(NodeError("connection_lost", message))
@@ -216,7 +232,7 @@ class Link:
             self._forsaken[waiting.envelope.id] = _UNDO[waiting.envelope.type]
 
     async def _reattach(self, session: RemoteSession) -> None:
-        envelope = Envelope("attach", {"name": session.id}, new_id(MESSAGE))
+        envelope = Envelope("attach", session.attaching(), new_id(MESSAGE))
         waiting = self._requests[envelope.id] = _Request(envelope, again=False, answer=self._loop.create_future())
         self._send_request(waiting)
         try:
@@ -307,8 +323,7 @@ class Link:
         if envelope.type == "shutdown":
             self._end_all(SessionError("node_closed", f"the node at {self._address} has ended"))
             return
-        if envelope.type == "error" and envelope.body["code"] in _FORGOTTEN and not envelope.execution:
-            self._on_lost(envelope.body["message"])
+        if envelope.type == "error" and not envelope.execution and self._ends(envelope.body):
             return
         if envelope.type in STREAMS:
             self.streams.take(message, envelope)
@@ -328,6 +343,16 @@ class Link:
         elif kind == "status":
             session.changed(envelope.body["state"], envelope.body.get("reason", ""))
 
+    def _ends(self, body: dict[str, Any]) -> bool:
+        """Whether an error that answers nothing is the end of this connection, or of all."""
+        if body["code"] == "access_denied":
+            self._give_up(CapsuleError.from_dict(body))
+        elif body["code"] in _FORGOTTEN:
+            self._on_lost(body["message"])
+        else:
+            return False
+        return True
+
     def _answer(self, reply_to: str, envelope: Envelope) -> None:
         waiting = self._requests.get(reply_to)
         if waiting is None or waiting.answer.done():
@@ -338,4 +363,7 @@ class Link:
         if envelope.type == "error":
             waiting.answer.set_exception(CapsuleError.from_dict(envelope.body))
         else:
-            waiting.answer.set_result({**envelope.body, "session": envelope.session})
+            reply = {**envelope.body, "session": envelope.session}
+            if waiting.on_answer is not None:
+                waiting.on_answer(reply)
+            waiting.answer.set_result(reply)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule.client.remote.link import Link
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
+from capsule.client.remote.watch import RemoteWatch
 from capsule.node.info import NodeInfo, SessionSummary
 from capsule.node.tasks import Tasks
 from capsule_pool import PoolInfo
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from capsule.config import SessionOptions
+    from capsule.keys import Credentials
 
 FOR_EVER = 86_400.0 * 366
 """Seconds that whoever waits for the end of a node waits at most."""
@@ -26,8 +28,8 @@ FOR_EVER = 86_400.0 * 366
 class RemoteNode:
     """Made for one client; connects when it is first used."""
 
-    def __init__(self, address: str) -> None:
-        self._link = Link(address)
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
+        self._link = Link(address, credentials)
         self._tasks = Tasks()
         self._sessions: dict[str, RemoteSession] = {}
         self._closed = False
@@ -41,11 +43,30 @@ class RemoteNode:
         """A ready session. Raises what the node says, or NodeError; a caller that is cancelled leaves none behind."""
         return await self._tasks.run_or_undo(self._open(options), RemoteSession.close)
 
-    async def attach(self, name: str) -> RemoteSession:
+    async def attach(self, name: str, *, watch: bool = False) -> RemoteSession:
         """A session that is there already, by name or id. Raises SessionError `session_unknown`."""
         await self._link.connect()
+        if watch:
+            return await self._watch(name)
         reply = await self._link.request("attach", {"name": name}, timeout=REQUEST_TIMEOUT)
         return self._adopt(reply, REQUEST_TIMEOUT)
+
+    async def _watch(self, name: str) -> RemoteSession:
+        made: list[RemoteWatch] = []
+
+        def adopt(reply: dict[str, Any]) -> None:
+            """At once: its events come right behind the answer."""
+            made.append(RemoteWatch(self._link, reply["session"], reply["name"], reply["epoch"]))
+            self._sessions[made[0].id] = made[0]
+            self._link.adopt(made[0])
+
+        try:
+            await self._link.request("attach", {"name": name, "watch": True}, timeout=REQUEST_TIMEOUT, on_answer=adopt)
+        except BaseException:
+            for session in made:  # the caller left when it was there already
+                self._tasks.start(session.close())
+            raise
+        return made[0]
 
     async def info(self) -> NodeInfo:
         """The node as it is now."""

@@ -25,6 +25,8 @@ logger = logging.getLogger("capsule.client")
 
 PATIENCE = 10.0
 """Seconds beyond what the node allows itself, until a request counts as unanswered."""
+BEGIN_TIMEOUT = 3600.0
+"""Seconds until a transfer has begun: the node may have to read much of a file first, to know where to go on."""
 REQUEST_TIMEOUT = 60.0
 """Seconds for requests that have no time limit of their own."""
 
@@ -140,6 +142,10 @@ class RemoteSession:
 
     # --- for the link ---
 
+    def attaching(self) -> dict[str, Any]:
+        """What to say on a new connection."""
+        return {"name": self.id}
+
     def accepted(self, execution: str) -> None:
         """The node has the execution."""
         known = self._executions.get(execution)
@@ -219,7 +225,7 @@ class RemoteSession:
         return await self._line.request(kind, body, self.id, timeout=timeout, again=again)
 
     async def _ask_once(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._ask(kind, body, again=kind == "files")
+        return await self._ask(kind, body, BEGIN_TIMEOUT, again=kind == "files")
 
     def check_open(self) -> None:
         """Raise why nothing comes any more, if that is so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from capsule.node.info import FileInfo
@@ -64,6 +65,12 @@ class Streams:
         elif envelope.type == "stream_open":  # whoever asked for it has left
             self.wires.say("stream_close", {"stream": message.stream, "error": None, "metadata": {}}, envelope.session)
 
+    async def settled(self, session: str, name: str) -> None:
+        """Wait until the node has heard that this client left off to send a file: a request would overtake that."""
+        for transfer in list(self._open.values()):
+            if isinstance(transfer, RemoteUpload) and transfer.is_leaving(session, name):
+                await transfer.over()
+
     def lose(self, error: CapsuleError) -> None:
         """The connection is gone."""
         for transfer in list(self._open.values()):
@@ -105,6 +112,10 @@ class RemoteTransfer:
         self._closed = True
         self._streams.remove(self)
 
+    def decline(self) -> None:
+        """Nobody wants what the node offers."""
+        self._close()
+
     def _close(self, error: CapsuleError | None = None, **metadata: Any) -> None:
         """Say that this end is done, once."""
         if not self._closed and self._opened:
@@ -142,6 +153,20 @@ class RemoteUpload(RemoteTransfer):
     offset = 0
     digest = ""
 
+    def __init__(self, streams: Streams, session: str, name: str) -> None:
+        super().__init__(streams, session)
+        self._name = name
+
+    def is_leaving(self, session: str, name: str) -> bool:
+        """Whether it is one of this file, which this end has closed and the node has not."""
+        return self._closed and (self._session, self._name) == (session, name)
+
+    async def over(self) -> None:
+        """Wait until the node has closed it too, or never will."""
+        with suppress(CapsuleError):
+            while self._ended is None:
+                await self._change()
+
     def offered(self, reply: dict[str, Any]) -> None:
         """What the node has of it."""
         self.offset, self.digest = reply["offset"], reply["digest"]
@@ -173,6 +198,14 @@ class RemoteUpload(RemoteTransfer):
         if self._error is not None:
             raise self._error
         return FileInfo(**self._ended)
+
+    def decline(self) -> None:
+        """Nobody will send it."""
+        if self._error is None:
+            self._opened = True
+            with suppress(LocalProtocolError):  # the link has closed
+                self._say("stream_open", {"metadata": {"offset": self.offset}})
+                self.abandon()
 
     def abandon(self) -> None:
         """Interrupted; another attempt may go on. Idempotent."""
@@ -241,7 +274,8 @@ class RemoteFiles:
 
     async def upload(self, name: str) -> RemoteUpload:
         """Begin to send a file."""
-        upload = RemoteUpload(self._streams, self._session)
+        await self._streams.settled(self._session, name)
+        upload = RemoteUpload(self._streams, self._session, name)
         await self._offer(upload, "upload", {"stream": upload.stream, "name": name})
         return upload
 
@@ -253,8 +287,20 @@ class RemoteFiles:
         return download
 
     async def _offer(self, transfer: RemoteUpload | RemoteDownload, kind: str, body: dict[str, Any]) -> None:
+        asking = asyncio.ensure_future(self._ask(kind, body))
         try:
-            transfer.offered(await self._ask(kind, body))
+            transfer.offered(await asyncio.shield(asking))
+        except asyncio.CancelledError:
+            asking.add_done_callback(partial(_decline, transfer))
+            raise
         except BaseException:
             transfer.forget()
             raise
+
+
+def _decline(transfer: RemoteTransfer, asking: asyncio.Task[dict[str, Any]]) -> None:
+    """Whoever asked has left: the node need not wait for the stream."""
+    if not asking.cancelled() and asking.exception() is None:
+        transfer.decline()
+    else:
+        transfer.forget()

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from capsule.client.remote.carrier import Carrier, UnixCarrier
+from capsule.client.remote.carrier import TCP, Carrier, UnixCarrier
+from capsule.client.remote.tcp import TcpCarrier
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapsuleError, NodeError, RemoteProtocolError
@@ -17,6 +18,7 @@ from capsule_protocol.messages.execution import Error
 from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
+    from capsule.keys import Credentials
     from capsule_protocol.limits import Limits
 
 FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
@@ -28,14 +30,26 @@ OnLost = Callable[[str], None]
 class Wire:
     """Connects when it is made; `greet` waits for the node. `on_lost` is told once, unless this end hangs up."""
 
-    def __init__(self, address: str, on_message: OnMessage, on_lost: OnLost, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        address: str,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        credentials: Credentials | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._address = address
         self._on_message = on_message
         self._on_lost = on_lost
         self._connection = Connection("client", "client", features=FEATURES, limits=limits)
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over = False
-        self._carrier: Carrier = UnixCarrier(address, limits, self._take, self._broken, self._hung_up)
+        self._token = credentials.token if credentials is not None else ""
+        self._carrier: Carrier
+        if address.startswith(TCP):
+            self._carrier = TcpCarrier(address, limits, credentials, self._take, self._hung_up)
+        else:
+            self._carrier = UnixCarrier(address, limits, self._take, self._broken, self._hung_up)
 
     @property
     def limits(self) -> Limits:
@@ -44,7 +58,7 @@ class Wire:
 
     async def greet(self, client: str, timeout: float) -> None:
         """Say which client this is, and wait for the answer. Raises NodeError, RemoteProtocolError."""
-        hello = self._connection.hello().model_copy(update={"client": client})
+        hello = self._connection.hello().model_copy(update={"client": client, "token": self._token})
         self._carrier.send(self._connection.send(hello))
         try:
             async with asyncio.timeout(timeout):
@@ -90,8 +104,8 @@ class Wire:
     def _broken(self, error: RemoteProtocolError) -> None:
         self._end(f"the node broke the protocol: {error.message}", error)
 
-    def _hung_up(self) -> None:
-        self._end("the node hung up", _unreachable(self._address, "there is no node"))
+    def _hung_up(self, refusal: NodeError | None = None) -> None:
+        self._end("the node hung up", refusal or _unreachable(self._address, "there is no node"))
 
     def _end(self, why: str, error: CapsuleError) -> None:
         if self._over:

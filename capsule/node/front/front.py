@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from capsule.node.auth.gate import Gate
+from capsule.node.front import tcp
 from capsule.node.front.peer import Peer
 from capsule.node.front.registry import Registry
 from capsule.node.front.unix import SCHEME, UnixListener
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from capsule.config import ServeConfig
+    from capsule.node.auth.principals import Principal
     from capsule.node.front.carrier import Carrier, Listener
+    from capsule.node.front.hosted import Hosted
     from capsule.node.node import Node
     from capsule_protocol.envelope import Frames
     from capsule_protocol.errors import RemoteProtocolError
@@ -33,17 +37,18 @@ class Front:
         self.node = node
         self.config = config
         self.tasks = Tasks()
-        self.registry = Registry(node, self.tasks)
+        self._loop = asyncio.get_running_loop()
+        self.gate = Gate(self, self._loop)
+        self.registry = Registry(node, self.tasks, self.gate)
         self.draining = False
         self.on_drain: Callable[[], None] | None = None
         self.addresses: list[str] = []
         self.http = ""
         self.offences = 0
         self.received_bytes = self.sent_bytes = 0
-        self._loop = asyncio.get_running_loop()
         self._listeners: list[Listener] = []
         self._peers: dict[Peer, Carrier] = {}
-        self._clients: dict[str, Peer] = {}
+        self._clients: dict[tuple[str, str], Peer] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -52,10 +57,16 @@ class Front:
         return len(self._peers)
 
     def listen(self, address: str) -> None:
-        """Take clients at an `ipc://` address; only processes of this user get in. Raises NodeError."""
-        if not address.startswith(SCHEME):
-            raise NodeError("address_refused", f"cannot listen at {address}: an address begins with {SCHEME}")
-        self._listeners.append(UnixListener(self, address, self._loop))
+        """Take clients at an `ipc://` address, from this machine, or at a `tcp://` address. Raises NodeError."""
+        if address.startswith(tcp.SCHEME):
+            listener = tcp.TcpListener(self, address, self._loop)
+            address = listener.address
+            self._listeners.append(listener)
+        elif address.startswith(SCHEME):
+            self._listeners.append(UnixListener(self, address, self._loop))
+        else:
+            known = f"{SCHEME} or {tcp.SCHEME}"
+            raise NodeError("address_refused", f"cannot listen at {address}: an address begins with {known}")
         self.addresses.append(address)
         if self._sweeper is None:
             self._sweep()
@@ -71,6 +82,7 @@ class Front:
         for peer in list(self._peers):
             peer.say_goodbye()
             self.drop(peer)
+        self.gate.close()
 
     async def settled(self) -> None:
         """Wait until no execution runs or waits."""
@@ -100,18 +112,19 @@ class Front:
 
     def greeted(self, peer: Peer) -> None:
         """A client has greeted; what it left of an earlier connection is over."""
-        earlier = self._clients.get(peer.client)
+        who = peer.owner, peer.client
+        earlier = self._clients.get(who)
         if earlier is not None and peer.client:
             self.drop(earlier)
-        self._clients[peer.client] = peer
+        self._clients[who] = peer
 
     def drop(self, peer: Peer) -> None:
         """Forget a connection. Idempotent."""
         carrier = self._peers.pop(peer, None)
         if carrier is not None:
             carrier.close()
-            if self._clients.get(peer.client) is peer:
-                del self._clients[peer.client]
+            if self._clients.get((peer.owner, peer.client)) is peer:
+                del self._clients[peer.owner, peer.client]
             peer.lose()
 
     def offended(self, peer: Peer, error: RemoteProtocolError) -> None:
@@ -119,15 +132,27 @@ class Front:
         self.offences += 1
         logger.warning("%r broke the protocol: %s", peer, error)
 
+    # --- for the gate ---
+
+    def owned(self, owner: str) -> Iterable[Hosted]:
+        """The sessions of a principal."""
+        return (hosted for hosted in self.registry if hosted.owner == owner)
+
+    def recheck(self) -> None:
+        """Drop the connections whose key is not valid any more."""
+        for peer in list(self._peers):
+            if not self.gate.valid(peer.principal):
+                peer.deny(NodeError("access_denied", "the key, or the token, was revoked or has expired"))
+
     # --- for the listeners ---
 
-    def meet(self, owner: str, carrier: Carrier) -> Peer:
+    def meet(self, principal: Principal, carrier: Carrier) -> Peer:
         """A connection has been made; one too many is refused when it greets."""
         refusal = None
         if len(self._peers) >= self.config.max_clients:
             message = f"the node has max_clients={self.config.max_clients} connections already"
             refusal = NodeError("too_many_clients", message)
-        peer = Peer(self, owner, DEFAULT_LIMITS, refusal)
+        peer = Peer(self, principal, DEFAULT_LIMITS, refusal)
         peer.seen = self._loop.time()
         self._peers[peer] = carrier
         return peer

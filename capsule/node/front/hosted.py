@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from capsule.events import Finished
 from capsule.node.front.log import EventLog
+from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from capsule.events import Event
     from capsule.node.execution import ExecuteRequest
+    from capsule.node.front.watch import Onlooker
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
 
@@ -60,6 +62,7 @@ class Hosted:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._kept: deque[str] = deque()
+        self._watches: list[Watch] = []
         self._followed: set[asyncio.Task[None]] = set()
         session.on_background = self._on_background
         session.on_state = self._on_state
@@ -124,10 +127,30 @@ class Hosted:
             self.reader = None
             self._start_timer(lifetime)
 
+    def watch(self, onlooker: Onlooker) -> Watch:
+        """Tell also this connection what executions tell. Raises SessionError `too_many_watchers`."""
+        if len(self._watches) >= MAX_WATCHERS:
+            raise SessionError("too_many_watchers", f"{MAX_WATCHERS} clients watch the session already")
+        watch = Watch(self, onlooker)
+        self._watches.append(watch)
+        return watch
+
+    def unwatch(self, watch: Watch) -> None:
+        """Tell it nothing more. Idempotent."""
+        if watch in self._watches:
+            self._watches.remove(watch)
+
     async def close(self) -> None:
-        """End the session. Idempotent."""
+        """End the session; who watches is told, behind the verdicts of what ran. Idempotent."""
         self._stop_timer()
         await self.session.close()
+        if self._watches and self._followed:
+            self._loosen()
+            await asyncio.wait(self._followed, timeout=LAST_WORDS)
+        watches, self._watches = self._watches, []
+        for watch in watches:
+            error = SessionError("session_closed", f"the session {self.session.name!r} has been closed")
+            watch.onlooker.on_watched_closed(self.session.id, error)
 
     async def kill(self) -> None:
         """End the session under whoever reads it; the reader is told, behind the verdicts of what ran. Idempotent."""
@@ -161,6 +184,8 @@ class Hosted:
             self.on_verdict(event.verdict)
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
+        for watch in list(self._watches):
+            watch.on_event(log, event)
 
     def _on_background(self, event: Event) -> None:
         if self.reader is not None:
@@ -169,6 +194,8 @@ class Hosted:
     def _on_state(self, state: str, reason: str) -> None:
         if self.reader is not None:
             self.reader.on_state(self.session.id, state, reason)
+        for watch in list(self._watches):
+            watch.onlooker.on_state(self.session.id, state, reason)
 
     def _start_timer(self, lifetime: float | None) -> None:
         self._stop_timer()

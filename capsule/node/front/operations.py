@@ -68,7 +68,7 @@ class Operations:
         """The session with this name or id: the caller's own, or else anybody's that he may touch."""
         registry = self._desk.registry
         try:
-            return registry.find(self._caller.owner, name)
+            return registry.find(self._caller.principal, name)
         except SessionError:
             found = [hosted for hosted in registry if name in {hosted.session.id, hosted.session.name}]
             if not found or not _may(self._caller, action):

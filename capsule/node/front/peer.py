@@ -6,15 +6,24 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.events import Finished, Gap
+from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
 from capsule.node.front.streams import Streams
 from capsule.wire import Wired, to_message
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
-from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, RemoteProtocolError, SessionError
+from capsule_protocol.errors import (
+    ArgumentError,
+    CapsuleError,
+    LocalProtocolError,
+    NodeError,
+    RemoteProtocolError,
+    SessionError,
+)
 from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.messages.execution import Error
+from capsule_protocol.messages.session import Attach
 from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
@@ -22,9 +31,12 @@ if TYPE_CHECKING:
 
     from capsule.config import ServeConfig
     from capsule.events import Event
+    from capsule.node.auth.gate import Gate
+    from capsule.node.auth.principals import Principal
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
     from capsule.node.front.registry import Registry
+    from capsule.node.front.watch import Watch
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
     from capsule_protocol.envelope import Frames
@@ -41,6 +53,7 @@ class Desk(Protocol):
     config: ServeConfig
     registry: Registry
     tasks: Tasks
+    gate: Gate
     draining: bool
     offences: int
 
@@ -65,10 +78,11 @@ class Desk(Protocol):
 
 
 class Peer:
-    """Made with a connection. `client` is known from its greeting on, `owner` from its carrier."""
+    """Made with a connection. `client` is known from its greeting on, `principal` from its carrier, or from a token."""
 
-    def __init__(self, desk: Desk, owner: str, limits: Limits, refusal: CapsuleError | None = None) -> None:
-        self.owner = owner
+    def __init__(self, desk: Desk, principal: Principal, limits: Limits, refusal: CapsuleError | None = None) -> None:
+        self.principal = principal
+        self.encrypted = True  # or a Unix socket: a token may be said here
         self.client = ""
         self.seen = 0.0
         self.gone = False
@@ -76,6 +90,7 @@ class Peer:
         self._refusal = refusal
         self._connection = Connection("client", "node", features=FEATURES, limits=limits)
         self._attached: dict[str, Hosted] = {}
+        self._watches: dict[str, Watch] = {}
         self._following: set[str] = set()
         self.streams = Streams(self, desk.tasks)
         self._requests = Requests(desk, self)
@@ -93,6 +108,16 @@ class Peer:
     def __repr__(self) -> str:
         return f"<Peer {self.client[:8] or 'unknown'} of {self.owner} sessions={len(self._attached)}>"
 
+    @property
+    def owner(self) -> str:
+        """To whom its sessions belong."""
+        return self.principal.name
+
+    @property
+    def role(self) -> str:
+        """What it may do."""
+        return self.principal.role
+
     def take(self, frames: list[bytes]) -> None:
         """Act on one message. A breach of the protocol ends the connection; what cannot be read is answered."""
         self._connection.receive(frames)
@@ -107,6 +132,12 @@ class Peer:
             self._desk.drop(self)
             return
         handler = self._handlers.get(envelope.type)
+        try:
+            kind = "watch" if isinstance(message, Attach) and message.watch else envelope.type
+            self._desk.gate.admit(self.principal, kind, frames)
+        except SessionError as error:
+            self._turn_down(error, envelope)
+            return
         if handler is not None:
             handler(message, envelope)
         elif not self._requests.start(message, envelope):
@@ -126,11 +157,20 @@ class Peer:
         self.streams.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
+        for watch in self._watches.values():
+            watch.hosted.unwatch(watch)
 
     def say_goodbye(self) -> None:
         """The node ends."""
         with suppress(LocalProtocolError):  # it has not greeted
             self._say("shutdown", {"restart": False})
+
+    def deny(self, error: CapsuleError, action: str = "connect") -> None:
+        """Have the connection told that it may not be here, and end it."""
+        self._desk.gate.refused(self.principal, action, error)
+        with suppress(LocalProtocolError):
+            self._say("error", Error.answer(error).model_dump())
+        self._desk.drop(self)
 
     # --- for the sessions ---
 
@@ -160,6 +200,26 @@ class Peer:
             self._refuse(error, session, execution)
         self._say("status", {"state": "closed", "reason": error.code}, session=session)
 
+    def announce(self, session: str, execution: str) -> None:
+        """Events of an execution that somebody else drives follow."""
+        self._say("watching", {}, session=session, execution=execution)
+
+    def tell(self, session: str, execution: str, event: Event) -> None:
+        """Send an event; one that is over a limit of the link is told to be missing, or is the reason of an error."""
+        kind, body, buffers = to_message(event)
+        try:
+            self._transmit(Envelope(kind, body, "", session, execution, event.sequence, 0.0, buffers))
+        except LocalProtocolError as error:
+            if error.code != "message_too_large":
+                raise
+            kind, body, _ = _in_place_of(event, error)
+            self._transmit(Envelope(kind, body, "", session, execution, event.sequence))
+
+    def on_watched_closed(self, session: str, error: SessionError) -> None:
+        """A session that this connection watches is over."""
+        if self._watches.pop(session, None) is not None:
+            self._say("status", {"state": "closed", "reason": error.code}, session=session)
+
     # --- what is done at once ---
 
     def _hello(self, message: Any, _envelope: Envelope) -> None:
@@ -167,9 +227,23 @@ class Peer:
             self._say("error", Error.answer(self._refusal).model_dump())
             self._desk.drop(self)
             return
+        try:
+            self.principal = self._principal_of(message.token)
+        except NodeError as error:
+            self.deny(error, "hello")
+            return
         self.client = message.client
         self._desk.send(self, self._connection.send(self._connection.welcome()))
         self._desk.greeted(self)
+
+    def _principal_of(self, token: str) -> Principal:
+        if not token:
+            if self.principal is ANONYMOUS:
+                raise NodeError("access_denied", "the key is not known here, and there is no token")
+            return self.principal
+        if not self.encrypted:
+            raise NodeError("access_denied", "a token may not travel without encryption: it is not secret any more")
+        return self._desk.gate.by_token(token)
 
     def _execute(self, message: Any, envelope: Envelope) -> None:
         execution = envelope.execution
@@ -187,6 +261,8 @@ class Peer:
             if self._desk.draining:
                 raise SessionError("node_closed", "the node takes no more executions: it is about to end")
             hosted = self.session(envelope.session)
+            if execution not in hosted.logs:
+                self._desk.gate.check_execute(hosted.owner, hosted)
             # Followed from its acknowledgement on, which precedes all events: those come from a task of their own.
             log, _ = hosted.submit(request, execution, keep=message.key is not None)
         except CapsuleError as error:
@@ -202,7 +278,7 @@ class Peer:
             if message.after > log.last:
                 raise ArgumentError("after", f"is {message.after}", allowed=f"at most {log.last}, the last event")
         except CapsuleError as error:
-            self._refuse(error, envelope.session, envelope.execution)
+            self._refuse(error, envelope.session, envelope.execution, "resume")
             return
         self._follow(envelope.session, log, message.after)
 
@@ -222,6 +298,8 @@ class Peer:
         if hosted is not None:
             for execution, number in message.executions.items():
                 hosted.acknowledge(execution, number)
+        elif envelope.session in self._watches:
+            self._watches[envelope.session].acknowledge(message.executions)
 
     def _input_reply(self, message: Any, envelope: Envelope) -> None:
         hosted = self._attached.get(envelope.session)
@@ -245,12 +323,38 @@ class Peer:
         """A session that this connection reads. Raises SessionError."""
         hosted = self._attached.get(session)
         if hosted is None:
-            self._desk.registry.get(self.owner, session)
+            if session in self._watches:
+                raise SessionError("session_watched", "this client only watches the session")
+            self._desk.registry.get(self.principal, session)
             raise SessionError("session_taken", "another client reads this session, or none: attach to it first")
         return hosted
 
+    def visible(self, session: str) -> Hosted:
+        """A session that this connection reads or watches. Raises SessionError."""
+        watch = self._watches.get(session)
+        return watch.hosted if watch is not None else self.session(session)
+
+    def watch(self, hosted: Hosted) -> Watch:
+        """Look on. Raises SessionError; a connection has a session in one way only."""
+        if hosted.session.id in self._attached or hosted.session.id in self._watches:
+            raise ArgumentError("watch", "this client has the session already", allowed="one way to have a session")
+        watch = hosted.watch(self)
+        if self.gone:
+            hosted.unwatch(watch)
+        else:
+            self._watches[hosted.session.id] = watch
+        return watch
+
+    def stop_watching(self, session: str) -> bool:
+        """Look on no more; False if it did not."""
+        watch = self._watches.pop(session, None)
+        if watch is not None:
+            watch.hosted.unwatch(watch)
+        return watch is not None
+
     def take_over(self, hosted: Hosted) -> None:
         """Read a session from now on; a connection that is gone leaves it to the one that came after it."""
+        self.stop_watching(hosted.session.id)
         if self.gone:
             hosted.expect(self._desk.config.reconnect_timeout)
         else:
@@ -270,6 +374,7 @@ class Peer:
 
     def fail(self, error: CapsuleError, envelope: Envelope) -> None:
         """Answer a request that could not be done."""
+        self._desk.gate.refused(self.principal, envelope.type, error)
         self._say("error", Error.answer(error, envelope.id).model_dump(), session=envelope.session)
 
     # --- for the streams ---
@@ -289,21 +394,23 @@ class Peer:
 
     # --- inside ---
 
+    def _turn_down(self, error: SessionError, envelope: Envelope) -> None:
+        """The principal may not do this, or not now."""
+        if envelope.type in {"execute", "resume"}:
+            self._refuse(error, envelope.session, envelope.execution, envelope.type)
+        elif envelope.id:
+            self.fail(error, envelope)
+        else:  # nobody waits for an answer
+            self._desk.gate.refused(self.principal, envelope.type, error)
+
     def _tell(self, session: str, execution: str, event: Event) -> None:
-        """Send an event; one that is over a limit of the link is told to be missing, or is the reason of an error."""
-        kind, body, buffers = to_message(event)
-        try:
-            self._transmit(Envelope(kind, body, "", session, execution, event.sequence, 0.0, buffers))
-        except LocalProtocolError as error:
-            if error.code != "message_too_large":
-                raise
-            kind, body, _ = _in_place_of(event, error)
-            self._transmit(Envelope(kind, body, "", session, execution, event.sequence))
+        self.tell(session, execution, event)
         if isinstance(event, Finished):
             self._following.discard(execution)
 
-    def _refuse(self, error: CapsuleError, session: str, execution: str) -> None:
+    def _refuse(self, error: CapsuleError, session: str, execution: str, action: str = "execute") -> None:
         """The answer to an execution that is not accepted, or is another client's now."""
+        self._desk.gate.refused(self.principal, action, error)
         body = Error.answer(error).model_dump()
         number = self._connection.executions.next_number("error", execution)
         self._transmit(Envelope("error", body, "", session, execution, number))
@@ -313,7 +420,9 @@ class Peer:
 
     def _transmit(self, envelope: Envelope) -> None:
         if not self.gone:
-            self._desk.send(self, self._connection.transmit(envelope), bulk=envelope.type in BULK)
+            frames = self._connection.transmit(envelope)
+            self._desk.gate.carried(self.principal, frames)
+            self._desk.send(self, frames, bulk=envelope.type in BULK)
 
 
 def _in_place_of(event: Event, error: LocalProtocolError) -> Wired:

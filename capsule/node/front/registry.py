@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from capsule.config import SessionOptions
+    from capsule.node.auth.gate import Gate
+    from capsule.node.auth.principals import Principal
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
 
@@ -20,14 +22,16 @@ if TYPE_CHECKING:
 class Registry:
     """Which session belongs to whom. What belongs to somebody else does not exist for those who ask."""
 
-    def __init__(self, node: Node, tasks: Tasks) -> None:
+    def __init__(self, node: Node, tasks: Tasks, gate: Gate) -> None:
         self._node = node
         self._tasks = tasks
+        self._gate = gate
+        self._under_way: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self._hosted: dict[str, Hosted] = {}
         self._names: dict[tuple[str, str], Hosted | None] = {}
-        self._opening: dict[tuple[str, str], asyncio.Task[Hosted]] = {}
+        self._opening: dict[tuple[str, str, str], asyncio.Task[Hosted]] = {}
 
     def __len__(self) -> int:
         return len(self._hosted)
@@ -39,25 +43,25 @@ class Registry:
         """A session of this owner; the same one for the same key of the same client. Raises as `Node.open_session`."""
         if key is None:
             return await self._open(owner, options)
-        task = self._opening.get((client, key))
+        task = self._opening.get((owner, client, key))
         if task is None:
-            task = self._opening[client, key] = self._tasks.start(self._open(owner, options))
+            task = self._opening[owner, client, key] = self._tasks.start(self._open(owner, options))
         try:
             return await asyncio.shield(task)
         except CapsuleError:
-            self._opening.pop((client, key), None)  # the next attempt is one
+            self._opening.pop((owner, client, key), None)  # the next attempt is one
             raise
 
-    def get(self, owner: str, session: str) -> Hosted:
-        """The session with this id. Raises SessionError `session_unknown`, also if it is somebody else's."""
+    def get(self, principal: Principal, session: str) -> Hosted:
+        """The session with this id. Raises SessionError `session_unknown`, also if it is none of the principal's."""
         hosted = self._hosted.get(session)
-        if hosted is None or hosted.owner != owner:
+        if hosted is None or not (hosted.owner == principal.name or principal.sees_all):
             raise _unknown(session)
         return hosted
 
-    def find(self, owner: str, name: str) -> Hosted:
-        """The session with this name or id. Raises as `get`."""
-        return self._names.get((owner, name)) or self.get(owner, name)
+    def find(self, principal: Principal, name: str) -> Hosted:
+        """The principal's session with this name, or the session with this id. Raises as `get`."""
+        return self._names.get((principal.name, name)) or self.get(principal, name)
 
     def expire(self, hosted: Hosted) -> None:
         """Nobody came back in time."""
@@ -78,6 +82,16 @@ class Registry:
         await asyncio.gather(*(self.close(hosted) for hosted in self))
 
     async def _open(self, owner: str, options: SessionOptions) -> Hosted:
+        self._gate.check_open(owner, self._under_way[owner])
+        self._under_way[owner] += 1
+        try:
+            return await self._open_named(owner, options)
+        finally:
+            self._under_way[owner] -= 1
+            if not self._under_way[owner]:
+                del self._under_way[owner]
+
+    async def _open_named(self, owner: str, options: SessionOptions) -> Hosted:
         name = options.name
         if name is not None:
             if (owner, name) in self._names:

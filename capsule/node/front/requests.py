@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.config import ServeConfig
+    from capsule.node.auth.principals import Principal
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.registry import Registry
     from capsule.node.front.streams import Streams
+    from capsule.node.front.watch import Watch
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
     from capsule_protocol.envelope import Envelope
@@ -51,15 +53,28 @@ class Office(Protocol):
 class Caller(Protocol):
     """What the requests need of their connection."""
 
-    owner: str
+    principal: Principal
     client: str
     streams: Streams
+
+    @property
+    def owner(self) -> str:
+        """To whom its sessions belong."""
 
     def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
 
     def take_over(self, hosted: Hosted) -> None:
         """Read a session from now on."""
+
+    def visible(self, session: str) -> Hosted:
+        """A session that this connection reads or watches. Raises SessionError."""
+
+    def watch(self, hosted: Hosted) -> Watch:
+        """Look on. Raises SessionError."""
+
+    def stop_watching(self, session: str) -> bool:
+        """Look on no more; False if it did not."""
 
     def let_go(self, session: str) -> None:
         """Read a session no more."""
@@ -140,11 +155,19 @@ class Requests:
         self._ready(hosted, envelope)
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._desk.registry.find(self._peer.owner, message.name)
-        self._peer.take_over(hosted)
-        self._ready(hosted, envelope)
+        hosted = self._desk.registry.find(self._peer.principal, message.name)
+        if message.watch:
+            watch = self._peer.watch(hosted)
+            self._ready(hosted, envelope)
+            watch.begin()
+        else:
+            self._peer.take_over(hosted)
+            self._ready(hosted, envelope)
 
     async def _detach(self, _message: Any, envelope: Envelope) -> None:
+        if self._peer.stop_watching(envelope.session):
+            self._peer.answer("status", {"state": "closed"}, envelope)
+            return
         hosted = self._peer.session(envelope.session)
         self._peer.let_go(envelope.session)
         hosted.detach(self._desk.config.detached_ttl)
@@ -163,9 +186,12 @@ class Requests:
 
     async def _info(self, _message: Any, envelope: Envelope) -> None:
         if envelope.session:
-            info: dict[str, Any] = asdict(self._peer.session(envelope.session).session.info())
+            info: dict[str, Any] = asdict(self._peer.visible(envelope.session).session.info())
         else:
             info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
+            if not self._peer.principal.sees_all:  # what others have is not for it to know
+                mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)
+                info = {"sessions": mine, "pools": {}, "clients": 0, "offences": 0}
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:

@@ -25,8 +25,8 @@ logger = logging.getLogger("capsule.front")
 
 WINDOW: Final = 4 * CHUNK
 """Bytes of an upload that may be on their way, or wait for the disk."""
-OPEN_TIMEOUT: Final = 30.0
-"""Seconds within which a client opens the stream that it asked for."""
+OPEN_TIMEOUT: Final = 3600.0
+"""Seconds within which a client opens the stream that it asked for: it may have to read much of a file first."""
 
 
 class Carrier(Protocol):

@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from capsule.node.auth.principals import group_id
 from capsule.stream import Stream
 from capsule_protocol.errors import NodeError
 from capsule_protocol.limits import DEFAULT_LIMITS
@@ -17,6 +18,9 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 if TYPE_CHECKING:
     import asyncio
 
+    from capsule.config import ServeConfig
+    from capsule.node.auth.gate import Gate
+    from capsule.node.auth.principals import Principal
     from capsule.node.front.carrier import Carrier
     from capsule.node.front.peer import Peer
     from capsule_protocol.envelope import Frames
@@ -34,15 +38,16 @@ UNREAD_BYTES = 4 * 2**20
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 PAUSE = 0.5
 """Seconds that new clients wait when the process has no descriptor left for them."""
-USER = "user"
-"""The owner of all that the user does whose node it is."""
 _CREDENTIALS = struct.Struct("iII")
 
 
 class Hall(Protocol):
     """What a listener needs of the front."""
 
-    def meet(self, owner: str, carrier: Carrier) -> Peer:
+    gate: Gate
+    config: ServeConfig
+
+    def meet(self, principal: Principal, carrier: Carrier) -> Peer:
         """A connection has been made."""
 
     def take(self, peer: Peer, frames: list[bytes]) -> None:
@@ -65,9 +70,20 @@ class UnixListener:
         self._resumed: asyncio.TimerHandle | None = None
         try:
             self._socket = _bound(self._path)
+            if hall.config.group is not None:
+                self._open_to(hall.config.group)
         except OSError as error:
             raise NodeError("address_refused", f"cannot listen at {address}: {error.strerror}") from error
         self._loop.add_reader(self._socket, self._accept)
+
+    def _open_to(self, group: str) -> None:
+        """Let its members open the socket, if they can enter its directory; who they are is looked at later."""
+        try:
+            os.chown(self._path, -1, group_id(group))
+            self._path.chmod(0o660)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def close(self) -> None:
         """Take nobody any more."""
@@ -91,14 +107,15 @@ class UnixListener:
             self._welcome(connected)
 
     def _welcome(self, connected: socket.socket) -> None:
-        pid, uid, _ = _CREDENTIALS.unpack(
+        pid, uid, gid = _CREDENTIALS.unpack(
             connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        if uid != os.getuid():
+        principal = self._hall.gate.local(uid, gid)
+        if principal is None:
             logger.warning("process %d of user %d was refused: the node is another user's", pid, uid)
             connected.close()
             return
-        UnixConnection(self._hall, connected, USER, self._loop)
+        UnixConnection(self._hall, connected, principal, self._loop)
 
     def _rest(self, error: OSError) -> None:
         """Whoever waits would wake the loop without end."""
@@ -110,11 +127,13 @@ class UnixListener:
 class UnixConnection:
     """One client's connection: a carrier of the front's."""
 
-    def __init__(self, hall: Hall, connected: socket.socket, owner: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, hall: Hall, connected: socket.socket, principal: Principal, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._hall = hall
         bounds = {"max_waiting": UNREAD, "max_held": UNREAD_BYTES}
         self._stream = Stream(loop, connected, DEFAULT_LIMITS, self._take, self._broken, **bounds)
-        self._peer = hall.meet(owner, self)
+        self._peer = hall.meet(principal, self)
         self._stream.disconnected.add_done_callback(lambda _: hall.drop(self._peer))
         self._stream.start()
 

@@ -12,7 +12,7 @@ from capsule.node.transfers.beneath import open_top, parts_of
 from capsule.node.transfers.incoming import Incoming
 from capsule.node.transfers.listing import list_files
 from capsule.node.transfers.outgoing import Outgoing
-from capsule.node.transfers.threads import on_thread
+from capsule.node.transfers.threads import made_on_thread, on_thread
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class SessionFiles:
                 await asyncio.wait(ending)
             incoming = self._parts.pop(name, None)
             if incoming is None:
-                incoming = await on_thread(_gather, self._box, name)
+                incoming = await made_on_thread(lambda: _gather(self._box, name), Incoming.discard)
         finally:
             self._opening -= 1
         upload = Upload(self, incoming)
@@ -71,7 +71,13 @@ class SessionFiles:
         self._check_room()
         self._opening += 1
         try:
-            outgoing = await on_thread(_give_out, self._box, name, offset, digest)
+            outgoing = await made_on_thread(lambda: _give_out(self._box, name), Outgoing.close)
+            try:
+                while not await on_thread(outgoing.catch_up, offset, digest):
+                    self._check_open()
+            except BaseException:
+                outgoing.close()
+                raise
         finally:
             self._opening -= 1
         download = Download(self, outgoing)
@@ -157,5 +163,5 @@ def _discard(parts: Iterable[Incoming]) -> None:
         part.discard()
 
 
-def _give_out(box: Path, name: str, offset: int, digest: str) -> Outgoing:
-    return Outgoing(_top(box), name, offset, digest)
+def _give_out(box: Path, name: str) -> Outgoing:
+    return Outgoing(_top(box), name)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from capsule.node.info import FileInfo
 from capsule.node.transfers.beneath import explained, failed, folder_of, open_file
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from capsule_protocol.envelope import Buffer
 
-DIGEST_BYTES: Final = 32
-"""Of blake2b, over the whole of a file."""
 _GATHER = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -29,7 +27,7 @@ class Incoming:
         """Takes both descriptors over: of the session's directory, and of the one where parts are gathered."""
         self.name = name
         self.offset = 0
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = hashlib.sha256()
         self._part = secrets.token_hex(8)
         self._descriptors = [top, gathering]
         try:
@@ -49,7 +47,7 @@ class Incoming:
         _, _, file = self._descriptors
         os.ftruncate(file, 0)
         self.offset = 0
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = hashlib.sha256()
 
     def write(self, chunks: Sequence[Buffer]) -> None:
         """Add bytes. Raises SessionError `transfer_failed`."""

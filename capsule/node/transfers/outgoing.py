@@ -7,20 +7,18 @@ import os
 from typing import Final
 
 from capsule.node.transfers.beneath import failed, open_file
-from capsule.node.transfers.incoming import DIGEST_BYTES
 from capsule_protocol.errors import SessionError
 
 CHUNK: Final = 2**20
 """Bytes that are moved in one go."""
+STEP: Final = 64 * CHUNK
+"""Bytes that are read in one go of what the receiver has already: hostile code can make a file of any size."""
 
 
 class Outgoing:
-    """One download. Its methods do the work at once, so they belong on a thread, one at a time.
+    """One download. Its methods do the work at once, so they belong on a thread, one at a time."""
 
-    `offset` and `digest` are what the receiver has already; if that is another beginning than the file's it gets all.
-    """
-
-    def __init__(self, top: int, name: str, offset: int = 0, digest: str = "") -> None:
+    def __init__(self, top: int, name: str) -> None:
         """Takes the descriptor of the session's directory over. Raises as `open_file`."""
         try:
             self._file, self._status = open_file(top, name)
@@ -31,12 +29,7 @@ class Outgoing:
         self.modified = self._status.st_mtime
         self.offset = 0
         self._closed = False
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        try:
-            self._skip(offset, digest)
-        except BaseException:
-            self.close()
-            raise
+        self._hash = hashlib.sha256()
 
     @property
     def digest(self) -> str:
@@ -61,16 +54,24 @@ class Outgoing:
         self.offset += len(data)
         return data
 
+    def catch_up(self, offset: int, digest: str) -> bool:
+        """Go a step towards what the receiver has; whether that is done.
+
+        If it has another beginning than the file's it gets all.
+        """
+        goal = min(offset, self.size)
+        until = min(goal, self.offset + STEP)
+        while self.offset < until:
+            self.read(until - self.offset)
+        if self.offset < goal:
+            return False
+        if self.offset != offset or (offset and self.digest != digest):
+            self.offset = 0
+            self._hash = hashlib.sha256()
+        return True
+
     def close(self) -> None:
         """Let go of it. Idempotent."""
         if not self._closed:
             self._closed = True
             os.close(self._file)
-
-    def _skip(self, offset: int, digest: str) -> None:
-        """Go past what the receiver has, if it has that."""
-        while self.offset < min(offset, self.size):
-            self.read(offset - self.offset)
-        if self.offset != offset or (offset and self.digest != digest):
-            self.offset = 0
-            self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)

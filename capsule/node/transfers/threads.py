@@ -18,7 +18,12 @@ async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
     Always to its end, also when the caller is cancelled: it uses descriptors, which nobody may close meanwhile.
     """
-    work = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+    return await made_on_thread(partial(function, *args, **kwargs), _nothing)
+
+
+async def made_on_thread(make: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """The same for what has to be undone if the caller is cancelled, and nobody gets it."""
+    work = asyncio.get_running_loop().run_in_executor(None, make)
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
@@ -26,7 +31,11 @@ async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        if not work.cancelled():
-            work.exception()  # nobody is left to be told
+        if not work.cancelled() and work.exception() is None:
+            undo(work.result())
         raise cancelled
     return work.result()
+
+
+def _nothing(_result: object) -> None:
+    """There is nothing to undo."""

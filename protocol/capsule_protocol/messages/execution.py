@@ -140,6 +140,12 @@ class Resume(Message):
     after: Count
 
 
+class Watching(Message):
+    """To who watches a session: the events of the execution in the header follow, from number 1 on."""
+
+    TYPE: ClassVar[str] = "watching"
+
+
 class Gap(Message):
     """The `missing` events that end with this one's number are not kept any more; the next one follows them."""
 

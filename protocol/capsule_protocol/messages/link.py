@@ -19,7 +19,7 @@ class LinkLimits(Part):
 class Hello(Message):
     """The first message of a link: what its sender speaks. `versions` holds the highest minor of each major.
 
-    `client` is a secret of the client's own making, which it says again when it comes back.
+    `client` is a secret of the client's own making, which it says again when it comes back. `token` says who it is.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -28,6 +28,7 @@ class Hello(Message):
     limits: LinkLimits | None = None
     role: Literal["client", "node"]
     client: str = ""
+    token: Annotated[str, Field(max_length=200, repr=False)] = ""
 
 
 class Welcome(Message):

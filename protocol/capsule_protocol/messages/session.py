@@ -46,10 +46,14 @@ class Close(Message):
 
 
 class Attach(Message):
-    """Take over a session, by id or name: its events come here from now on. Answered by `ready`."""
+    """Take over a session, by id or name: its events come here from now on. Answered by `ready`.
+
+    With `watch` it stays whose it is, and only what its executions tell comes here too.
+    """
 
     TYPE: ClassVar[str] = "attach"
     name: str
+    watch: bool = False
 
 
 class Detach(Message):

@@ -54,6 +54,25 @@ async def test_an_interrupted_shell_cell_says_so(session: AsyncSession) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("status", "verdict"), [(-2, "interrupted"), (130, "interrupted"), (255, "interrupted"), (3, "error")]
+)
+async def test_an_interrupted_child_makes_an_interrupted_cell(session: AsyncSession, status: int, verdict: str) -> None:
+    """IPython's shell cells catch the interrupt, and say how the child has ended: 255 if asyncio did not see it."""
+    code = f"""
+        import subprocess, threading
+        try:
+            print("go", flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            raise subprocess.CalledProcessError({status}, "bash")
+    """
+    running = await begin(session, cell(code))
+    await session.interrupt()
+    assert (await running.result()).verdict == verdict
+
+
+@pytest.mark.anyio
 async def test_full_progress_is_told_once(session: AsyncSession) -> None:
     from capsule.events import Progress
 

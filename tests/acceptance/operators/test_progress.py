@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
@@ -13,7 +14,8 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from capsule import ArgumentError, AsyncSession
-from tests.acceptance.cli.support import HANG, Terminal, clean_environment
+from capsule.client.progress import TICK
+from tests.acceptance.cli.support import HANG, Terminal, capsule, clean_environment
 
 SYNC = """
 import sys
@@ -44,6 +46,15 @@ class Python(Terminal):
     """A program on a terminal of its own."""
 
     program = sys.executable
+
+
+def answer(terminal: Terminal) -> None:
+    """Wait until we are asked, and type: what we type stands behind the question."""
+    terminal.until("who? ")
+    time.sleep(4 * TICK)  # for a status that should not come, to come
+    terminal.type("Ada\r")
+    assert terminal.until("Ada") == "Ada"
+    terminal.until("hello Ada\n")
 
 
 # A pipe
@@ -140,11 +151,7 @@ def test_on_a_terminal_ctrl_c_interrupts_and_leaves_a_clean_line(place: Path) ->
 def test_who_is_asked_types_on_a_line_of_his_own(place: Path) -> None:
     code = "print('hello', input('who? '))"
     with Python(script(place, SYNC, code, "on_input=lambda request: input(request.prompt)")) as terminal:
-        terminal.until("who? ")
-        terminal.type("Ada")
-        terminal.until("Ada")
-        terminal.type("\r")
-        assert " s" not in terminal.until("hello Ada\n")
+        answer(terminal)
         assert terminal.end()[0] == 0
 
 
@@ -221,3 +228,42 @@ async def test_it_is_a_flag(session: AsyncSession) -> None:
     with pytest.raises(ArgumentError) as caught:
         await session.run("1", progress="yes")  # type: ignore[arg-type]
     assert caught.value.argument == "progress"
+
+
+# The command
+
+
+def test_the_command_shows_the_time_below_the_output(place: Path) -> None:
+    go = place / "go-command"
+    code = f"import os, time\nprint('first')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint('last')"
+    with Terminal("run", "--progress", "-c", code) as terminal:
+        terminal.until("first\n")
+        terminal.until(" s")
+        terminal.until(" s")
+        go.touch()
+        terminal.until("last\n")
+        terminal.until("capsule: ok after ")
+        assert terminal.end()[0] == 0
+    go.unlink()
+    before, _, _ = terminal.raw.partition("last\r\n")
+    assert before.endswith("\r\x1b[2K")
+
+
+def test_the_command_lets_who_is_asked_type(place: Path) -> None:
+    with Terminal("run", "--progress", "-c", "print('hello', input('who? '))") as terminal:
+        answer(terminal)
+        assert terminal.end()[0] == 0
+
+
+def test_the_command_on_a_pipe_has_one_line_at_the_end() -> None:
+    done = capsule("run", "--progress", "-c", "print('out'); 1 / 0")
+    assert done.returncode == 1
+    assert done.stdout == b"out\n"
+    *_, raised, last = done.stderr.decode().splitlines()
+    assert raised == "ZeroDivisionError: division by zero"
+    assert last.startswith("capsule: error after ")
+    assert b"\x1b" not in done.stderr
+
+
+def test_the_command_is_for_people_or_for_programs() -> None:
+    assert capsule("run", "--progress", "--json", "-c", "1").returncode == 2

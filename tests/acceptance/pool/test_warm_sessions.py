@@ -103,12 +103,12 @@ async def test_no_session_finds_anything_of_another(full: Warm) -> None:
         import builtins, json, os, signal, sys
         found = [n for n in ("secret",) if n in globals() or hasattr(builtins, n) or hasattr(json, n)]
         os.umask(mask := os.umask(0))
-        [found, "spam" in sys.modules, "SECRET" in os.environ, os.getcwd(), "/secret" in sys.path, sys.argv,
+        [found, "spam" in sys.modules, "SECRET" in os.environ, os.getcwd() == "/usr", "/secret" in sys.path, sys.argv,
          mask == 0o77, signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, len(In)]
     """
     for _ in range(4):
         session = await full.node.open_session()
-        assert await value(session, look) == [[], False, False, "/", False, [""], False, True, 2]
+        assert await value(session, look) == [[], False, False, False, False, [""], False, True, 2]
         await run(session, leave)
         await session.close()
 

@@ -158,7 +158,7 @@ def test_a_link_in_place_of_the_directory_is_refused(place: Path) -> None:
 
 
 def test_an_address_is_checked() -> None:
-    for bad in ("tcp://somewhere:1", "ipc://", "", "nowhere"):
+    for bad in ("tcp://somewhere", "tcp://:1", "tcp://a:0x", "ipc://", "", "nowhere"):
         with pytest.raises(ArgumentError) as caught:
             AsyncClient(bad)
         assert caught.value.argument == "address"

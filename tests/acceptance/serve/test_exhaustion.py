@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FEW = 90
 """Descriptors of a node: enough for a handful of sessions."""
-CONFIG = "[environments.default.breaker]\nlongest_pause = 0.5\n"
+CONFIG = "[environments.default]\nmin_idle = 0\n[environments.default.breaker]\nlongest_pause = 0.5\n"
 NOT_NOW = {"worker_start_failed", "pool_unavailable"}
 HOUR = 3600
 CLOCK = """

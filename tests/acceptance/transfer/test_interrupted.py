@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from capsule import AsyncClient, SessionError
-from tests.acceptance.serve.support import Served, through_proxy
+from tests.acceptance.serve.support import LONG, Served, through_proxy
 from tests.acceptance.transfer.support import MIB, Leave, content, directory, leave_at, names
 
 if TYPE_CHECKING:
@@ -205,3 +205,20 @@ async def test_a_node_and_its_client_hold_little_of_a_large_file(served: Served,
         await session.download("large", tmp_path / "back", progress=look)
     grown = [after - earlier for after, earlier in zip(most, before, strict=True)]
     assert max(grown) < 64 * MIB
+
+
+async def test_who_leaves_before_a_transfer_has_begun_takes_no_room(session: AsyncSession) -> None:
+    for _ in range(20):
+        for asked in (session.upload(DATA, "data"), session.download("data")):
+            asking = asyncio.ensure_future(asked)
+            await asyncio.sleep(0.002)  # into the midst of it, mostly
+            asking.cancel()
+            await asyncio.wait([asking])
+    async with asyncio.timeout(LONG):
+        while True:
+            told = await asyncio.gather(*(session.upload(b"x", str(n)) for n in range(8)), return_exceptions=True)
+            refused = [one for one in told if isinstance(one, BaseException)]
+            if not refused:
+                break
+            assert {getattr(one, "code", "") for one in refused} == {"too_many_transfers"}
+            await asyncio.sleep(0.05)  # the node hears of the last ones a little later

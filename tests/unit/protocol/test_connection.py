@@ -12,7 +12,7 @@ from capsule_protocol.examples import EXAMPLES
 from capsule_protocol.framing import NEED_DATA
 from capsule_protocol.limits import DEFAULT_LIMITS, Limits
 from capsule_protocol.messages import Message, parse
-from capsule_protocol.messages.execution import Cancel, Error, Execute, Gap, Output, Result, Resume
+from capsule_protocol.messages.execution import Cancel, Error, Execute, Gap, Output, Result, Resume, Watching
 from capsule_protocol.messages.link import Ack, Hello, Ready, Shutdown, Welcome
 from capsule_protocol.messages.session import Open, Status
 from capsule_protocol.messages.streams import StreamClose, StreamCredit, StreamData, StreamOpen
@@ -92,6 +92,28 @@ def test_an_execution_cannot_be_resumed_while_it_is_under_way_on_the_same_link()
     carry(client, node, Execute(code="1"), execution=X)
     with pytest.raises(LocalProtocolError, match="under way on this link"):
         client.send(Resume(after=0), execution=X)
+
+
+def test_an_execution_is_watched_from_its_first_number_and_as_often_as_it_is_announced() -> None:
+    client, node = client_link()
+    for _ in range(2):
+        carry(node, client, Watching(), execution=X)
+        events = [Gap(missing=2), Output(stream="stdout", text="a")]
+        assert [carry(node, client, event, execution=X).envelope.sequence for event in events] == [2, 3]
+    assert carry(node, client, Result(), execution=X).envelope.sequence == 4
+    assert len(client.executions) == len(node.executions) == 0
+    with pytest.raises(LocalProtocolError, match="no execution"):
+        node.send(Watching())
+    with pytest.raises(LocalProtocolError, match="not for this end"):
+        client.send(Watching(), execution=X)
+
+
+def test_who_watched_an_execution_may_ask_for_it_but_not_the_other_way_round() -> None:
+    client, node = client_link()
+    carry(node, client, Watching(), execution=X)
+    carry(client, node, Resume(after=0), execution=X)
+    with pytest.raises(LocalProtocolError, match="asked for here"):
+        node.send(Watching(), execution=X)
 
 
 def test_executions_are_numbered_apart() -> None:

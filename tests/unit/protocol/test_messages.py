@@ -20,7 +20,7 @@ PROMISED = {
     *("input_request", "input_reply", "complete", "inspect", "is_complete", "history", "namespace_summary"),
     *("complete_reply", "inspect_reply", "is_complete_reply", "history_reply", "namespace_summary_reply"),
     *("comm_open", "comm_msg", "comm_close", "checkpoint", "restore", "capability_request", "capability_reply"),
-    *("attach", "detach", "restart", "info", "info_reply", "resume", "gap", "event_ack"),
+    *("attach", "detach", "restart", "info", "info_reply", "resume", "gap", "event_ack", "watching"),
     *("sessions", "interrupt_session", "kill_session", "drain"),
     *("stream_open", "stream_data", "stream_credit", "stream_close"),
     *("upload", "upload_reply", "download", "download_reply", "files", "files_reply"),

@@ -68,9 +68,10 @@ def test_every_option_is_either_taken_or_told_to_need_a_restart(option: Option) 
     nested: dict[str, Any] = {name: value}
     for table in reversed(tables):
         nested = {table: nested}
+    old = NodeConfig.build(**({"serve": {"quotas": {"default": {}}}} if "quotas" in tables else {}))
     new = NodeConfig.build(**nested)
-    changed, restart = told(NodeConfig(), new)
+    changed, restart = told(old, new)
     path = ".".join([*tables, name])
     assert len(changed) + len(restart) == 1
     assert (changed if option.reloadable else restart)[0].startswith(path)
-    assert plan(NodeConfig(), new).config == (new if option.reloadable else NodeConfig())
+    assert plan(old, new).config == (new if option.reloadable else old)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 def digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=32).hexdigest()
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture
@@ -190,3 +190,31 @@ async def test_a_caller_that_is_cancelled_leaves_the_descriptors_alone_until_the
     again = await files.upload("a")
     assert (again.offset, again.digest) == (2**24, digest(bytes(2**24)))
     again.discard()
+
+
+async def test_a_beginning_without_end_keeps_nobody_from_leaving(files: SessionFiles, tmp_path: Path) -> None:
+    """Hostile code makes a file of any size out of nothing; who asks to go on behind it can be sent away."""
+    with (tmp_path / "files" / "endless").open("wb") as file:
+        file.truncate(2**43)
+    asking = asyncio.ensure_future(files.download("endless", 2**43, "0" * 64))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    asking = asyncio.ensure_future(files.download("endless", 2**43, "0" * 64))
+    await asyncio.sleep(0)
+    await files.close()
+    with pytest.raises(SessionError) as caught:
+        await asking
+    assert caught.value.code == "session_dead"
+
+
+async def test_a_caller_that_is_cancelled_while_it_begins_leaves_nothing(files: SessionFiles, tmp_path: Path) -> None:
+    (tmp_path / "files" / "a").write_text("x")
+    for begin in (files.upload, files.download):
+        asking = asyncio.ensure_future(begin("a"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert not list((tmp_path / "uploads").iterdir())
