@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from capsule_bridge import rules
 from capsule_bridge.records import Created, Expired, Log, LoggedEvent, Settled, Started
-from capsule_bridge.store import PAGE
+from capsule_bridge.store import PAGE, READ_BYTES
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ class MemoryStore:
         self._find(id)
         log = self._logs[id]
         first = max(after, log.trimmed) + 1
-        events = tuple(LoggedEvent(first + n, data) for n, data in enumerate(log.behind(after, limit)))
-        return Log(log.trimmed + 1, log.tail.last, events)
+        events = (LoggedEvent(first + n, data) for n, data in enumerate(log.behind(after, limit)))
+        return Log(log.trimmed + 1, log.tail.last, rules.part(events, READ_BYTES))
 
     async def pending(
         self, *, now: int, session: str | None = None, after: str = "", limit: int = PAGE

@@ -13,9 +13,9 @@ from capsule_bridge.states import CANCELED, PENDING, PROMISE
 from capsule_protocol.errors import LocalProtocolError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from capsule_bridge.records import Fence, Settlement
+    from capsule_bridge.records import Fence, LoggedEvent, Settlement
 
 
 def is_due(promise: Promise, now: int) -> bool:
@@ -154,6 +154,17 @@ def appended(
         raise SessionError("promise_settled", f"promise {promise.id!r} is settled: its log is complete")
     check_fence(promise, fence)
     return events[known:]
+
+
+def part(events: Iterable[LoggedEvent], size: int) -> tuple[LoggedEvent, ...]:
+    """The first of the events, up to the one that makes them so large."""
+    taken = []
+    for event in events:
+        taken.append(event)
+        size -= len(event.data)
+        if size <= 0:
+            break
+    return tuple(taken)
 
 
 def unknown(id_: str) -> SessionError:

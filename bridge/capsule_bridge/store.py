@@ -31,6 +31,10 @@ PAGE = 1_000
 """How many events or promises are read at once, and how many expire at once, unless told otherwise."""
 
 
+READ_BYTES = 8 * 2**20
+"""A part of a log ends with the event that reaches this, however many were asked for."""
+
+
 class PromiseStore(Protocol):
     """Durable promises and the logs of their events."""
 
@@ -78,7 +82,9 @@ class PromiseStore(Protocol):
         """
 
     async def read(self, id: str, *, after: int, limit: int = PAGE) -> Log:  # noqa: A002
-        """The events behind `after`, oldest first. A reader sees by `first` whether something was trimmed.
+        """The events behind `after`, oldest first, up to `limit` or about `READ_BYTES`; there are more until `last`.
+
+        A reader sees by `first` whether something was trimmed.
 
         Raises SessionError: `promise_unknown`, `promise_expired`.
         """

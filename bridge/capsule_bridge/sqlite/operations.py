@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from capsule_bridge import rules
 from capsule_bridge.records import Created, Expired, Log, Settled, Started
+from capsule_bridge.store import READ_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ def look(rows: Rows, id_: str, now: int) -> Promise:
 def read(rows: Rows, id_: str, after: int, limit: int) -> Log:
     """As `PromiseStore.read`."""
     head = _find_log(rows, id_)
-    return Log(head.tail.trimmed + 1, head.tail.last, tuple(rows.events(head.n, after, limit)))
+    return Log(head.tail.trimmed + 1, head.tail.last, rules.part(rows.events(head.n, after, limit), READ_BYTES))
 
 
 def pending(rows: Rows, now: int, session: str | None, after: str, limit: int) -> list[Promise]:

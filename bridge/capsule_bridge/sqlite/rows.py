@@ -13,7 +13,7 @@ from capsule_bridge.states import PENDING
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from capsule_bridge.sqlite.files import Blobs
 
@@ -113,10 +113,10 @@ class Rows:
         n, trimmed, last, state, epoch, version = found
         return LogHead(n, LogOwner(id_, state == PENDING, Fence(epoch, version)), Tail(trimmed, last))
 
-    def events(self, n: int, after: int, limit: int) -> list[LoggedEvent]:
-        """The events behind a number."""
-        found = self.all("events_behind", (n, after, limit))
-        return [LoggedEvent(sequence, self._loaded(data, file)) for sequence, data, file in found]
+    def events(self, n: int, after: int, limit: int) -> Iterator[LoggedEvent]:
+        """The events behind a number, each loaded when it is asked for."""
+        for sequence, data, file in self.connection.execute(queries()["events_behind"], (n, after, limit)):
+            yield LoggedEvent(sequence, self._loaded(data, file))
 
     def insert_events(self, n: int, first: int, events: Sequence[bytes]) -> None:
         """New events, numbered from `first`."""

@@ -16,6 +16,7 @@ from capsule_bridge import (
     Settlement,
 )
 from capsule_bridge.states import PROMISE, Action
+from capsule_bridge.store import READ_BYTES
 from capsule_protocol.errors import CapsuleError
 from tests.unit.bridge.support import LARGE, new
 
@@ -288,6 +289,15 @@ class StoreContract:
         assert (log.first, log.last, log.events) == (6, 5, ())
         assert await store.append("a", [b"4", b"5", b"6"], after=3) == 6
         assert (await store.read("a", after=0)).events == (LoggedEvent(6, b"6"),)
+
+    async def test_a_large_log_is_read_in_parts(self, store: PromiseStore) -> None:
+        await store.create(new("a"), now=1)
+        events = [b"%d" % n * (READ_BYTES // 4) for n in range(10)]
+        await store.append("a", events, after=0)
+        first = await store.read("a", after=0)
+        assert (len(first.events), first.last) == (4, 10)
+        rest = await store.read("a", after=4), await store.read("a", after=8)
+        assert [each.data for log in (first, *rest) for each in log.events] == events
 
     async def test_logs_are_apart(self, store: PromiseStore) -> None:
         for name in ("a", "b"):
