@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from capsule_bridge import rules
@@ -54,7 +55,8 @@ class SqliteStore:
         self._blobs = Blobs(path.with_name(f"{path.name}.values"), fault)
         self._identity: tuple[int, int] | None = None
         self._guard = threading.Lock()
-        self._closing: asyncio.Future[None] | None = None
+        self._closer = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-closer")
+        self._closing: Future[None] | None = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock.acquire()
@@ -127,10 +129,10 @@ class SqliteStore:
         """As `PromiseStore.close`."""
         with self._guard:
             if self._closing is None:
-                loop = asyncio.get_running_loop()
-                self._closing = loop.run_in_executor(None, self._stop)
+                self._closing = self._closer.submit(self._stop)
+                self._closer.shutdown(wait=False)
         # Whoever closes it may be canceled; the closing goes on.
-        await asyncio.shield(self._closing)
+        await asyncio.shield(asyncio.wrap_future(self._closing))
 
     async def _write(self, run: Callable[[Rows], T], size: int = 0) -> T:
         """What the operation answers, after its commit."""

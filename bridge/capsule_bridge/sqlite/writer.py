@@ -34,8 +34,15 @@ CHECKPOINT_BYTES = 8 * 2**20
 """Once about so much has been written, the log is copied into the database, after the answers have gone out."""
 _ROW_BYTES = 1_000
 """What a small operation adds to the log, about."""
-_OF_A_JOB = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-"""Errors of SQLite that tell of what was asked, and not of the file."""
+_OF_THE_STORE = (OSError, sqlite3.Error, StoreError)
+_OF_A_JOB = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    FileNotFoundError,  # the file of a large value
+)
+"""Those of them that tell of what one job asked for, and not of the store."""
 
 
 @dataclass(slots=True, eq=False)
@@ -110,22 +117,18 @@ class Writer:
     def _commit(self, batch: list[Job]) -> None:
         try:
             self._transact(batch)
-        except (OSError, sqlite3.Error, StoreError) as error:
-            if isinstance(error, _OF_A_JOB):
-                self._blame(batch, error)
-            else:
+        except Exception as error:  # noqa: BLE001  whatever it is, each caller has to hear of it
+            self._roll_back()
+            if isinstance(error, _OF_THE_STORE) and not isinstance(error, _OF_A_JOB):
                 self._fail(batch, error)
-        except Exception as error:  # noqa: BLE001  a value that no row can hold, or a mistake of ours
-            self._blame(batch, error)
-
-    def _blame(self, batch: list[Job], error: Exception) -> None:
-        """One of them is at fault, and the others shall not suffer for it: each gets a transaction of its own."""
-        self._roll_back()
-        if len(batch) == 1:
-            batch[0].error = error
-        else:
-            for job in batch:
-                self._commit([job])
+            elif len(batch) > 1:
+                # One of them is at fault, and the others shall not suffer for it.
+                for job in batch:
+                    self._commit([job])
+            elif isinstance(error, FileNotFoundError):
+                self._fail(batch, error)
+            else:  # a value that no row can hold, or a mistake of ours
+                batch[0].error = error
 
     def _transact(self, batch: list[Job]) -> None:
         self._usable()
@@ -151,7 +154,6 @@ class Writer:
 
     def _fail(self, batch: list[Job], error: Exception) -> None:
         self.failure = error
-        self._roll_back()
         self._drop()
         for job in batch:
             job.answer = None

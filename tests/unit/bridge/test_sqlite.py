@@ -298,6 +298,19 @@ async def test_closing_finishes_what_was_asked_even_if_it_is_canceled(path: Path
         assert len(await store.pending(now=2)) == 20
 
 
+async def test_several_loops_may_use_and_close_it(path: Path) -> None:
+    store = SqliteStore(path, "process")
+
+    async def elsewhere() -> None:
+        await store.create(new("a"), now=1)
+        await store.close()
+
+    await asyncio.gather(store.create(new("b"), now=1), asyncio.to_thread(asyncio.run, elsewhere()))
+    await store.close()
+    async with opened(path) as again:
+        assert {promise.id for promise in await again.pending(now=2)} == {"a", "b"}
+
+
 async def test_a_loop_that_ends_while_it_waits_does_no_harm(path: Path) -> None:
     gate = Gate("before_commit")
     async with opened(path, fault=gate) as store:
@@ -381,6 +394,25 @@ async def test_files_of_large_values_go_with_their_rows(path: Path) -> None:
         assert len(files_of(path)) == 3
         await store.expire(now=1000, retention=Retention(results=1))
         assert files_of(path) == []
+
+
+async def test_a_value_whose_file_is_gone_is_told_and_harms_nothing_else(path: Path) -> None:
+    gate = Gate("before_commit")
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+    (file,) = files_of(path)
+    path.with_name("store.db.values").joinpath(file).unlink()
+    async with opened(path, fault=gate) as store:
+        with refused("store_unavailable"):
+            await store.get("a", now=2)
+        calls = [asyncio.ensure_future(store.create(new("b"), now=1))]
+        await gate.reached()
+        calls += [asyncio.ensure_future(store.create(new(name), now=2)) for name in ("c", "a", "d")]
+        await asyncio.sleep(0)
+        gate.open()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(answer, StoreError) for answer in answers] == [False, False, True, False]
+        assert (await store.get("d", now=3)).pending
 
 
 async def test_files_that_no_row_names_are_removed_at_the_next_start(path: Path) -> None:
