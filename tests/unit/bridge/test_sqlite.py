@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from capsule_bridge import MemoryStore, Retention, Settlement, SqliteStore, open_store
+from capsule_bridge import LoggedEvent, MemoryStore, Retention, Settlement, SqliteStore, open_store
 from capsule_bridge.sqlite import schema, writer
 from capsule_bridge.sqlite.connect import Level, open_writer
 from capsule_bridge.sqlite.faults import FaultPoint
@@ -393,6 +393,17 @@ async def test_files_of_large_values_go_with_their_rows(path: Path) -> None:
         await store.trim("a", 1)
         assert len(files_of(path)) == 3
         await store.expire(now=1000, retention=Retention(results=1))
+        assert files_of(path) == []
+
+
+async def test_a_file_outlives_a_commit_that_fails(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a"), now=1)
+        await store.append("a", [LARGE], after=0)
+        with file_sizes_up_to(path.with_name("store.db-wal").stat().st_size), refused("store_unavailable"):
+            await store.trim("a", 1)
+        assert (await store.read("a", after=0)).events == (LoggedEvent(1, LARGE),)
+        await store.trim("a", 1)
         assert files_of(path) == []
 
 
