@@ -53,6 +53,15 @@ def check_directory(directory: Path) -> None:
         _refuse(directory, f"is open to others (mode {found.st_mode & 0o777:o})", f"Run: chmod 700 {directory}")
 
 
+def check_socket(path: Path) -> None:
+    """Refuse this user's own address where it may be somebody else's who listens. Raises NodeError `address_refused`.
+
+    Who has chosen another address has also chosen whom to trust with its directory.
+    """
+    if path.parent == runtime_directory() and os.path.lexists(path.parent):
+        check_directory(path.parent)
+
+
 def lock(directory: Path) -> int:
     """A descriptor that keeps other nodes out of the directory while it is open. Raises NodeError `address_in_use`."""
     descriptor = os.open(directory / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -12,6 +12,7 @@ import click
 
 from capsule.cli import exits, tables
 from capsule.cli.options import address_option, json_option
+from capsule.text import one_line
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from capsule import AsyncClient
     from capsule.node.info import NodeInfo, SessionSummary
 
-SESSIONS = ("NAME", "ID", "ENVIRONMENT", "STATE", "PID", "AGE", "MEMORY", "EXECUTIONS", "WAITING", "ATTACHED")
+SESSIONS = ("NAME", "ID", "OWNER", "ENVIRONMENT", "STATE", "PID", "AGE", "MEMORY", "EXECUTIONS", "WAITING", "ATTACHED")
 POOLS = ("ENVIRONMENT", "STATE", "IDLE", "IN USE", "STARTING", "WAITING", "HITS", "BREAKER")
 
 
@@ -120,7 +121,7 @@ def _run(address: str, as_json: bool, work: Callable[[AsyncClient], Awaitable[No
         if as_json:
             click.echo(json.dumps({"error": error.as_dict()}, default=str))
         else:
-            click.echo(f"capsule: {tables.shown(error)}", err=True)
+            click.echo(f"capsule: {one_line(error)}", err=True)
         return exits.of_error(error)
     return exits.Exit.OK
 
@@ -156,6 +157,7 @@ def _rows(found: list[SessionSummary]) -> list[tuple[object, ...]]:
         (
             one.name,
             one.id,
+            one.owner,
             one.environment,
             one.state,
             one.pid or "-",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from capsule.cli import exits
 from capsule.cli.configured import configured, given
 from capsule.cli.options import address_option
+from capsule.runtime import TCP
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
@@ -51,11 +53,19 @@ def _tell(front: Front) -> None:
         click.echo(f"listening at {address}")
     click.echo(f'connect with  capsule.Client("{front.addresses[0]}")')
     for address in front.addresses:
-        if address.startswith("tcp://") and not front.config.insecure:
-            click.echo(f'from elsewhere  capsule.Client("{address}", key="FILE"), with one of `capsule keys new`')
+        if address.startswith(TCP) and not front.config.insecure:
+            click.echo(
+                f'from elsewhere  capsule.Client("{_named(address)}", key="FILE"), with one of `capsule keys new`'
+            )
     if front.http:
         click.echo(f"metrics at {front.http}/metrics")
     sys.stdout.flush()
+
+
+def _named(address: str) -> str:
+    """An address that others can use: this machine has a name, and "all addresses of this machine" is none of it."""
+    host, _, port = address.removeprefix(TCP).rpartition(":")
+    return f"{TCP}{socket.gethostname()}:{port}" if host in ALL_ADDRESSES else address
 
 
 def _tell_reload(told: Told) -> None:
@@ -117,5 +127,6 @@ def wait_ready(address: str, timeout: float) -> int:
         return exits.of_error(error)
 
 
+ALL_ADDRESSES = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 - how ZeroMQ tells that it listens at all of them
 PAUSE = 0.05
 """Seconds between two attempts."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from capsule.text import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -42,13 +44,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     for heading in headings:
         made.add_column(heading, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(shown(cell)) for cell in row))
+        made.add_row(*(Text(one_line(cell)) for cell in row))
     return made
-
-
-def shown(value: object) -> str:
-    """A value as text of one line; what a terminal would obey is written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def age(seconds: float) -> str:

@@ -83,16 +83,15 @@ class AsyncClient:
     ) -> SessionOpener:
         """A new session: `async with client.session() as session`, or `session = await client.session()`.
 
-        `env` adds variables (None removes one), `cwd` is the working directory. `files` are written into it before the
+        `env` adds variables (None removes one), `cwd` is the working directory, at a `tcp://` address one
+        of the node's machine. `files` are written into it before the
         session is ready: names, and for each its content or the Path of a file to copy; without `cwd` they are in a
         new directory, which ends with the session. Further options are the fields of SessionOptions. `on_background`
         gets output that comes after its execution's verdict. Raises ArgumentError for a bad argument at once; opening
         raises EnvironmentFailed, WorkerLost, SessionError, and ArgumentError for what the worker cannot do.
         """
         check_callback(on_background, "on_background")
-        checked = build_options(
-            environment, options, env=env, cwd=cwd, name=name, files=files, remote=self._address is not None
-        )
+        checked = build_options(environment, options, env=env, cwd=cwd, name=name, files=files, address=self._address)
         self._check_open()
         return SessionOpener(self, checked, on_background)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from capsule.client.arguments import check_names, check_text
 from capsule.client.files import check_files
 from capsule.config import NodeConfig, SessionOptions, load
+from capsule.runtime import TCP
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -67,14 +68,16 @@ def build_options(
     cwd: str | os.PathLike[str] | None,
     name: str | None,
     files: Files | None = None,
-    remote: bool = False,
+    address: str | None = None,
 ) -> SessionOptions:
-    """The options of a session from keyword arguments; raises ArgumentError."""
+    """The options of a session of the node at this address, from keyword arguments; raises ArgumentError."""
     check_names(options, SessionOptions.model_fields)
     given = {**options, "environment": environment, "name": name, "env": check_env(env)}
     if cwd is not None:
-        given["cwd"] = check_directory(cwd)
-    elif files is None and not remote:  # elsewhere, and with files, it works in the directory that the worker makes
+        given["cwd"] = check_path(cwd) if address is not None and address.startswith(TCP) else check_directory(cwd)
+    elif (
+        files is None and address is None
+    ):  # elsewhere, and with files, it works in the directory that the worker makes
         given["cwd"] = _own_directory()
     checked = SessionOptions.build(**given)
     if not files:
@@ -96,6 +99,15 @@ def check_directory(cwd: str | os.PathLike[str]) -> str:
     if not path.is_dir():
         raise ArgumentError("cwd", f"{str(path)!r} is not a directory", allowed="an existing directory")
     return str(path)
+
+
+def check_path(cwd: str | os.PathLike[str]) -> str:
+    """An absolute path of another machine: only that one knows what is there."""
+    path = check_text(cwd, "cwd")
+    if not path.startswith("/"):
+        allowed = "an absolute path, of a directory on the node's machine"
+        raise ArgumentError("cwd", f"{path!r} does not begin at the root", allowed=allowed)
+    return path
 
 
 def check_env(env: Mapping[str, str | None] | None) -> dict[str, str | None]:

@@ -6,8 +6,10 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from capsule.runtime import check_socket
 from capsule.stream import Stream
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ class UnixCarrier:
     """The socket of a node on the same machine."""
 
     def __init__(self, address: str, limits: Limits, on_frames: OnFrames, on_broken: OnBroken, ended: OnEnded) -> None:
+        """Raises NodeError for a place that is not safe."""
+        path = address.removeprefix(UNIX)
+        check_socket(Path(path))
         # What waits for a node that is busy is what the program has asked for: it is not for us to refuse some of it.
         self._stream = Stream(
             asyncio.get_running_loop(),
@@ -48,7 +53,7 @@ class UnixCarrier:
             max_waiting=sys.maxsize,
         )
         self._stream.disconnected.add_done_callback(lambda _: ended())
-        self._stream.connect(address.removeprefix(UNIX))
+        self._stream.connect(path)
 
     def send(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:
         """Send together with what else is sent in this turn of the loop."""

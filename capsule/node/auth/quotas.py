@@ -15,14 +15,17 @@ BURST = 1.0
 MAX_BUCKETS = 10_000
 """Principals whose rate is remembered: as many as there are keys."""
 
-RATED: Final = frozenset({"open", "execute", "upload", "download", "stream_open", "files"}) | {
+RATED: Final = frozenset({"open", "execute", "upload", "download", "files"}) | {
     "complete",
     "inspect",
     "is_complete",
     "history",
     "namespace_summary",
 }
-"""Messages that are refused over `bytes_per_second`. The others end or steer what there is, and always come through."""
+"""Messages that are refused over `bytes_per_second`; each has an answer.
+
+The others end, steer or go on with what there is, and always come through.
+"""
 
 
 @dataclass(frozen=True, slots=True)

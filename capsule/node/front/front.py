@@ -13,6 +13,7 @@ from capsule.node.front.registry import Registry
 from capsule.node.front.unix import SCHEME, UnixListener
 from capsule.node.tasks import Tasks
 from capsule.stream import PeerBusyError
+from capsule.text import one_line
 from capsule_protocol.errors import NodeError
 from capsule_protocol.limits import DEFAULT_LIMITS
 
@@ -130,7 +131,7 @@ class Front:
     def offended(self, peer: Peer, error: RemoteProtocolError) -> None:
         """A client sent what cannot be read, or was not due."""
         self.offences += 1
-        logger.warning("%r broke the protocol: %s", peer, error)
+        logger.warning("%r broke the protocol: %s", peer, one_line(error))
 
     # --- for the gate ---
 

@@ -142,6 +142,20 @@ class Hosted:
 
     async def close(self) -> None:
         """End the session; who watches is told, behind the verdicts of what ran. Idempotent."""
+        await self._end(SessionError("session_closed", f"the session {self.session.name!r} has been closed"))
+
+    async def kill(self) -> None:
+        """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
+        error = SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
+        await self._end(error)
+        if self._followed and self.reader is not None:
+            await asyncio.wait(self._followed, timeout=LAST_WORDS)
+        self._loosen()
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            reader.on_closed(self, error)
+
+    async def _end(self, error: SessionError) -> None:
         self._stop_timer()
         await self.session.close()
         if self._watches and self._followed:
@@ -149,19 +163,7 @@ class Hosted:
             await asyncio.wait(self._followed, timeout=LAST_WORDS)
         watches, self._watches = self._watches, []
         for watch in watches:
-            error = SessionError("session_closed", f"the session {self.session.name!r} has been closed")
             watch.onlooker.on_watched_closed(self.session.id, error)
-
-    async def kill(self) -> None:
-        """End the session under whoever reads it; the reader is told, behind the verdicts of what ran. Idempotent."""
-        await self.close()
-        if self._followed and self.reader is not None:
-            await asyncio.wait(self._followed, timeout=LAST_WORDS)
-        self._loosen()
-        reader, self.reader = self.reader, None
-        if reader is not None:
-            message = f"an operator has ended the session {self.session.name!r}"
-            reader.on_closed(self, SessionError("session_killed", message))
 
     def _loosen(self) -> None:
         for log in self.logs.values():

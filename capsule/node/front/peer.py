@@ -10,6 +10,7 @@ from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
 from capsule.node.front.streams import Streams
+from capsule.text import one_line
 from capsule.wire import Wired, to_message
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
@@ -106,7 +107,7 @@ class Peer:
         }
 
     def __repr__(self) -> str:
-        return f"<Peer {self.client[:8] or 'unknown'} of {self.owner} sessions={len(self._attached)}>"
+        return f"<Peer {one_line(self.client[:8]) or 'unknown'} of {self.owner} sessions={len(self._attached)}>"
 
     @property
     def owner(self) -> str:

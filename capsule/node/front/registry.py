@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from capsule.node.front.hosted import Hosted
-from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from capsule.node.auth.principals import Principal
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
+
+FEW = 10
+"""Ids that an error lists at most."""
 
 
 class Registry:
@@ -60,8 +63,21 @@ class Registry:
         return hosted
 
     def find(self, principal: Principal, name: str) -> Hosted:
-        """The principal's session with this name, or the session with this id. Raises as `get`."""
-        return self._names.get((principal.name, name)) or self.get(principal, name)
+        """The principal's session with this name, or the session with this id; else, for who sees all, by name too.
+
+        Raises as `get`, and ArgumentError if several principals have a session of this name.
+        """
+        own = self._names.get((principal.name, name))
+        if own is not None:
+            return own
+        others = [hosted for hosted in self if hosted.session.name == name] if principal.sees_all else []
+        if name in self._hosted or not others:
+            return self.get(principal, name)
+        if len(others) > 1:
+            ids = ", ".join(hosted.session.id for hosted in others[:FEW])
+            message = f"{len(others)} principals have a session {name!r}"
+            raise ArgumentError("name", message, allowed=f"an id, such as one of these: {ids}")
+        return others[0]
 
     def expire(self, hosted: Hosted) -> None:
         """Nobody came back in time."""

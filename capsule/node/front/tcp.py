@@ -159,7 +159,7 @@ class TcpConnection:
     def _cut(self) -> None:
         """ZeroMQ hangs up on nobody. The number may be another connection's by now, so the other end is compared."""
         try:
-            with socket.socket(fileno=os.dup(self._descriptor)) as connected:
+            with _copy(self._descriptor) as connected:
                 if connected.getpeername() == self._name:
                     connected.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -191,10 +191,20 @@ def _socket_of(frame: zmq.Frame) -> tuple[int, Any]:
     """The descriptor that a message came through, and who is at its other end; -1: it is closed already."""
     try:
         descriptor = int(frame.get(zmq.SRCFD))
-        with socket.socket(fileno=os.dup(descriptor)) as connected:
+        with _copy(descriptor) as connected:
             return descriptor, connected.getpeername()
     except (OSError, zmq.ZMQError):
         return -1, None
+
+
+def _copy(descriptor: int) -> socket.socket:
+    """A descriptor of the same connection. Raises OSError, and leaves nothing, if the number is another thing's now."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
 
 
 def _is_loopback(address: str) -> bool:

@@ -28,14 +28,24 @@ class Guarded:
         self.log = folder / "log"
         self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
         self.environment.pop("CAPSULE_KEY", None)
-        file = folder / "capsule.toml"
-        file.write_text('[serve]\nlisten = ["tcp://127.0.0.1:0"]\ndrain_timeout = 1.0\n' + config, encoding="utf-8")
-        command = [str(CAPSULE), "serve", "--directory", str(folder / "node"), "--config", str(file), *arguments]
+        self.file = folder / "capsule.toml"
+        self.write(config)
+        command = [str(CAPSULE), "serve", "--directory", str(folder / "node"), "--config", str(self.file), *arguments]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self.environment)
         assert self.process.stdout is not None
         self.ipc = self.process.stdout.readline().decode().split()[-1]
         self.tcp = self.process.stdout.readline().decode().split()[-1]
+
+    def write(self, config: str) -> None:
+        """Change the configuration; it is read again on SIGHUP."""
+        listen = '[serve]\nlisten = ["tcp://127.0.0.1:0"]\ndrain_timeout = 1.0\n'
+        self.file.write_text(listen + config, encoding="utf-8")
+
+    def next_line(self, beginning: str) -> str:
+        """The next line that it prints which begins so."""
+        assert self.process.stdout is not None
+        return next(line for line in map(bytes.decode, self.process.stdout) if line.startswith(beginning))
 
     def keys(self, *arguments: str) -> Any:
         """What `capsule keys … --json` answers."""

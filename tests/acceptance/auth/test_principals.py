@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import grp
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule import AsyncClient, CapsuleError, Output, SessionError
+from capsule import ArgumentError, AsyncClient, CapsuleError, Output, SessionError
+from capsule.client.remote import RemoteNode
 from tests.acceptance.auth.support import LONG, Guarded
 
 if TYPE_CHECKING:
@@ -76,6 +79,38 @@ async def test_another_principal_cannot_tell_whether_a_session_exists(node: Guar
     assert all("principal=other" in line for line in refused)
 
 
+REQUESTS: list[tuple[str, dict[str, object]]] = [
+    ("upload", {"stream": "t", "name": "data"}),
+    ("download", {"stream": "t", "name": "data"}),
+    ("files", {}),
+    ("info", {}),
+    ("close", {}),
+    ("detach", {}),
+    ("restart", {}),
+    ("interrupt", {}),
+    ("cancel", {"execution": "x_1"}),
+    ("complete", {"code": "x", "cursor": 1}),
+    ("namespace_summary", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), REQUESTS)
+async def test_a_request_for_the_session_of_another_is_refused_like_one_for_none(
+    node: Guarded, keys: dict[str, str], kind: str, body: dict[str, object]
+) -> None:
+    async with node.client(keys["user"]) as owner, node.client(keys["other"]) as other:
+        session = await owner.session()
+        await other.info()
+        assert isinstance(other._node, RemoteNode)
+        refused = [
+            await code_of(other._node._link.request(kind, body, name, timeout=LONG)) for name in (session.id, "s_none")
+        ]
+        assert refused[0].as_dict() == {**refused[1].as_dict(), "message": f"there is no session {session.id!r}"}
+        assert refused[0].code == "session_unknown"
+        assert (await session.run("1 + 1")).text == "2"
+        await session.close()
+
+
 async def test_the_keys_of_one_principal_share_its_sessions(node: Guarded) -> None:
     first, second = (node.new(f"shared-{number}", "--principal", "both") for number in (1, 2))
     async with node.client(first) as one, node.client(second) as two, detached(one, "common"):
@@ -112,6 +147,11 @@ async def test_a_viewer_may_look_and_not_touch(node: Guarded, keys: dict[str, st
         watched = await viewer.attach("looked-at", watch=True)
         assert (await watched.info()).id == session.id
         await watched.detach()
+        assert isinstance(viewer._node, RemoteNode)
+        for kind, body in REQUESTS:
+            if kind not in {"info", "detach"}:
+                request = viewer._node._link.request(kind, body, session.id, timeout=LONG)
+                assert (await code_of(request)).code == "permission_denied"
         for call in (viewer.session(), viewer.kill("looked-at"), viewer.interrupt("looked-at"), viewer.drain()):
             error = await code_of(call)
             assert error.code == "permission_denied"
@@ -160,6 +200,37 @@ async def test_an_operator_sees_the_sessions_of_all(node: Guarded, keys: dict[st
             await running.run("1")
 
 
+async def test_an_operator_finds_the_sessions_of_others_by_their_names(node: Guarded, keys: dict[str, str]) -> None:
+    async with (
+        node.client(keys["user"]) as owner,
+        node.client(keys["other"]) as other,
+        node.client(keys["operator"]) as operator,
+        detached(owner, "theirs") as session,
+    ):
+        watched = await operator.attach("theirs", watch=True)
+        assert (await watched.info()).id == session.id
+        await watched.close()
+        taken = await operator.attach("theirs")
+        assert (await taken.run("x")).text == "42"
+        await taken.detach()
+        async with detached(other, "theirs") as second:
+            for call in (operator.attach("theirs"), operator.interrupt("theirs"), operator.kill("theirs")):
+                error = await code_of(call)
+                assert error.code == "invalid_argument"
+                assert session.id in str(error)
+                assert second.id in str(error)
+            mine = await operator.session(name="theirs")  # one's own comes first
+            assert await operator.interrupt("theirs") is False
+            await operator.kill("theirs")
+            with pytest.raises(SessionError):
+                await mine.run("1")
+        named = await other.session(name=session.id)  # who takes an id for a name is not taken for that session
+        taken = await operator.attach(session.id)
+        assert (await taken.run("x")).text == "42"
+        await taken.detach()
+        await named.close()
+
+
 async def test_the_user_of_the_node_is_its_admin(node: Guarded, keys: dict[str, str]) -> None:
     async with (
         AsyncClient(node.ipc) as local,
@@ -167,6 +238,25 @@ async def test_the_user_of_the_node_is_its_admin(node: Guarded, keys: dict[str, 
         detached(owner, "local-too") as session,
     ):
         assert session.id in {one.id for one in await local.sessions()}
+
+
+# The directory
+
+
+async def test_a_directory_is_looked_for_on_the_nodes_machine(
+    node: Guarded, keys: dict[str, str], tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    async with node.client(keys["user"]) as client:
+        opener = client.session(cwd=there)  # this machine has no such directory
+        there.mkdir()
+        session = await opener.open()
+        assert (await session.run("import os; os.getcwd()")).text == repr(str(there))
+        await session.close()
+        error = await code_of(client.session(cwd="/no/such/directory").open())
+        assert (error.code, "/no/such/directory" in error.message) == ("invalid_argument", True)
+        with pytest.raises(ArgumentError, match="root"):
+            client.session(cwd="there")
 
 
 # Quotas
@@ -230,6 +320,41 @@ async def test_a_quota_of_bytes(folder: Path) -> None:
         assert error.details["retry_after"] > 1
         assert (await session.info()).state == "ready"  # only what carries much is refused
         await session.close()
+
+
+async def test_what_is_uploaded_counts_and_is_not_cut_off(folder: Path) -> None:
+    async with limited(folder, "bytes_per_second = 100_000") as (_, client):
+        session = await client.session()
+        assert (await session.upload(bytes(2_000_000), "data")).size == 2_000_000
+        check(await code_of(session.run("1")), "bytes_per_second", 1_000_000, 100_000)
+        check(await code_of(session.upload(b"x", "more")), "bytes_per_second", 1_000_000, 100_000)
+        await session.close()
+
+
+async def test_an_upload_that_was_let_in_may_begin_when_the_quota_is_used_up(folder: Path) -> None:
+    """The message that begins it has no answer: refused, its client waited for credit until it gave up."""
+    async with limited(folder, "bytes_per_second = 100_000") as (_, client), asyncio.timeout(LONG / 2):
+        session = await client.session()
+        upload = await session._inner.files.upload("data")
+        assert (await session.run("print('x' * 2_000_000)")).verdict == "ok"
+        assert (await code_of(session.run("1"))).code == "quota_exceeded"
+        await upload.begin(0)
+        await upload.write([b"abc"])
+        assert (await upload.finish(sha256(b"abc").hexdigest())).size == 3
+        await session.close()
+
+
+async def test_quotas_are_reloaded(folder: Path) -> None:
+    async with limited(folder, "sessions = 1") as (node, client):
+        session = await client.session()
+        check(await code_of(client.session().open()), "sessions", 1, 1)
+        node.write("[serve.quotas.ada]\nsessions = 2\nbytes_per_second = 100_000\n")
+        node.process.send_signal(signal.SIGHUP)
+        assert "serve.quotas" in await asyncio.to_thread(node.next_line, "reloaded: ")
+        await client.session()
+        check(await code_of(client.session().open()), "sessions", 2, 2)
+        assert (await session.run("print('x' * 2_000_000)")).verdict == "ok"
+        check(await code_of(session.run("1")), "bytes_per_second", 1_000_000, 100_000)
 
 
 async def test_a_quota_of_memory(folder: Path) -> None:

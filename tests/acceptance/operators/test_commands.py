@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +54,10 @@ async def test_sessions_is_a_table_of_plain_text_on_a_pipe(served: Served, remot
         done = await capsule("sessions", "--address", served.address)
         assert done.returncode == 0
         heading, *rows = done.stdout.decode().splitlines()
-        assert heading.split()[:4] == ["NAME", "ID", "ENVIRONMENT", "STATE"]
-        assert [row.split()[3] for row in rows if row.startswith("tabled ")] == ["ready"]
+        assert heading.split()[:5] == ["NAME", "ID", "OWNER", "ENVIRONMENT", "STATE"]
+        assert [row.split()[2:5] for row in rows if row.startswith("tabled ")] == [
+            [f"uid:{os.getuid()}", "default", "ready"]
+        ]
         assert all(byte >= 32 or byte == 10 for byte in done.stdout)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -132,8 +133,14 @@ class Proxy:
         self._writers.clear()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_unix_server(self._connected, self.path)
+        await self._listen()
         return self
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_unix_server(self._connected, self.path)
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(self._target)
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
@@ -144,7 +151,7 @@ class Proxy:
             writer.transport.abort()
             return
         self.connections += 1
-        there, there_writer = await asyncio.open_unix_connection(self._target)
+        there, there_writer = await self._reach()
         both = {writer, there_writer}
         self._writers |= both
         try:
@@ -155,6 +162,18 @@ class Proxy:
             for one in both:
                 one.transport.abort()
             self._writers -= both
+
+
+class TcpProxy(Proxy):
+    """The same for a node at a `tcp://` address."""
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.address = f"tcp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, _, port = self._target.removeprefix("tcp://").rpartition(":")
+        return await asyncio.open_connection(host, int(port))
 
 
 async def _pass(
@@ -175,6 +194,24 @@ async def _pass(
 async def through_proxy(served: Served, directory: Path) -> AsyncIterator[tuple[Proxy, AsyncClient]]:
     async with Proxy(directory, served.address) as proxy, AsyncClient(proxy.address) as client:
         yield proxy, client
+
+
+def garbage(chance: random.Random) -> list[bytes]:
+    """Frames that are nothing, nearly a message, or one that is not due."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return [chance.randbytes(chance.randrange(200)) for _ in range(chance.randrange(1, 5))]
+    _, envelope = chance.choice(UNOBEYED)
+    frames = [bytes(frame) for frame in encode(envelope)]
+    if kind == 1:
+        at = chance.randrange(len(frames))
+        frames[at] = frames[at][: chance.randrange(len(frames[at]) + 1)]
+    elif kind == 2:
+        at = chance.randrange(len(frames))
+        cut = bytearray(frames[at] or b"x")
+        cut[chance.randrange(len(cut))] = chance.randrange(256)
+        frames[at] = bytes(cut)
+    return frames
 
 
 def alive(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -155,6 +156,36 @@ def test_a_link_in_place_of_the_directory_is_refused(place: Path) -> None:
     done = subprocess.run([str(CAPSULE), "serve", "--directory", str(link)], capture_output=True, check=False)
     assert done.returncode == 3
     assert "is not a directory, or a link" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("trap", ["open", "link", "foreign"])
+async def test_a_client_does_not_connect_where_somebody_else_could_listen(
+    place: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    if trap == "foreign" and os.getuid() != 0:
+        pytest.skip("only root can give a directory away")
+    runtime = place / trap
+    directory = runtime / "capsule"
+    directory.mkdir(mode=0o700, parents=True)
+    if trap == "open":
+        directory.chmod(0o777)
+    elif trap == "link":
+        directory.rename(runtime / "real")
+        directory.symlink_to(runtime / "real")
+    else:
+        os.chown(directory, 65534, 65534)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / "node.sock"))
+        listening.listen()
+        listening.settimeout(0)
+        async with AsyncClient("auto") as client:
+            with pytest.raises(NodeError) as caught:
+                await client.info()
+        assert caught.value.code == "address_refused"
+        assert caught.value.hint
+        with pytest.raises(BlockingIOError):
+            listening.accept()
 
 
 def test_an_address_is_checked() -> None:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
-from tests.acceptance.serve.support import LONG, UNOBEYED, RawClient, Served
+from tests.acceptance.serve.support import LONG, RawClient, Served, garbage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,24 +34,6 @@ def hostile(place: Path) -> Iterator[Served]:
     with Served(place / "hostile", config) as running:
         yield running
         assert running.stop() == 0
-
-
-def garbage(chance: random.Random) -> list[bytes]:
-    """Frames that are nothing, nearly a message, or one that is not due."""
-    kind = chance.randrange(4)
-    if kind == 0:
-        return [chance.randbytes(chance.randrange(200)) for _ in range(chance.randrange(1, 5))]
-    _, envelope = chance.choice(UNOBEYED)
-    frames = [bytes(frame) for frame in encode(envelope)]
-    if kind == 1:
-        at = chance.randrange(len(frames))
-        frames[at] = frames[at][: chance.randrange(len(frames[at]) + 1)]
-    elif kind == 2:
-        at = chance.randrange(len(frames))
-        cut = bytearray(frames[at] or b"x")
-        cut[chance.randrange(len(cut))] = chance.randrange(256)
-        frames[at] = bytes(cut)
-    return frames
 
 
 async def settled(served: Served) -> tuple[int, int]:
@@ -93,6 +74,18 @@ async def test_garbage_harms_nobody(hostile: Served) -> None:
                 await asyncio.sleep(0.1)
         assert (await honest.info()).sessions == 1
         assert node.memory_info().rss - memory < 32 * 2**20
+
+
+async def test_what_a_client_says_cannot_act_on_the_terminal_of_who_reads_the_log(hostile: Served) -> None:
+    evil = "\n\x1b[2J\u202e"
+    with RawClient(hostile.address) as peer:
+        await peer.send(Envelope("hello", {"versions": ["1.0"], "role": "client", "client": evil}))
+        assert (await peer.receive()).type == "welcome"
+        await peer.send(Envelope("event_ack", {"executions": {f"{evil}here": "no number"}}))
+        assert (await peer.receive()).body["code"] == "invalid_message"
+    log = hostile.log.read_text(encoding="utf-8")
+    assert r"\n\x1b[2J\u202ehere" in log
+    assert all(line.isprintable() for line in log.split("\n"))
 
 
 async def test_bytes_that_are_not_even_framed_harm_nobody(hostile: Served) -> None:

@@ -125,6 +125,24 @@ async def test_the_end_of_the_session_ends_the_stream_behind_the_verdict(served:
         assert rest[-1].verdict == "killed"
 
 
+async def test_who_watches_is_told_that_the_session_was_killed(served: Served, remote: AsyncClient) -> None:
+    session = await remote.session(name="shot")
+    async with served.client() as client, asyncio.timeout(LONG):
+        watched = await client.attach("shot", watch=True)
+        events = watched.watch()
+        session.submit("print('runs')\nwhile True: pass")
+        while getattr(await anext(aiter(events)), "text", "") != "runs\n":
+            pass
+        await client.kill("shot")
+        rest = [event async for event in events]
+        assert isinstance(rest[-1], Finished)
+        assert rest[-1].verdict == "killed"
+        for one in (watched, session):
+            with pytest.raises(SessionError) as caught:
+                await one.info()
+            assert caught.value.code == "session_killed"
+
+
 async def test_a_watcher_that_takes_the_session_over_drives_it_and_watches_no_more(
     served: Served, driver: AsyncSession
 ) -> None:

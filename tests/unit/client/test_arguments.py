@@ -150,6 +150,16 @@ def test_a_relative_directory_is_the_callers(tmp_path: Path, monkeypatch: pytest
     assert build_options("default", {}, env=None, cwd="work", name=None).cwd == str(tmp_path / "work")
 
 
+def test_a_directory_of_another_machine_is_looked_for_there() -> None:
+    def there(cwd: str) -> str | None:
+        return build_options("default", {}, env=None, cwd=cwd, name=None, address="tcp://node:1").cwd
+
+    assert there("/no/such/directory") == "/no/such/directory"
+    for cwd in ("work", "", "~/work", "/a\0b"):
+        with pytest.raises(ArgumentError, match="cwd"):
+            there(cwd)
+
+
 def test_the_typed_keyword_arguments_are_those_of_the_configuration() -> None:
     assert set(ClientOptions.__annotations__) == set(NodeConfig.model_fields)
     named = {"environment", "env", "cwd", "name", "files"}

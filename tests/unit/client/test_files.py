@@ -76,7 +76,7 @@ def test_with_files_the_callers_directory_is_not_the_sessions(tmp_path: Path) ->
     assert cwd(files={"a": "1"}) is None
     assert cwd(files={"a": "1"}, cwd=tmp_path) == str(tmp_path)
     assert cwd() == str(Path.cwd())
-    assert cwd(files={}) is cwd(remote=True) is None
+    assert cwd(files={}) is cwd(address="ipc:///n") is None
 
 
 def test_contents_stay_out_of_what_is_printed() -> None:
