@@ -27,7 +27,7 @@ soak: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy capsule protocol/capsule_protocol kernels/capsule_kernels pool/capsule_pool bench/capsule_bench tests
+	$(BIN)/mypy capsule protocol/capsule_protocol kernels/capsule_kernels pool/capsule_pool bridge/capsule_bridge bench/capsule_bench tests
 	$(BIN)/lint-imports
 
 format: $(STAMP)

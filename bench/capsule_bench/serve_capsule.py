@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CONFIG = "[serve]\nmax_clients = 2000\n[environments.default]\nmin_idle = 8\n"
 CLIENTS = 32
-WATCHED = 10.0
+WATCHED = 20.0
 """Seconds for which idle clients are watched: two of their heartbeats."""
 IN_FLIGHT = 4
 """Executions that each of many clients keeps under way."""

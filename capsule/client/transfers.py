@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -90,15 +91,23 @@ class AsyncTransfers(AsyncQuestions):
 
 
 async def _send(upload: Upload | RemoteUpload, reader: Reader, progress: OnProgress | None) -> FileInfo:
+    """What comes next is read while this is on its way."""
+    reading: asyncio.Task[bytes] | None = None
     try:
         await upload.begin(await on_thread(reader.seek, upload.offset, upload.digest))
-        while data := await on_thread(reader.read):
+        done = reader.offset
+        reading = asyncio.ensure_future(on_thread(reader.read))
+        while data := await reading:
+            done += len(data)
+            reading = asyncio.ensure_future(on_thread(reader.read))
             await upload.write([data])
             if progress is not None:
-                progress(reader.offset, reader.size)
+                progress(done, reader.size)
         return await upload.finish(reader.digest)
     finally:
         upload.abandon()
+        if reading is not None and not reading.done():
+            await asyncio.wait([reading])  # it uses the file, which the caller closes
 
 
 async def _receive(download: Download | RemoteDownload, target: Target, progress: OnProgress | None) -> bytes | None:

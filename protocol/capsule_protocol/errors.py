@@ -135,6 +135,23 @@ CODES: dict[str, CodeInfo] = {
     "permission_denied": CodeInfo("the role of the principal is too small for this"),
     "quota_exceeded": CodeInfo("the principal uses as much as it may", "Wait, or end something.", retryable=True),
     "address_refused": CodeInfo("the address or its directory is not safe to use"),
+    # Durable promises
+    "idempotency_conflict": CodeInfo(
+        "the idempotency key, or the promise's id, was used before with another request",
+        "Use a key of its own for each request.",
+    ),
+    "promise_unknown": CodeInfo("there is no promise of this id"),
+    "promise_expired": CodeInfo("the promise was kept as long as its store keeps them, and has been forgotten"),
+    "promise_settled": CodeInfo("the promise has its verdict, and nothing can be added to it"),
+    "promise_fenced": CodeInfo("the promise has been taken over: who owned it before may not settle it"),
+    "store_unavailable": CodeInfo(
+        "the durable store cannot commit; whether it kept what was asked for is not known",
+        "Correct the cause that the message names, and ask again with the same key.",
+        retryable=True,
+    ),
+    "store_locked": CodeInfo("another node uses the store", "Stop it, or give this node a store of its own."),
+    "store_refused": CodeInfo("the file is not a store that this version can use"),
+    "store_closed": CodeInfo("the store has been closed"),
 }
 """Every code that can cross the wire or reach a user."""
 
@@ -229,6 +246,10 @@ class PoolError(CapsuleError):
     """The pool of an environment has no session to give."""
 
 
+class StoreError(CapsuleError):
+    """The durable store cannot be opened or cannot commit; its operator has to act."""
+
+
 class ExecutionError(CapsuleError):
     """An execution ended in another verdict than ok; `result` is all that is known of it."""
 
@@ -267,6 +288,11 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "transfer_failed",
             "too_many_transfers",
             "too_many_files",
+            "idempotency_conflict",
+            "promise_unknown",
+            "promise_expired",
+            "promise_settled",
+            "promise_fenced",
         ),
         SessionError,
     ),
@@ -284,6 +310,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
     **dict.fromkeys(("worker_lost", "worker_start_failed", "worker_start_timeout"), WorkerLost),
     **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),
     **{code: PoolError for code in CODES if code.startswith("pool_")},
+    **{code: StoreError for code in CODES if code.startswith("store_")},
     **{code: ExecutionError for code in CODES if code.startswith("execution_")},
 }
 

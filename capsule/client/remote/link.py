@@ -33,7 +33,7 @@ RECONNECT_TIMEOUT = 60.0
 """Seconds that a lost connection may take to come back; the node waits as long for its client."""
 SHORTEST, LONGEST = 0.05, 2.0
 """Seconds: the bounds of the pause between two attempts; it doubles, and is drawn at random up to there."""
-HEARTBEAT = 5.0
+HEARTBEAT = 10.0
 """Seconds between two signs of life; a node that is silent for three of them is taken for gone."""
 ACK_DELAY = 0.005
 """Seconds that an acknowledgement of a verdict may wait for others."""

@@ -209,6 +209,8 @@ class RemoteUpload(RemoteTransfer):
 
     def abandon(self) -> None:
         """Interrupted; another attempt may go on. Idempotent."""
+        if not (self._opened or self._closed):  # the node waits for it
+            self.decline()
         self._close(NodeError("connection_lost", "the client has interrupted the transfer"))
 
 

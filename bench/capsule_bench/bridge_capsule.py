@@ -1,0 +1,179 @@
+"""Contender `capsule` of area `bridge`: the SQLite store, through its asynchronous face."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capsule_bench.figures import milliseconds, per_second
+from capsule_bench.machine import memory
+from capsule_bench.model import Load, Measured, WrongResultError
+from capsule_bridge import NewPromise, Settlement, SqliteStore, fingerprint, promise_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from capsule_bridge.sqlite.connect import Level
+
+CALLERS = 64
+PENDING = 1_000
+RESUMED = 1_000
+AT_ONCE = 10
+"""Events that one append carries: what a pump gathers while it waits for the one before."""
+CODE = "for number in range(100):\n    print(number, 'of', 100)\n" * 3
+EVENT = b"e" * 200
+VALUE = b"v" * 200
+MARK = fingerprint("execute", CODE, {"timeout": 30.0})
+NOW = 1
+
+
+@asynccontextmanager
+async def opened(level: Level) -> AsyncIterator[SqliteStore]:
+    """A store of its own, on the disk where temporary files are."""
+    with tempfile.TemporaryDirectory(prefix="capsule-bench-") as folder:
+        store = SqliteStore(Path(folder, "store.db"), level)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+async def accept(store: SqliteStore, name: str) -> str:
+    """Create the promise of an execution with a key."""
+    new = NewPromise(promise_id(name), "execute", "s", MARK, CODE.encode(), principal="p", key=name)
+    created = await store.create(new, now=NOW)
+    if not created.fresh:
+        raise WrongResultError(f"{name} was there already")
+    return new.id
+
+
+async def settle(store: SqliteStore, name: str) -> None:
+    """Give the verdict."""
+    ((_, decided),) = await store.settle(Settlement(name, "resolve", VALUE), now=NOW)
+    if not decided:
+        raise WrongResultError(f"{name} had a verdict already")
+
+
+def one_caller_process(load: Load) -> Measured:
+    """Create, settle, create, settle …, each timed."""
+    return asyncio.run(_one_caller(load, "process"))
+
+
+def one_caller_power(load: Load) -> Measured:
+    """As `one_caller_process`, with each commit synced."""
+    return asyncio.run(_one_caller(load, "power"))
+
+
+async def _one_caller(load: Load, level: Level) -> Measured:
+    values = []
+    async with opened(level) as store:
+        for number in range((load.warmup + load.samples) // 2):
+            begin = time.perf_counter()
+            name = await accept(store, f"x{number}")
+            between = time.perf_counter()
+            await settle(store, name)
+            values += [milliseconds(between - begin), milliseconds(time.perf_counter() - between)]
+        return Measured(values[load.warmup :], memory())
+
+
+def many_callers(load: Load) -> Measured:
+    """Each caller creates and settles, one execution after another, until all together have done `size` operations."""
+    numbers = itertools.count()
+
+    async def sample(store: SqliteStore) -> None:
+        left = iter(range(load.size // 2))
+
+        async def caller() -> None:
+            for _ in left:
+                await settle(store, await accept(store, f"x{next(numbers)}"))
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+
+    return asyncio.run(_rates(load, sample))
+
+
+def events_logged(load: Load) -> Measured:
+    """The logs of as many executions as there are callers, all events acknowledged at the end."""
+    numbers = itertools.count()
+
+    async def sample(store: SqliteStore) -> None:
+        async def execution() -> int:
+            name, last = await accept(store, f"x{next(numbers)}"), 0
+            while last < load.size // CALLERS:
+                last = await store.append(name, [EVENT] * AT_ONCE, after=last)
+            return last
+
+        if sum(await asyncio.gather(*(execution() for _ in range(CALLERS)))) < load.size // CALLERS * CALLERS:
+            raise WrongResultError("events are missing")
+
+    return asyncio.run(_rates(load, sample))
+
+
+async def _rates(load: Load, sample: Callable[[SqliteStore], Awaitable[None]]) -> Measured:
+    rate, values = per_second(load.size), []
+    async with opened("power") as store:
+        for _ in range(load.warmup + load.samples):
+            begin = time.perf_counter()
+            await sample(store)
+            values.append(rate(time.perf_counter() - begin))
+        return Measured(values[load.warmup :], memory())
+
+
+def resume(load: Load) -> Measured:
+    """Read the end of a log."""
+    return asyncio.run(_resume(load))
+
+
+async def _resume(load: Load) -> Measured:
+    values = []
+    async with opened("process") as store:
+        name = await accept(store, "x")
+        for after in range(0, load.size, RESUMED):
+            await store.append(name, [b"%d" % after + EVENT] * RESUMED, after=after)
+        for _ in range(load.warmup + load.samples):
+            begin = time.perf_counter()
+            log = await store.read(name, after=load.size - RESUMED, limit=RESUMED)
+            values.append(milliseconds(time.perf_counter() - begin))
+            if len(log.events) != RESUMED or log.events[-1].sequence != load.size:
+                raise WrongResultError(f"{len(log.events)} events, the last of {log.last}")
+        return Measured(values[load.warmup :], memory())
+
+
+def recovery_scan(load: Load) -> Measured:
+    """Open a store after its node is gone, and list what had no verdict."""
+    return asyncio.run(_recovery_scan(load))
+
+
+async def _recovery_scan(load: Load) -> Measured:
+    values = []
+    with tempfile.TemporaryDirectory(prefix="capsule-bench-") as folder:
+        path = Path(folder, "store.db")
+        await _fill(SqliteStore(path, "process"), load.size)
+        for _ in range(load.warmup + load.samples):
+            begin = time.perf_counter()
+            store = SqliteStore(path, "process")
+            found = await store.pending(now=NOW, limit=2 * PENDING)
+            values.append(milliseconds(time.perf_counter() - begin))
+            await store.close()
+            if len(found) != PENDING:
+                raise WrongResultError(f"{len(found)} pending, not {PENDING}")
+        return Measured(values[load.warmup :], memory())
+
+
+async def _fill(store: SqliteStore, size: int) -> None:
+    """Promises of which some, spread over all, have no verdict."""
+    left = iter(range(size))
+
+    async def caller() -> None:
+        for number in left:
+            name = await accept(store, f"x{number}")
+            if number % (size // PENDING):
+                await settle(store, name)
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS * 4)))
+    await store.close()

@@ -1,0 +1,47 @@
+"""Durable promises: who asked for what, what became of it, and the log of its events, in stores that lose nothing."""
+
+from __future__ import annotations
+
+from capsule_bridge.durability import Durability, open_store
+from capsule_bridge.identity import fingerprint, promise_id
+from capsule_bridge.memory import MemoryStore
+from capsule_bridge.records import (
+    Created,
+    Expired,
+    Fence,
+    Log,
+    LoggedEvent,
+    NewPromise,
+    Promise,
+    Retention,
+    Settled,
+    Settlement,
+    Started,
+)
+from capsule_bridge.sqlite import SqliteStore
+from capsule_bridge.states import PROMISE, Action, State
+from capsule_bridge.store import PromiseStore
+
+__all__ = [
+    "PROMISE",
+    "Action",
+    "Created",
+    "Durability",
+    "Expired",
+    "Fence",
+    "Log",
+    "LoggedEvent",
+    "MemoryStore",
+    "NewPromise",
+    "Promise",
+    "PromiseStore",
+    "Retention",
+    "Settled",
+    "Settlement",
+    "SqliteStore",
+    "Started",
+    "State",
+    "fingerprint",
+    "open_store",
+    "promise_id",
+]

@@ -1,0 +1,133 @@
+"""What goes into a store and what comes out of it. Times are milliseconds since 1970, values are the caller's bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from capsule_bridge.states import PENDING, Action, State
+
+HOUR = 3_600_000
+"""Milliseconds."""
+
+
+class Fence(NamedTuple):
+    """Who owns a promise: the epoch in which it was started last, and how many times it has been started."""
+
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewPromise:
+    """A promise to be made.
+
+    `key` is an idempotency key, one for each principal and session. `timeout_at`: when it times out, or never. A
+    promise with a `parent` is canceled when its parent is settled.
+    """
+
+    id: str
+    kind: str
+    session: str
+    fingerprint: bytes
+    param: bytes = b""
+    principal: str = ""
+    key: str | None = None
+    parent: str | None = None
+    timeout_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A promise at one moment."""
+
+    id: str
+    kind: str
+    session: str
+    fingerprint: bytes
+    param: bytes
+    principal: str
+    key: str | None
+    parent: str | None
+    timeout_at: int | None
+    created_at: int
+    state: State = PENDING
+    value: bytes = b""
+    epoch: int = 0
+    version: int = 0
+    started_at: int | None = None
+    settled_at: int | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether it has no verdict yet."""
+        return self.state == PENDING
+
+    @property
+    def fence(self) -> Fence:
+        """Who owns it."""
+        return Fence(self.epoch, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A verdict to be given. With a fence it counts only while the promise belongs to the fence's owner."""
+
+    id: str
+    action: Action
+    value: bytes = b""
+    fence: Fence | None = None
+
+
+class Created(NamedTuple):
+    """The promise that was asked for; `fresh`: it was made by this call, and not attached to."""
+
+    promise: Promise
+    fresh: bool
+
+
+class Started(NamedTuple):
+    """The promise with its new owner. Only if this was the `first` start may what it stands for be done."""
+
+    promise: Promise
+    first: bool
+
+
+class Settled(NamedTuple):
+    """The promise with its verdict; `decided`: the verdict is this call's."""
+
+    promise: Promise
+    decided: bool
+
+
+class LoggedEvent(NamedTuple):
+    """One event of a log."""
+
+    sequence: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A part of a log. `first` is the oldest number that is kept, `last` the newest; what lies before was trimmed."""
+
+    first: int
+    last: int
+    events: tuple[LoggedEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long settled promises are kept, and how long it is remembered afterwards that they have been."""
+
+    results: int = 24 * HOUR
+    tombstones: int = 7 * 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What one `expire` did; `more`: it reached its bound, so call it again."""
+
+    timed_out: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    more: bool = False

@@ -1,0 +1,61 @@
+"""Connections to the database: one that writes, and one that only reads."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Literal
+
+from capsule_bridge.sqlite.schema import check, migrate
+from capsule_protocol.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Level = Literal["power", "process"]
+
+BUSY_SECONDS = 5.0
+"""How long to wait for a lock of SQLite's own; only a tool that looks into the file could hold one."""
+JOURNAL_BYTES = 64 * 2**20
+"""What the write-ahead log is cut down to once it has been larger."""
+
+# SQLite syncs the log at each commit with FULL, and with NORMAL only before a checkpoint.
+_SYNCHRONOUS: dict[Level, tuple[str, int]] = {"power": ("FULL", 2), "process": ("NORMAL", 1)}
+
+
+def open_writer(path: Path, level: Level) -> sqlite3.Connection:
+    """The one connection that writes and checkpoints, to a database of the newest schema.
+
+    SQLite before 3.51.3 can spoil a file if two connections write or checkpoint at the same moment ("WAL-reset bug").
+    So there is never a second one: the lock keeps out other processes, and readers are read-only.
+    """
+    connection = _open(path, "rwc")
+    try:
+        check(connection, path)  # before the first byte of it is changed
+        _set_up(connection, path, level)
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, path: Path, level: Level) -> None:
+    name, number = _SYNCHRONOUS[level]
+    connection.execute(f"PRAGMA synchronous = {name}")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it between batches
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal" or connection.execute("PRAGMA synchronous").fetchone()[0] != number:
+        # Asked for one guarantee and given another: that must not pass unseen.
+        raise StoreError("store_refused", f"{path} cannot be used with a write-ahead log (mode {mode!r})")
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that sees what is committed. Read-only, so that it does not checkpoint when it is closed, either."""
+    return _open(path, "ro")
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    # Opened by one thread, used by another, closed by a third if all goes wrong; never by two at a time.
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)

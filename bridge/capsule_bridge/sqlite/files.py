@@ -1,0 +1,126 @@
+"""The files of a store beside its database: the lock that keeps other nodes out, and large values."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from capsule_protocol.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from capsule_bridge.sqlite.faults import Fault
+
+INLINE_BYTES = 64 * 1024
+"""A value over this is in a file of its own, so that rows and the log of the database stay small."""
+
+
+class Lock:
+    """An flock on a file beside the database. The kernel lets go of it when the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = os.fspath(path)
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Raises StoreError, `store_locked`, if another store has it, in this process or in another."""
+        self.release()
+        while not self.held():
+            self.release()
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                owner = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()
+                self.release()
+                if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                    raise
+                raise StoreError("store_locked", f"process {owner or '?'} uses the store {self._path}") from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def held(self) -> bool:
+        """Whether it is still ours. A lock on a file that was removed or replaced keeps nobody out."""
+        return self._descriptor >= 0 and same_file(self._descriptor, self._path)
+
+    def release(self) -> None:
+        """Let go of it; idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def same_file(descriptor: int, path: str | Path) -> bool:
+    """Whether the path leads to the file that is open."""
+    opened = os.fstat(descriptor)
+    return identity(path) == (opened.st_dev, opened.st_ino)
+
+
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """Which file the path leads to now, if to any."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  as text it takes half the time, and this is asked before each transaction
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class Blobs:
+    """Large values, a file each. A file is on the disk before a row names it, and removed after no row does."""
+
+    def __init__(self, directory: Path, fault: Fault) -> None:
+        self._directory = directory
+        self._fault = fault
+
+    def create(self) -> None:
+        """Make the directory."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+
+    def put(self, data: bytes) -> str:
+        """Write a file, and answer its name when it is on the disk."""
+        name = os.urandom(16).hex()
+        try:
+            self._write(name, data)
+        except BaseException:
+            # The disk may be full, and then half a file is the last thing it needs.
+            self.remove([f"{name}.tmp", name])
+            raise
+        return name
+
+    def _write(self, name: str, data: bytes) -> None:
+        temporary = self._directory / f"{name}.tmp"
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._fault("file_written")
+        temporary.rename(self._directory / name)
+        sync_directory(self._directory)
+        self._fault("file_named")
+
+    def get(self, name: str) -> bytes:
+        """What the file holds."""
+        return (self._directory / name).read_bytes()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are gone already are no loss."""
+        for name in names:
+            (self._directory / name).unlink(missing_ok=True)
+
+    def remove_others(self, named: Iterable[str]) -> None:
+        """Remove files that no row names: a crash came between the file and its row."""
+        wanted = frozenset(named)
+        self.remove(path.name for path in list(self._directory.iterdir()) if path.name not in wanted)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

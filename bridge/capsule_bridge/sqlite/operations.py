@@ -1,0 +1,149 @@
+"""What a store does within a transaction: decisions of `rules`, written down as rows.
+
+Each of these either refuses before it has changed anything, or is done wholly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule_bridge import rules
+from capsule_bridge.records import Created, Expired, Log, Settled, Started
+from capsule_bridge.store import READ_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capsule_bridge.records import Fence, NewPromise, Promise, Retention, Settlement
+    from capsule_bridge.sqlite.rows import LogHead, Row, Rows
+    from capsule_protocol.errors import SessionError
+
+
+def create(rows: Rows, new: NewPromise, now: int) -> Created:
+    """As `PromiseStore.create`."""
+    request = new.id, new.principal, new.session, new.key
+    rivals = rows.promises("promises_of_request", request)
+    same_id = next((row.promise for row in rivals if row.promise.id == new.id), None)
+    same_key = next((row.promise for row in rivals if _has_key_of(row.promise, new)), None)
+    found = rules.attached(new, same_id, same_key)
+    if found is not None:
+        row = next(row for row in rivals if row.promise is found)
+        return Created(_keep(rows, row, rules.projected(found, now)), fresh=False)
+    buried = [id_ for (id_,) in rows.all("tombstones_of_request", request)]
+    if buried:
+        raise rules.expired(f"id {new.id!r}" if new.id in buried else f"idempotency key {new.key!r}")
+    parent = None if new.parent is None else rows.promise("promise_by_id", new.parent)
+    promise = rules.made(new, parent and parent.promise, now)
+    rows.insert(promise)
+    return Created(promise, fresh=True)
+
+
+def start(rows: Rows, id_: str, epoch: int, now: int) -> Started:
+    """As `PromiseStore.start`."""
+    row = find(rows, id_)
+    promise, first = rules.started(row.promise, epoch, now)
+    return Started(_keep(rows, row, promise), first)
+
+
+def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Settled]:
+    """As `PromiseStore.settle`."""
+    if len(settlements) > 1:
+        for each in settlements:  # whatever is refused must be so before anything is done
+            rules.settled(find(rows, each.id).promise, each, now)
+    answers = []
+    for each in settlements:
+        row = find(rows, each.id)
+        promise, decided = rules.settled(row.promise, each, now)
+        answers.append(Settled(_keep(rows, row, promise), decided))
+    return answers
+
+
+def append(rows: Rows, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> int:
+    """As `PromiseStore.append`."""
+    head = _find_log(rows, id_)
+    kept = [data for _, data in rows.events(head.n, after, len(events))] if after < head.tail.last else []
+    added = rules.appended(head.promise, head.tail, kept, after, events, fence)
+    rows.insert_events(head.n, head.tail.last + 1, added)
+    return head.tail.last + len(added)
+
+
+def trim(rows: Rows, id_: str, upto: int) -> None:
+    """As `PromiseStore.trim`."""
+    head = _find_log(rows, id_)
+    upto = min(upto, head.tail.last)
+    if upto > head.tail.trimmed:
+        rows.delete_events(head.n, upto)
+        rows.all("set_trimmed", (upto, head.n))
+
+
+def look(rows: Rows, id_: str, now: int) -> Promise:
+    """The promise, its time-out written down if it is due."""
+    row = find(rows, id_)
+    return _keep(rows, row, rules.projected(row.promise, now))
+
+
+def read(rows: Rows, id_: str, after: int, limit: int) -> Log:
+    """As `PromiseStore.read`."""
+    head = _find_log(rows, id_)
+    return Log(head.tail.trimmed + 1, head.tail.last, rules.part(rows.events(head.n, after, limit), READ_BYTES))
+
+
+def pending(rows: Rows, now: int, session: str | None, after: str, limit: int) -> list[Promise]:
+    """As `PromiseStore.pending`."""
+    number = find(rows, after).n if after else 0
+    wanted = {"after": number, "now": now, "session": session, "limit": limit}
+    return [row.promise for row in rows.promises("pending_promises", wanted)]
+
+
+def expire(rows: Rows, now: int, retention: Retention, limit: int) -> Expired:
+    """As `PromiseStore.expire`."""
+    due = rows.promises("due_promises", (now, limit))
+    for row in due:
+        look(rows, row.promise.id, now)  # it may have been canceled with its parent a moment ago
+    old = rows.promises("old_promises", (now - retention.results, limit))
+    for row in old:
+        rows.delete(row)
+        of = row.promise
+        rows.all("insert_tombstone", (of.id, of.principal, of.session, of.key, now + retention.tombstones))
+    rows.all("delete_tombstones", (now,))
+    timed_out, forgotten = tuple(row.promise.id for row in due), tuple(row.promise.id for row in old)
+    return Expired(timed_out, forgotten, more=limit in {len(due), len(old)})
+
+
+def find(rows: Rows, id_: str) -> Row:
+    """The row of an id. Raises SessionError: `promise_unknown`, `promise_expired`."""
+    row = rows.promise("promise_by_id", id_)
+    if row is not None:
+        return row
+    raise _missing(rows, id_)
+
+
+def _find_log(rows: Rows, id_: str) -> LogHead:
+    head = rows.log(id_)
+    if head is None:
+        raise _missing(rows, id_)
+    return head
+
+
+def _missing(rows: Rows, id_: str) -> SessionError:
+    return rules.expired(f"id {id_!r}") if rows.all("tombstone_of_id", (id_,)) else rules.unknown(id_)
+
+
+def _has_key_of(promise: Promise, new: NewPromise) -> bool:
+    wanted = new.principal, new.session, new.key
+    return new.key is not None and wanted == (promise.principal, promise.session, promise.key)
+
+
+def _keep(rows: Rows, row: Row, promise: Promise) -> Promise:
+    """Write the promise down if it has changed, and cancel all below it if it has just been settled."""
+    if promise is row.promise:
+        return promise
+    rows.update(row, promise)
+    settled = [] if promise.pending else [promise]
+    while settled:  # not by recursion: a long line of descendants must not make a promise that nobody can settle
+        parent = settled.pop()
+        for child in rows.promises("pending_children", (parent.id,)):
+            orphan = rules.orphaned(child.promise, parent)
+            rows.update(child, orphan)
+            settled.append(orphan)
+    return promise

@@ -1,0 +1,62 @@
+"""The thread that reads what is committed, so that long logs do not hold up the writer."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from capsule_protocol.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capsule_bridge.sqlite.rows import Rows
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Runs functions of `Rows`, each in one read transaction."""
+
+    def __init__(self, connect: Callable[[], Rows]) -> None:
+        self._connect = connect
+        self._rows: Rows | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-reader")
+
+    async def run(self, ask: Callable[[Rows], T]) -> T:
+        """What the function answers. Raises StoreError, `store_unavailable`, if the file cannot be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, ask)
+
+    def stop(self) -> None:
+        """Finish what was asked, then close the connection. Blocks."""
+        self._thread.submit(self._drop)
+        self._thread.shutdown()
+
+    def _run(self, ask: Callable[[Rows], T]) -> T:
+        try:
+            try:
+                return self._in_transaction(ask)
+            except FileNotFoundError:
+                # A large value went between its row and its file, because its promise was forgotten: look once more.
+                return self._in_transaction(ask)
+        except (sqlite3.Error, OSError) as error:
+            self._drop()
+            raise StoreError("store_unavailable", f"the store cannot be read: {error}") from error
+
+    def _in_transaction(self, ask: Callable[[Rows], T]) -> T:
+        if self._rows is None:
+            self._rows = self._connect()
+        self._rows.connection.execute("BEGIN")
+        try:
+            return ask(self._rows)
+        finally:
+            self._rows.connection.rollback()
+
+    def _drop(self) -> None:
+        if self._rows is not None:
+            with suppress(sqlite3.Error):
+                self._rows.connection.close()
+            self._rows = None

@@ -1,0 +1,83 @@
+"""The SQL of the store, read from its files: named queries, and numbered migrations that are applied in order."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+from capsule_protocol.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+APPLICATION = 0x43617073
+"""SQLite's mark of a file's owner: "Caps"."""
+
+
+class Migration(NamedTuple):
+    """A step from the version before."""
+
+    version: int
+    script: str
+
+
+@cache
+def queries() -> Mapping[str, str]:
+    """The queries by name."""
+    text = (files(__package__) / "queries.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: query.strip() for name, query in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations, oldest first."""
+    folder = files(__package__) / "migrations"
+    scripts = sorted((item for item in folder.iterdir() if item.name.endswith(".sql")), key=lambda item: item.name)
+    found = tuple(Migration(int(item.name[:4]), item.read_text(encoding="utf-8")) for item in scripts)
+    assert [each.version for each in found] == list(range(1, len(found) + 1)), "migrations are numbered 1, 2, 3 …"
+    return found
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises StoreError, `store_refused`, if a newer version made the file, or something else than Capsule."""
+    try:
+        version, owner = _number(connection, "user_version"), _number(connection, "application_id")
+        empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        raise _foreign(path) from error
+    if owner != APPLICATION and not (empty and version == owner == 0):
+        raise _foreign(path)
+    if version > len(migrations()):
+        raise StoreError(
+            "store_refused",
+            f"the store {path} has schema {version}, and this version of Capsule knows {len(migrations())}",
+            hint="Update Capsule, or give this node a store of its own.",
+        )
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to the newest version, each step in one transaction."""
+    for step in migrations()[_number(connection, "user_version") :]:
+        marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {step.version};"
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE; {step.script}; {marks} COMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+
+
+def _foreign(path: Path) -> StoreError:
+    text = f"{path} is not a store of Capsule"
+    return StoreError("store_refused", text, hint="Name another file; this one was left as it is.")
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])

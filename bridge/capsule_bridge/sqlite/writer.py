@@ -1,0 +1,207 @@
+"""The thread that writes: group commit without a window.
+
+Operations queue up while a commit runs, and the next transaction takes all of them. So a lone caller waits for one
+commit only, and many callers share one. Answers go out after the commit, never before. If it fails, all of the batch
+hear `store_unavailable`, the connection is dropped, and the next batch opens another: nothing is kept in memory that
+the file does not have, so there is nothing to repair.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from capsule_protocol.errors import CapsuleError, StoreError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from capsule_bridge.sqlite.faults import Fault
+    from capsule_bridge.sqlite.files import Blobs
+    from capsule_bridge.sqlite.rows import Rows
+
+BATCH_OPERATIONS = 512
+BATCH_BYTES = 2**20
+"""A transaction takes no more than these, so that the first of a batch does not wait long for the last."""
+MAX_QUEUED = 65_536
+"""Operations that may wait for the disk; more are refused with `store_unavailable`."""
+CHECKPOINT_BYTES = 8 * 2**20
+"""Once about so much has been written, the log is copied into the database, after the answers have gone out."""
+_ROW_BYTES = 1_000
+"""What a small operation adds to the log, about."""
+_OF_THE_STORE = (OSError, sqlite3.Error, StoreError)
+_OF_A_JOB = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    FileNotFoundError,  # the file of a large value
+)
+"""Those of them that tell of what one job asked for, and not of the store."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """An operation that waits for its commit, and then for its caller's loop."""
+
+    run: Callable[[Rows], Any]
+    size: int
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    answer: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """Runs jobs in transactions on a thread of its own; `connect` opens the database, at first and after failures."""
+
+    def __init__(self, connect: Callable[[], Rows], usable: Callable[[], None], blobs: Blobs, fault: Fault) -> None:
+        self.failure: Exception | None = None
+        self._connect = connect
+        self._usable = usable
+        self._blobs = blobs
+        self._fault = fault
+        self._rows: Rows | None = connect()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._unchecked = 0
+        self._thread = threading.Thread(target=self._serve, name="capsule-store", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job, from any thread. Raises StoreError, `store_unavailable`, if too many wait."""
+        if self._queue.qsize() >= MAX_QUEUED:
+            raise StoreError(
+                "store_unavailable", f"{MAX_QUEUED:,} operations wait for the disk: this one was not begun"
+            )
+        self._queue.put(job)
+
+    def stop(self) -> None:
+        """Finish what is queued, then let go of the database. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        last = False
+        while not last:
+            batch, last = self._take()
+            if batch:
+                self._fault("taken")
+                self._commit(batch)
+                _answer(batch)
+                self._fault("answered")
+            if self._unchecked >= CHECKPOINT_BYTES or last:
+                self._checkpoint(wholly=last)
+        self._drop()
+
+    def _take(self) -> tuple[list[Job], bool]:
+        """All that waits, up to the bounds, and whether it is the last."""
+        batch: list[Job] = []
+        size = 0
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            size += job.size
+            if len(batch) == BATCH_OPERATIONS or size >= BATCH_BYTES:
+                return batch, False
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[Job]) -> None:
+        try:
+            self._transact(batch)
+        except Exception as error:  # noqa: BLE001  whatever it is, each caller has to hear of it
+            self._roll_back()
+            if isinstance(error, _OF_THE_STORE) and not isinstance(error, _OF_A_JOB):
+                self._fail(batch, error)
+            elif len(batch) > 1:
+                # One of them is at fault, and the others shall not suffer for it.
+                for job in batch:
+                    self._commit([job])
+            elif isinstance(error, FileNotFoundError):
+                self._fail(batch, error)
+            else:  # a value that no row can hold, or a mistake of ours
+                batch[0].error = error
+
+    def _transact(self, batch: list[Job]) -> None:
+        self._usable()
+        if self._rows is None:
+            self._rows = self._connect()
+        rows = self._rows
+        rows.connection.execute("BEGIN IMMEDIATE")
+        self._fault("begun")
+        for job in batch:
+            try:
+                job.answer, job.error = job.run(rows), None
+            except CapsuleError as refusal:
+                job.answer, job.error = None, refusal
+            self._fault("executed")
+        self._fault("before_commit")
+        # If the commit fails nobody knows yet whether the next start will find it: only that one may remove its files.
+        rows.written.clear()
+        rows.connection.execute("COMMIT")
+        self._fault("committed")
+        self.failure = None
+        self._unchecked += sum(job.size + _ROW_BYTES for job in batch)
+        self._remove(rows.dropped)
+
+    def _fail(self, batch: list[Job], error: Exception) -> None:
+        self.failure = error
+        self._drop()
+        for job in batch:
+            job.answer = None
+            job.error = StoreError("store_unavailable", f"the store cannot commit: {error}")
+            job.error.__cause__ = error
+
+    def _roll_back(self) -> None:
+        if self._rows is not None:
+            with suppress(sqlite3.Error):  # the connection is dropped, or the transaction is gone already
+                self._rows.connection.rollback()
+            self._rows.dropped.clear()
+            self._remove(self._rows.written)
+
+    def _remove(self, names: list[str]) -> None:
+        with suppress(OSError):  # files that no row names are removed at the next start
+            self._blobs.remove(names)
+        names.clear()
+
+    def _drop(self) -> None:
+        if self._rows is not None:
+            with suppress(sqlite3.Error):
+                self._rows.connection.close()
+            self._rows = None
+
+    def _checkpoint(self, *, wholly: bool) -> None:
+        if self._rows is None:
+            return
+        self._fault("before_checkpoint")
+        self._unchecked = 0
+        try:
+            self._rows.connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if wholly else 'PASSIVE'})").fetchone()
+        except sqlite3.Error as error:  # what was acknowledged is in the log; the next checkpoint copies it
+            self.failure = error
+        self._fault("checkpointed")
+
+
+def _answer(batch: list[Job]) -> None:
+    """Wake the callers, all of a loop at once."""
+    for loop in {job.loop for job in batch}:
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(_resolve, [job for job in batch if job.loop is loop])
+
+
+def _resolve(batch: list[Job]) -> None:
+    for job in batch:
+        if job.future.done():  # its caller was canceled
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.answer)

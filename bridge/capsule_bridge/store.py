@@ -1,0 +1,101 @@
+"""The protocol of promise stores. `tests/unit/bridge/contract.py` says what each of them has to hold.
+
+* Nothing is answered before it is committed, at the store's level of durability. That goes for what is read, too.
+* Each call is one transaction: it is done wholly or not at all.
+* A call that is canceled may have been done or not; it is never done twice, and never half.
+* The time is an argument. A store never looks at a clock.
+* A store that cannot commit raises `store_unavailable`, and is used again as soon as it can.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capsule_bridge.records import (
+        Created,
+        Expired,
+        Fence,
+        Log,
+        NewPromise,
+        Promise,
+        Retention,
+        Settled,
+        Settlement,
+        Started,
+    )
+
+PAGE = 1_000
+"""How many events or promises are read at once, and how many expire at once, unless told otherwise."""
+
+
+READ_BYTES = 8 * 2**20
+"""A part of a log ends with the event that reaches this, however many were asked for."""
+
+
+class PromiseStore(Protocol):
+    """Durable promises and the logs of their events."""
+
+    async def create(self, new: NewPromise, *, now: int) -> Created:
+        """Make a promise, or find the one that the same request has made before.
+
+        Raises SessionError: `idempotency_conflict`, `promise_expired`; `promise_unknown` and `promise_settled` of the
+        parent.
+        """
+
+    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002  the field's name
+        """Say, before it is done, that what the promise stands for is being done; its fence is the answer's.
+
+        Each start takes the promise over. Raises SessionError: `promise_unknown`, `promise_expired`, `promise_fenced`
+        if it belongs to a newer epoch.
+        """
+
+    async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
+        """Give verdicts, in this order and in one transaction. Pending children are canceled with their parents.
+
+        Raises SessionError, and nothing is done: `promise_unknown`, `promise_expired`, `promise_fenced`.
+        """
+
+    async def append(
+        self,
+        id: str,  # noqa: A002
+        events: Sequence[bytes],
+        *,
+        after: int,
+        fence: Fence | None = None,
+    ) -> int:
+        """Log events as the numbers behind `after`, and answer the log's last one. Repeating a call changes nothing.
+
+        Raises SessionError: `promise_unknown`, `promise_expired`, `promise_settled`, `promise_fenced`; and
+        LocalProtocolError: `sequence_gap` if the log does not end at `after`.
+        """
+
+    async def trim(self, id: str, upto: int) -> None:  # noqa: A002
+        """Forget the events up to this number: they have been acknowledged, or the log is over its bound."""
+
+    async def get(self, id: str, *, now: int) -> Promise:  # noqa: A002
+        """The promise. A time-out that is due is written down before it is told.
+
+        Raises SessionError: `promise_unknown`, `promise_expired`.
+        """
+
+    async def read(self, id: str, *, after: int, limit: int = PAGE) -> Log:  # noqa: A002
+        """The events behind `after`, oldest first, up to `limit` or about `READ_BYTES`; there are more until `last`.
+
+        A reader sees by `first` whether something was trimmed.
+
+        Raises SessionError: `promise_unknown`, `promise_expired`.
+        """
+
+    async def pending(
+        self, *, now: int, session: str | None = None, after: str = "", limit: int = PAGE
+    ) -> list[Promise]:
+        """Promises without a verdict, in the order of their making; `after` is the id that the last call ended with."""
+
+    async def expire(self, *, now: int, retention: Retention, limit: int = PAGE) -> Expired:
+        """Write down time-outs that are due; forget what has been kept long enough, and later that it was."""
+
+    async def close(self) -> None:
+        """Finish what was asked for and let go of all; idempotent. Later calls raise `store_closed`."""

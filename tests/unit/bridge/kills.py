@@ -1,0 +1,149 @@
+"""Rounds of killing a process that writes, and what its store has to have afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from capsule_bridge import SqliteStore
+from capsule_bridge.sqlite.faults import FaultPoint
+from tests.unit.bridge.support import new
+
+POINTS = get_args(FaultPoint)
+FEW: dict[str, int] = {"before_checkpoint": 8, "checkpointed": 8, "file_written": 12, "file_named": 12}
+"""How often a place may be passed before the kill; a round passes these seldom."""
+MANY = 150
+SIGKILL = 9
+
+Fact = list[Any]
+
+
+@dataclass
+class Tally:
+    """What happened in all rounds."""
+
+    rounds: int = 0
+    facts: int = 0
+    survived: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.rounds} kills, {self.facts:,} acknowledged facts, {len(self.wrong)} lost, changed or doubled"
+
+
+class Victim:
+    """The process that is killed round after round: it forks one for each, which costs less than starting it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def round(self, **order: object) -> tuple[list[Fact], int]:
+        """The facts that were acknowledged before the end, and the signal that it ended by."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        facts: list[Fact] = []
+        for line in self._process.stdout:
+            fact = json.loads(line)
+            if fact[0] == "end":
+                return facts, fact[1]
+            facts.append(fact)
+        raise AssertionError("the victim's parent is gone")
+
+
+@contextmanager
+def victim(path: Path) -> Iterator[Victim]:
+    """A victim that writes to this store."""
+    script = Path(__file__).with_name("victim.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+    with subprocess.Popen(
+        [sys.executable, "-P", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield Victim(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+async def kill_rounds(path: Path, rounds: int, seed: int) -> Tally:
+    """Kill a writer so many times on one store, at all places in turn, and look after each kill."""
+    chance, tally = random.Random(seed), Tally()
+    with victim(path) as one:
+        for number in range(rounds):
+            point = POINTS[number % len(POINTS)]
+            level = "power" if number // len(POINTS) % 2 else "process"
+            hits = chance.randint(1, FEW.get(point, MANY))
+            order: dict[str, Any] = {
+                "round": number,
+                "point": point,
+                "hits": hits,
+                "level": level,
+                "seed": chance.randrange(2**30),
+            }
+            facts, ended = one.round(**order)
+            tally.rounds += 1
+            tally.facts += len(facts)
+            tally.survived += ended != SIGKILL
+            assert ended in {SIGKILL, 0}, f"the victim failed in round {order}"
+            tally.wrong += [f"{order}: {each}" for each in await amiss(path, facts)]
+    return tally
+
+
+async def amiss(path: Path, facts: list[Fact]) -> list[str]:
+    """What the store has not, has otherwise, or has twice."""
+    store = SqliteStore(path, "process")
+    try:
+        parents = {promise.parent for promise in await store.pending(now=9, limit=10**9)}
+        inspection = Inspection(store, parents)
+        found = [f"{fact}: {each}" for fact in facts for each in await inspection.of(fact)]
+        for name in {fact[2] for fact in facts if fact[0] == "created"}:
+            found += await inspection.log(name)
+        return found
+    finally:
+        await store.close()
+
+
+@dataclass
+class Inspection:
+    """Compares acknowledged facts with a store; `parents` have pending children."""
+
+    store: SqliteStore
+    parents: set[str | None]
+
+    async def of(self, fact: Fact) -> list[str]:
+        """What is wrong with one fact."""
+        what, *rest = fact
+        wrong: str = await getattr(self, what)(*rest)
+        return [wrong] if wrong else []
+
+    async def created(self, key: str, name: str, size: int) -> str:
+        promise, fresh = await self.store.create(new("other", key=key, fingerprint=key.encode()), now=1)
+        good = not fresh and promise.id == name and len(promise.param) == size
+        return "" if good else f"is {promise.id} with {len(promise.param)} bytes, fresh: {fresh}"
+
+    async def started(self, name: str) -> str:
+        again = await self.store.start(name, epoch=9, now=9)
+        return "was started again as if for the first time" if again.first else ""
+
+    async def settled(self, name: str, state: str, value: str, size: int) -> str:
+        promise = await self.store.get(name, now=9)
+        if (promise.state, promise.value[-40:].decode(), len(promise.value)) != (state, value, size):
+            return f"is {promise.state} {promise.value[-40:]!r}"
+        return "has a child that is pending" if name in self.parents else ""
+
+    async def logged(self, name: str, last: int) -> str:
+        return "" if (await self.store.read(name, after=0)).last >= last else "the log ends before"
+
+    async def log(self, name: str) -> list[str]:
+        """Every event has its own number, and none is missing."""
+        log = await self.store.read(name, after=0)
+        good = [each.data for each in log.events] == [f"{name}/{n}".encode() for n in range(1, log.last + 1)]
+        return [] if good else [f"the log of {name} is {log}"]

@@ -1,0 +1,116 @@
+"""Concurrent calls on one promise, some of them canceled: there is an order that explains all answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capsule_bridge import PromiseStore, Settlement
+from capsule_protocol.errors import CapsuleError
+from tests.unit.bridge.linear import Call, explained
+from tests.unit.bridge.support import KINDS, new, open_kind
+
+pytestmark = pytest.mark.anyio
+
+PROMISES = 150
+CALLS = 12
+NEVER = float("inf")
+YES = True
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PromiseStore]:
+    store = open_kind(request.param, tmp_path)
+    yield store
+    await store.close()
+
+
+async def asked(store: PromiseStore, what: str, name: str, argument: str) -> Any:
+    """The answer in the words of `linear`."""
+    try:
+        if what == "create":
+            return (await store.create(new(name), now=1)).fresh
+        if what == "start":
+            return (await store.start(name, epoch=1, now=1)).first
+        if what == "get":
+            promise = await store.get(name, now=1)
+            return promise.value.decode() if promise.settled_at is not None else "pending"
+        ((promise, decided),) = await store.settle(Settlement(name, "resolve", argument.encode()), now=1)
+        return decided, promise.value.decode()
+    except CapsuleError as error:
+        return error.code
+
+
+async def recorded(store: PromiseStore, name: str, chance: random.Random) -> list[Call]:
+    """What some callers asked of one promise, and when they heard what."""
+    clock, history = itertools.count(), []
+
+    async def caller(number: int) -> None:
+        for _ in range(chance.randrange(chance.randrange(1, 5))):
+            await asyncio.sleep(0)
+        what = chance.choice(["create", "settle", "start", "get", "get"])
+        argument, begin = f"v{number}", next(clock)
+        call = asyncio.ensure_future(asked(store, what, name, argument))
+        if chance.random() < 0.1:
+            await asyncio.sleep(0)
+            call.cancel()
+        try:
+            answer, end = await call, float(next(clock))
+        except asyncio.CancelledError:
+            answer, end = None, NEVER
+        history.append(Call(what, argument, answer, begin, end))
+
+    await asyncio.gather(*(caller(number) for number in range(CALLS)))
+    # Those that come later have to agree with what was heard before.
+    begin = next(clock)
+    history.append(Call("get", "", await asked(store, "get", name, ""), begin, float(next(clock))))
+    return history
+
+
+async def test_some_order_explains_every_history(store: PromiseStore) -> None:
+    chance = random.Random(5)
+    histories = await asyncio.gather(*(recorded(store, f"p{n}", chance) for n in range(PROMISES)))
+    for history in histories:
+        assert explained(history), history
+    answers = [call.answer for history in histories for call in history]
+    # Histories in which nothing contended would prove nothing.
+    assert {True, False, "pending", "promise_unknown"} <= {
+        answer for answer in answers if not isinstance(answer, tuple)
+    }
+    assert {decided for answer in answers if isinstance(answer, tuple) for decided in answer[:1]} == {True, False}
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [Call("create", "", YES, 0, 1), Call("create", "", YES, 2, 3)],
+        [Call("create", "", YES, 0, 1), Call("get", "", "promise_unknown", 2, 3)],
+        [
+            Call("create", "", YES, 0, 1),
+            Call("settle", "a", (True, "a"), 2, 5),
+            Call("settle", "b", (True, "b"), 3, 4),
+        ],
+        [Call("create", "", YES, 0, 1), Call("settle", "a", (True, "a"), 2, 3), Call("get", "", "pending", 4, 5)],
+        [Call("create", "", YES, 0, 1), Call("start", "", YES, 2, 5), Call("start", "", YES, 3, 4)],
+    ],
+    ids=["made twice", "forgotten", "settled twice", "stale read", "started twice"],
+)
+def test_the_check_sees_what_no_order_explains(history: list[Call]) -> None:
+    assert not explained(history)
+
+
+def test_the_check_accepts_an_order_other_than_that_of_the_beginnings() -> None:
+    history = [
+        Call("create", "", YES, 0, 1),
+        Call("get", "", "b", 2, 9),
+        Call("settle", "a", (False, "b"), 3, 8),
+        Call("settle", "b", (True, "b"), 4, 7),
+        Call("settle", "c", None, 5, NEVER),
+    ]
+    assert explained(history)

@@ -1,0 +1,475 @@
+"""What only a store in a file can do: outlive its process, keep others out, fail and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from capsule_bridge import LoggedEvent, MemoryStore, Retention, Settlement, SqliteStore, open_store
+from capsule_bridge.sqlite import schema, writer
+from capsule_bridge.sqlite.connect import Level, open_writer
+from capsule_bridge.sqlite.faults import FaultPoint
+from capsule_protocol.errors import ArgumentError, StoreError
+from tests.unit.bridge.contract import refused
+from tests.unit.bridge.support import LARGE, new
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "node" / "store.db"
+
+
+@asynccontextmanager
+async def opened(path: Path, level: Level = "process", **options: object) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, level, **options)  # type: ignore[arg-type]
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class Gate:
+    """A fault point at which the writer waits; it counts the points it passes."""
+
+    def __init__(self, point: FaultPoint) -> None:
+        self.passed: Counter[str] = Counter()
+        self._point = point
+        self._reached, self._free = threading.Event(), threading.Event()
+
+    def __call__(self, point: FaultPoint) -> None:
+        self.passed[point] += 1
+        if point == self._point:
+            self._reached.set()
+            assert self._free.wait(PATIENCE)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
+
+    def open(self) -> None:
+        self._free.set()
+
+
+class Failing:
+    """A fault point that fails as a disk does, while it is told to."""
+
+    def __init__(self) -> None:
+        self.point: FaultPoint | None = None
+
+    def __call__(self, point: FaultPoint) -> None:
+        if point == self.point:
+            raise OSError(5, "Input/output error")
+
+
+# Levels
+
+
+def test_none_is_memory_and_the_others_are_files(tmp_path: Path) -> None:
+    assert isinstance(open_store("none"), MemoryStore)
+    with pytest.raises(ArgumentError, match="keeps promises in a file"):
+        open_store("power")
+    with pytest.raises(ArgumentError, match="power, process, none"):
+        open_store("always")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("level", "synchronous"), [("power", 2), ("process", 1)])
+def test_a_level_is_what_sqlite_calls_it(path: Path, level: Level, synchronous: int) -> None:
+    path.parent.mkdir()
+    connection = open_writer(path, level)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+# Reopening
+
+
+async def test_all_is_there_after_opening_again(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a", key="k", param=LARGE), now=1)
+        await store.start("a", epoch=3, now=2)
+        await store.append("a", [b"one", LARGE], after=0)
+        await store.trim("a", 1)
+        before, log = await store.get("a", now=3), await store.read("a", after=0)
+    async with opened(path) as store:
+        assert await store.get("a", now=4) == before
+        assert await store.read("a", after=0) == log
+        assert (await store.create(new("b", key="k"), now=5)) == (before, False)
+
+
+async def test_only_the_owner_can_read_the_files(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+        for file in path.parent.iterdir():
+            assert file.stat().st_mode & 0o077 == 0, file
+
+
+# One node for each store
+
+
+async def test_a_second_store_is_kept_out_while_the_first_is_open(path: Path) -> None:
+    async with opened(path):
+        with refused("store_locked"):
+            SqliteStore(path)
+    async with opened(path):
+        pass
+
+
+async def test_another_process_is_kept_out_until_it_dies(path: Path) -> None:
+    with other_process(path) as other:
+        with pytest.raises(StoreError, match=f"process {other.pid} uses") as caught:
+            SqliteStore(path)
+        assert caught.value.code == "store_locked"
+        other.kill()
+        other.wait()
+        async with opened(path) as store:
+            await store.create(new("a"), now=1)
+
+
+async def test_a_store_that_lost_its_lock_acknowledges_nothing_until_it_has_it_again(path: Path) -> None:
+    async with opened(path) as store:
+        lock_of(path).unlink()
+        with other_process(path) as other:
+            with refused("store_unavailable"):
+                await store.create(new("a"), now=1)
+            assert store.failure is not None
+            other.kill()
+            other.wait()
+        assert (await store.create(new("a"), now=2)).fresh
+        assert store.failure is None
+
+
+async def test_a_database_that_was_taken_away_is_not_made_anew(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a"), now=1)
+        path.rename(path.with_name("elsewhere"))
+        with refused("store_unavailable"):
+            await store.create(new("b"), now=2)
+        assert not path.exists()
+        path.with_name("elsewhere").rename(path)
+        assert (await store.create(new("b"), now=3)).fresh
+        assert not (await store.create(new("a"), now=4)).fresh
+
+
+# Versions
+
+
+async def test_a_newer_schema_is_refused_with_a_hint_and_left_alone(path: Path) -> None:
+    async with opened(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="has schema 99") as caught:
+        SqliteStore(path)
+    assert (caught.value.code, caught.value.hint[:14]) == ("store_refused", "Update Capsule")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["database", "text"])
+def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "other"
+    if kind == "text":
+        path.write_text("not a database\n" * 100)
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE mine (x)")
+        connection.close()
+    before = path.read_bytes()
+    with refused("store_refused"):
+        SqliteStore(path)
+    assert path.read_bytes() == before
+
+
+def test_a_migration_that_fails_leaves_the_version_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    good = schema.migrations()
+    bad = schema.Migration(len(good) + 1, "CREATE TABLE more (x); CREATE TABLE promises (x);")
+    monkeypatch.setattr(schema, "migrations", lambda: (*good, bad))
+    with refused("store_unavailable"):
+        SqliteStore(path)
+    monkeypatch.undo()
+    connection = open_writer(path, "process")
+    assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'more'").fetchone() == (0,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(good),)
+    connection.close()
+
+
+# Group commit
+
+
+async def test_no_answer_comes_before_its_commit(path: Path) -> None:
+    gate = Gate("before_commit")
+    async with opened(path, fault=gate) as store:
+        call = asyncio.ensure_future(store.create(new("a"), now=1))
+        await gate.reached()
+        with refused("promise_unknown"):
+            await store.get("a", now=2)  # nor does a reader see it
+        assert not call.done()
+        gate.open()
+        assert (await call).fresh
+
+
+async def test_what_waits_during_a_commit_shares_the_next_one(path: Path) -> None:
+    gate = Gate("before_commit")
+    async with opened(path, fault=gate) as store:
+        first = asyncio.ensure_future(store.create(new("first"), now=1))
+        await gate.reached()
+        others = [asyncio.ensure_future(store.create(new(f"a{n}"), now=1)) for n in range(100)]
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(first, *others)
+        assert gate.passed["begun"] == 2
+
+
+async def test_a_value_that_no_row_can_hold_harms_nobody_else(path: Path) -> None:
+    gate = Gate("taken")
+    async with opened(path, fault=gate) as store:
+        first = asyncio.ensure_future(store.create(new("first"), now=1))
+        await gate.reached()
+        others = [store.create(new(name), now=1) for name in ("a", "\ud800", "b")]
+        others += [store.create(new("c", timeout_at=2**70), now=1)]
+        calls = [asyncio.ensure_future(each) for each in others]
+        await asyncio.sleep(0)
+        gate.open()
+        answers = await asyncio.gather(first, *calls, return_exceptions=True)
+        failed = [isinstance(answer, UnicodeError | OverflowError) for answer in answers]
+        assert failed == [False, False, True, False, True]
+        assert [promise.id for promise in await store.pending(now=2)] == ["first", "a", "b"]
+
+
+async def test_more_may_not_wait_than_the_bound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "MAX_QUEUED", 5)
+    gate = Gate("taken")
+    async with opened(path, fault=gate) as store:
+        calls = [asyncio.ensure_future(store.create(new("first"), now=1))]
+        await gate.reached()
+        calls += [asyncio.ensure_future(store.create(new(f"a{n}"), now=1)) for n in range(5)]
+        await asyncio.sleep(0)
+        with refused("store_unavailable"):
+            await store.create(new("one too many"), now=1)
+        gate.open()
+        assert all(fresh for _, fresh in await asyncio.gather(*calls))
+
+
+# Cancellation and closing
+
+
+async def test_a_call_that_is_canceled_while_it_is_committed_is_done_once(path: Path) -> None:
+    gate = Gate("before_commit")
+    async with opened(path, fault=gate) as store:
+        call = asyncio.ensure_future(store.create(new("a", key="k"), now=1))
+        await gate.reached()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        gate.open()
+        assert not (await store.create(new("b", key="k"), now=2)).fresh
+
+
+async def test_closing_finishes_what_was_asked_even_if_it_is_canceled(path: Path) -> None:
+    gate = Gate("taken")
+    store = SqliteStore(path, "process", fault=gate)
+    calls = [asyncio.ensure_future(store.create(new(f"a{n}"), now=1)) for n in range(20)]
+    await gate.reached()
+    closing = asyncio.ensure_future(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    gate.open()
+    assert all(fresh for _, fresh in await asyncio.gather(*calls))
+    await store.close()
+    async with opened(path) as store:
+        assert len(await store.pending(now=2)) == 20
+
+
+async def test_several_loops_may_use_and_close_it(path: Path) -> None:
+    store = SqliteStore(path, "process")
+
+    async def elsewhere() -> None:
+        await store.create(new("a"), now=1)
+        await store.close()
+
+    await asyncio.gather(store.create(new("b"), now=1), asyncio.to_thread(asyncio.run, elsewhere()))
+    await store.close()
+    async with opened(path) as again:
+        assert {promise.id for promise in await again.pending(now=2)} == {"a", "b"}
+
+
+async def test_a_loop_that_ends_while_it_waits_does_no_harm(path: Path) -> None:
+    gate = Gate("before_commit")
+    async with opened(path, fault=gate) as store:
+
+        async def give_up() -> None:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(store.create(new("a"), now=1), 0.01)
+
+        await asyncio.to_thread(asyncio.run, give_up())
+        gate.open()
+        assert not (await store.create(new("a"), now=2)).fresh
+
+
+# Failures
+
+
+@pytest.mark.parametrize("point", ["begun", "file_written", "file_named", "executed", "before_commit", "committed"])
+async def test_a_store_that_fails_says_so_and_works_again_afterwards(path: Path, point: FaultPoint) -> None:
+    fault = Failing()
+    async with opened(path, fault=fault) as store:
+        await store.create(new("before", key="k"), now=1)
+        fault.point = point
+        calls = [store.create(new(f"a{n}", param=LARGE), now=1) for n in range(5)]
+        for answer in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(answer, StoreError)
+            assert (answer.code, answer.retryable) == ("store_unavailable", True)
+        assert store.failure is not None
+        fault.point = None
+        for n in range(5):
+            # After the commit only the answer was lost: it is there, and asking again finds it.
+            assert (await store.create(new(f"a{n}", param=LARGE), now=2)).fresh == (point != "committed")
+        assert store.failure is None
+        assert not (await store.create(new("x", key="k"), now=2)).fresh
+        assert len(files_of(path)) == 5
+        assert (await store.get("a3", now=3)).param == LARGE
+
+
+async def test_a_full_disk_loses_nothing_and_needs_no_restart(path: Path) -> None:
+    async with opened(path) as store:
+        acknowledged, failures = [], list[BaseException | None]()
+        with file_sizes_up_to(200_000):
+            for n in range(200):
+                call = asyncio.ensure_future(store.create(new(f"a{n}", param=b"x" * 5_000), now=1))
+                await asyncio.wait([call])
+                if call.exception() is None:
+                    acknowledged.append(f"a{n}")
+                else:
+                    failures.append(call.exception())
+        assert acknowledged
+        assert {error.code for error in failures if isinstance(error, StoreError)} == {"store_unavailable"}
+        assert (await store.create(new("again"), now=2)).fresh
+        assert [promise.id for promise in await store.pending(now=3)] == [*acknowledged, "again"]
+
+
+# SQL
+
+
+@pytest.mark.parametrize("name", sorted(set(schema.queries()) - {"all_files"}))
+def test_no_query_looks_at_all_rows(path: Path, name: str) -> None:
+    """At the start `all_files` looks at all large values; everything else has to find its rows by an index."""
+    path.parent.mkdir()
+    connection = open_writer(path, "process")
+    query = schema.queries()[name]
+    named = {"after": 0, "now": 0, "session": None, "limit": 1}
+    values = named if ":after" in query else (None,) * query.count("?")
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+    connection.close()
+    assert [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step] == []
+
+
+# Large values
+
+
+async def test_files_of_large_values_go_with_their_rows(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+        await store.append("a", [LARGE, LARGE], after=0)
+        await store.settle(Settlement("a", "resolve", LARGE), now=2)
+        assert len(files_of(path)) == 4
+        await store.trim("a", 1)
+        assert len(files_of(path)) == 3
+        await store.expire(now=1000, retention=Retention(results=1))
+        assert files_of(path) == []
+
+
+async def test_a_file_outlives_a_commit_that_fails(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a"), now=1)
+        await store.append("a", [LARGE], after=0)
+        with file_sizes_up_to(path.with_name("store.db-wal").stat().st_size), refused("store_unavailable"):
+            await store.trim("a", 1)
+        assert (await store.read("a", after=0)).events == (LoggedEvent(1, LARGE),)
+        await store.trim("a", 1)
+        assert files_of(path) == []
+
+
+async def test_a_value_whose_file_is_gone_is_told_and_harms_nothing_else(path: Path) -> None:
+    gate = Gate("before_commit")
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+    (file,) = files_of(path)
+    path.with_name("store.db.values").joinpath(file).unlink()
+    async with opened(path, fault=gate) as store:
+        with refused("store_unavailable"):
+            await store.get("a", now=2)
+        calls = [asyncio.ensure_future(store.create(new("b"), now=1))]
+        await gate.reached()
+        calls += [asyncio.ensure_future(store.create(new(name), now=2)) for name in ("c", "a", "d")]
+        await asyncio.sleep(0)
+        gate.open()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(answer, StoreError) for answer in answers] == [False, False, True, False]
+        assert (await store.get("d", now=3)).pending
+
+
+async def test_files_that_no_row_names_are_removed_at_the_next_start(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+        (kept,) = files_of(path)
+    for name in ("0" * 32, "1.tmp"):
+        path.with_name("store.db.values").joinpath(name).write_bytes(b"left by a crash")
+    async with opened(path):
+        assert files_of(path) == [kept]
+
+
+# Helpers
+
+
+def files_of(path: Path) -> list[str]:
+    return sorted(file.name for file in path.with_name(f"{path.name}.values").iterdir())
+
+
+def lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+@contextmanager
+def file_sizes_up_to(limit: int) -> Iterator[None]:
+    """Meanwhile no file of this process grows beyond the limit: to SQLite that is a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def other_process(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that has opened the store, and then waits."""
+    code = (
+        "import sys; from pathlib import Path; from capsule_bridge import SqliteStore\n"
+        "store = SqliteStore(Path(sys.argv[1]), 'process'); print('open', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, os.fspath(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        try:
+            yield process
+        finally:
+            process.kill()
