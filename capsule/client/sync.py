@@ -71,9 +71,10 @@ class Client:
     ) -> Session:
         """A new session, ready to run code; use it in `with`, or call its `close()`.
 
-        `env` adds variables (None removes one), `cwd` is the working directory. `files` are written into it before the
-        session is ready: names, and for each its content or the Path of a file to copy; without `cwd` they are in a
-        new directory, which ends with the session. Further options are the fields of SessionOptions. `on_background`
+        `env` adds variables (None removes one), `cwd` is the working directory, at a `tcp://` address one of the node's
+        machine. `files` are written into it before the session is ready: names, and for each its content or the Path of
+        a file to copy; without `cwd` they are in a new directory, which ends with the session. Further options are the
+        fields of SessionOptions. `on_background`
         gets output that comes after its execution's verdict, on the client's own thread. Raises ArgumentError for a
         bad argument, EnvironmentFailed, WorkerLost, SessionError.
         """

@@ -58,6 +58,13 @@ async def test_events_are_whole_whenever_the_connection_is_cut(node: Guarded, fo
         assert (await session.run("number")).text == "39"
 
 
+def test_it_says_an_address_that_others_can_use(folder: Path) -> None:
+    with Guarded(folder, arguments=["--listen", "tcp://0.0.0.0:0"]) as node:
+        assert node.tcp.startswith("tcp://0.0.0.0:")
+        port = node.tcp.rpartition(":")[2]
+        assert f'Client("tcp://{socket.gethostname()}:{port}"' in node.next_line("from elsewhere")
+
+
 async def at_rest(node: Guarded, operator: AsyncClient) -> psutil.Process:
     """The node, when its pool has made the worker that takes the place of the last one in use."""
     async with asyncio.timeout(LONG):
