@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import socket
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -13,7 +14,6 @@ from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
     from collections.abc import Sequence
 
     from capsule_protocol.envelope import Buffer
@@ -63,6 +63,7 @@ class Stream:
         self._max_held = max_held
         self._held = 0  # bytes that wait for the peer
         owned.setblocking(False)  # noqa: FBT003 (the function takes it by position only)
+        owned.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
         self._socket = owned
         self._incoming = FrameBuffer(limits)
         self._waiting: deque[Buffer] = deque()

@@ -159,9 +159,9 @@ class _In(_Stream):
             if not self._chunks:
                 await self._change()
                 continue
-            chunks, self._chunks = self._chunks, deque()
-            await self._upload.write(chunks)
-            size = sum(memoryview(chunk).nbytes for chunk in chunks)
+            chunk = self._chunks.popleft()  # one by one: the client sends the next while the disk has this one
+            await self._upload.write([chunk])
+            size = memoryview(chunk).nbytes
             if size:
                 self._say("stream_credit", {"size": size})
         if self._digest is None:
