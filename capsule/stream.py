@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import islice

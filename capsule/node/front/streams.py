@@ -112,6 +112,9 @@ class _Stream:
     async def _change(self) -> None:
         await self._changed.wait()
         self._changed.clear()
+        self._check_session()
+
+    def _check_session(self) -> None:
         if self._ended:
             raise SessionError("session_dead", "the session's worker has ended, or another client has the session now")
 
@@ -159,6 +162,7 @@ class _In(_Stream):
             if not self._chunks:
                 await self._change()
                 continue
+            self._check_session()
             chunk = self._chunks.popleft()  # one by one: the client sends the next while the disk has this one
             await self._upload.write([chunk])
             size = memoryview(chunk).nbytes
@@ -193,6 +197,7 @@ class _Out(_Stream):
             if not credit and not self._download.over:
                 await self._change()
                 continue
+            self._check_session()
             data = await self._download.read(min(credit, largest))
             if not data:
                 break
