@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.front")
 
-WINDOW: Final = 4 * CHUNK
+WINDOW: Final = 8 * CHUNK
 """Bytes of an upload that may be on their way, or wait for the disk."""
 OPEN_TIMEOUT: Final = 3600.0
 """Seconds within which a client opens the stream that it asked for: it may have to read much of a file first."""
