@@ -138,6 +138,8 @@ async def test_who_watches_is_told_that_the_session_was_killed(served: Served, r
         assert isinstance(rest[-1], Finished)
         assert rest[-1].verdict == "killed"
         for one in (watched, session):
+            while one.state not in {"closed", "dead"}:  # each client is told on its own connection
+                await asyncio.sleep(0)
             with pytest.raises(SessionError) as caught:
                 await one.info()
             assert caught.value.code == "session_killed"
