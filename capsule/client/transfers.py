@@ -106,8 +106,8 @@ async def _send(upload: Upload | RemoteUpload, reader: Reader, progress: OnProgr
         return await upload.finish(reader.digest)
     finally:
         upload.abandon()
-        if reading is not None and not reading.done():
-            await asyncio.wait([reading])  # it uses the file, which the caller closes
+        if reading is not None:  # it uses the file, which the caller closes; what it raises is of no interest any more
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _receive(download: Download | RemoteDownload, target: Target, progress: OnProgress | None) -> bytes | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
+import io
 import os
 import resource
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -222,3 +225,24 @@ async def test_who_leaves_before_a_transfer_has_begun_takes_no_room(session: Asy
                 break
             assert {getattr(one, "code", "") for one in refused} == {"too_many_transfers"}
             await asyncio.sleep(0.05)  # the node hears of the last ones a little later
+
+
+class BreaksOff(io.BytesIO):
+    """A file that can be read once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell():
+            raise OSError(errno.EIO, "the disk is broken")
+        return super().read(size)
+
+
+async def test_what_was_read_ahead_and_failed_is_told_once_or_by_what_came_before(session: AsyncSession) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    with pytest.raises(OSError, match="the disk is broken"):
+        await session.upload(BreaksOff(DATA), "data")
+    with pytest.raises(Leave):
+        await session.upload(BreaksOff(DATA), "other", progress=leave_at(1, []))
+    gc.collect()
+    await asyncio.sleep(0)
+    assert told == []
