@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from capsule.node.front.desk import Office
     from capsule.node.front.hosted import Hosted
-    from capsule.node.front.requests import Caller, Office
+    from capsule.node.front.requests import Caller
     from capsule_protocol.envelope import Envelope
 
 AT_ONCE = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from capsule.events import Finished, Gap
 from capsule.node.auth.principals import ANONYMOUS
@@ -30,52 +30,16 @@ from capsule_protocol.states import BULK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capsule.config import ServeConfig
     from capsule.events import Event
-    from capsule.node.auth.gate import Gate
     from capsule.node.auth.principals import Principal
+    from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
-    from capsule.node.front.registry import Registry
     from capsule.node.front.watch import Watch
-    from capsule.node.node import Node
-    from capsule.node.tasks import Tasks
-    from capsule_protocol.envelope import Frames
     from capsule_protocol.limits import Limits
 
 FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
-
-
-class Desk(Protocol):
-    """What a connection needs of the front."""
-
-    node: Node
-    config: ServeConfig
-    registry: Registry
-    tasks: Tasks
-    gate: Gate
-    draining: bool
-    offences: int
-
-    @property
-    def clients(self) -> int:
-        """How many connections there are."""
-
-    def drain(self) -> None:
-        """End the node as SIGTERM does. Idempotent."""
-
-    def send(self, peer: Peer, frames: Frames, *, bulk: bool = False) -> None:
-        """Send to the other end; one that takes nothing any more is dropped."""
-
-    def greeted(self, peer: Peer) -> None:
-        """It said which client it is: an older connection of the same one is no more."""
-
-    def drop(self, peer: Peer) -> None:
-        """Forget it."""
-
-    def offended(self, peer: Peer, error: RemoteProtocolError) -> None:
-        """It sent what cannot be read, or was not due."""
 
 
 class Peer:
@@ -113,11 +77,6 @@ class Peer:
     def owner(self) -> str:
         """To whom its sessions belong."""
         return self.principal.name
-
-    @property
-    def role(self) -> str:
-        """What it may do."""
-        return self.principal.role
 
     def take(self, frames: list[bytes]) -> None:
         """Act on one message. A breach of the protocol ends the connection; what cannot be read is answered."""

@@ -14,14 +14,11 @@ from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from capsule.config import ServeConfig
     from capsule.node.auth.principals import Principal
+    from capsule.node.front.desk import Office
     from capsule.node.front.hosted import Hosted
-    from capsule.node.front.registry import Registry
     from capsule.node.front.streams import Streams
     from capsule.node.front.watch import Watch
-    from capsule.node.node import Node
-    from capsule.node.tasks import Tasks
     from capsule_protocol.envelope import Envelope
 
     Request = Callable[[Any, Envelope], Coroutine[Any, Any, None]]
@@ -30,24 +27,6 @@ logger = logging.getLogger("capsule.front")
 
 MAX_REQUESTS = 256
 """Requests of one connection that may be under way at once; executions are not among them."""
-
-
-class Office(Protocol):
-    """What the requests need of the front."""
-
-    node: Node
-    config: ServeConfig
-    registry: Registry
-    tasks: Tasks
-    draining: bool
-    offences: int
-
-    @property
-    def clients(self) -> int:
-        """How many connections there are."""
-
-    def drain(self) -> None:
-        """End the node as SIGTERM does. Idempotent."""
 
 
 class Caller(Protocol):
