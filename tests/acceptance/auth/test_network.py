@@ -19,7 +19,7 @@ from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
 from tests.acceptance.auth.support import LONG, Guarded
 from tests.acceptance.serve.support import TcpProxy, garbage
-from tests.acceptance.serve.whole import check, collect
+from tests.acceptance.serve.whole import survive_cuts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,18 +44,7 @@ async def test_events_are_whole_whenever_the_connection_is_cut(node: Guarded, fo
         AsyncClient(proxy.address, key=key) as client,
         client.session() as session,
     ):
-        check(await collect(session))
-        for _ in range(CUTS):
-            proxy.after = chance.choice([None, chance.randrange(200, 30_000)])
-            running = asyncio.ensure_future(collect(session))
-            for _ in range(chance.randrange(40)):
-                await asyncio.sleep(0)
-            proxy.cut()
-            proxy.after = None
-            async with asyncio.timeout(LONG):
-                check(await running)
-        assert proxy.connections > CUTS // 2
-        assert (await session.run("number")).text == "39"
+        await survive_cuts(proxy, session, chance, CUTS, smallest=200)
 
 
 def test_it_says_an_address_that_others_can_use(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from capsule import Finished, InputRequest, NodeError, SessionError
 from capsule.client.remote import link as remote_link
 from tests.acceptance.serve.support import LONG, Served, through_proxy
-from tests.acceptance.serve.whole import check, collect
+from tests.acceptance.serve.whole import survive_cuts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,18 +27,7 @@ SEED = 4
 async def test_events_are_whole_whenever_the_connection_is_cut(served: Served, place: Path) -> None:
     chance = random.Random(SEED)
     async with through_proxy(served, place) as (proxy, client), client.session() as session:
-        check(await collect(session))
-        for _ in range(ROUNDS):
-            proxy.after = chance.choice([None, chance.randrange(1, 30_000)])
-            running = asyncio.ensure_future(collect(session))
-            for _ in range(chance.randrange(40)):
-                await asyncio.sleep(0)
-            proxy.cut()
-            proxy.after = None
-            async with asyncio.timeout(LONG):
-                check(await running)
-        assert proxy.connections > ROUNDS // 2
-        assert (await session.run("number")).text == "39"
+        await survive_cuts(proxy, session, chance, ROUNDS, smallest=1)
 
 
 async def test_code_is_not_run_twice_when_its_request_or_acknowledgement_is_lost(served: Served, place: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from capsule import Finished, Output
+from tests.acceptance.serve.support import LONG
 
 if TYPE_CHECKING:
+    import random
+
     from capsule import AsyncSession, Event
+    from tests.acceptance.serve.support import Proxy
 
 CODE = """
 for number in range(40):
@@ -33,3 +38,19 @@ def check(events: list[Event]) -> None:
 async def collect(session: AsyncSession, code: str = CODE) -> list[Event]:
     async with session.stream(code) as events:
         return [event async for event in events]
+
+
+async def survive_cuts(proxy: Proxy, session: AsyncSession, chance: random.Random, rounds: int, smallest: int) -> None:
+    """Cut the connection at any moment, and after any number of bytes from `smallest` on: all events come."""
+    check(await collect(session))
+    for _ in range(rounds):
+        proxy.after = chance.choice([None, chance.randrange(smallest, 30_000)])
+        running = asyncio.ensure_future(collect(session))
+        for _ in range(chance.randrange(40)):
+            await asyncio.sleep(0)
+        proxy.cut()
+        proxy.after = None
+        async with asyncio.timeout(LONG):
+            check(await running)
+    assert proxy.connections > rounds // 2
+    assert (await session.run("number")).text == "39"
