@@ -142,11 +142,8 @@ class _In(_Stream):
         self._changed.set()
 
     def on_close(self, metadata: dict[str, Any], *, whole: bool) -> None:
-        """All is there, and this is its digest; or no more comes."""
+        """All is there, and this is its digest; or no more comes, and what is there is kept."""
         self._digest = str(metadata.get("digest", "")) if whole else None
-        if not whole:
-            self._chunks.clear()
-            self._upload.abandon()  # now: its client may ask again at once
         super().on_close(metadata, whole=whole)
 
     async def _move(self) -> dict[str, Any]:
@@ -169,6 +166,7 @@ class _In(_Stream):
             if size:
                 self._say("stream_credit", {"size": size})
         if self._digest is None:
+            self._upload.abandon()  # before the client hears of it: it may ask again at once
             return {}
         return asdict(await self._upload.finish(self._digest))
 
