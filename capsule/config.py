@@ -29,6 +29,9 @@ Backpressure = Literal["block", "drop_newest", "drop_oldest", "error"]
 Priority = Literal["interactive", "batch"]
 """Interactive sessions get their worker before batch sessions, which get every fifth one all the same."""
 
+Durability = Literal["power", "process", "none"]
+"""What is written down outlives: a cut of the power, the death of the node's process, nothing."""
+
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 CountFrom1 = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -217,6 +220,29 @@ class ServeConfig(Config):
     )
 
 
+class StoreConfig(Config):
+    """What a service writes down, and for how long it is kept. Times are in seconds.
+
+    `durability`: what an acknowledged fact outlives: a cut of the power, the death of the node's process, or nothing.
+    """
+
+    durability: Durability = option(
+        "power",
+        "What an answer outlives: `power` a cut of the power, `process` the death of the node, `none` nothing",
+        example="process",
+    )
+    path: Path | None = option(
+        None,
+        "The file of the store; without it, `store.db` in `[serve] directory` if there is one, else in "
+        "`$XDG_STATE_HOME/capsule` or `~/.local/state/capsule`",
+        example="/var/lib/capsule/store.db",
+    )
+    results: Seconds = option(86_400.0, "How long verdicts and output are kept", reload=True)
+    tombstones: Seconds = option(
+        604_800.0, "How long it is remembered afterwards that there were any: `promise_expired`", reload=True
+    )
+
+
 class NodeConfig(Config):
     """A node: its environments, where its boxes keep their sockets, and how much it takes on at once."""
 
@@ -233,6 +259,7 @@ class NodeConfig(Config):
         5.0, "Between two heartbeats of a worker; sessions take a new value when they open", reload=True
     )
     serve: ServeConfig = option(ServeConfig(), "What only `capsule serve` needs")
+    store: StoreConfig = option(StoreConfig(), "What `capsule serve` writes down")
 
 
 class SessionOptions(Config):
