@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 SEAL: Final = 33
 """Bytes by which CURVE makes a frame larger: its name, a number, the proof, the flags."""
 _SMALL = 256
-_RECEIVED = struct.Struct("=128xQ")
-"""`tcpi_bytes_received` in the `tcp_info` of Linux 4.1 and later."""
+_INFO = struct.Struct("=B127xQ")
+"""`tcpi_state` and `tcpi_bytes_received` in the `tcp_info` of Linux 4.1 and later."""
+_ESTABLISHED, _END = 1, 1
+"""A state; and the byte that the end of a connection counts for."""
 _NUMBER = struct.Struct("=i")
 _AT_ONCE = struct.pack("=ii", 1, 0)
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -78,15 +80,24 @@ class Accepted:
 
     def received(self) -> int:
         """All bytes that have arrived, those that wait in the system too. Raises OSError."""
-        number: int
-        (number,) = _RECEIVED.unpack(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size))
-        return number
+        return self._info()[1]
 
     def unread(self) -> int:
         """Bytes that wait in the system, which bounds them. Raises OSError."""
         number: int
         (number,) = _NUMBER.unpack(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(_NUMBER.size)))
         return number
+
+    def offends(self) -> bool:
+        """Whether ZeroMQ, which has just ended it, could not read what came.
+
+        That is so if a client is there still, or if somebody spoke and never became one.
+        """
+        try:
+            state, received = self._info()
+        except OSError:
+            return False
+        return state == _ESTABLISHED if self.taker is not None else received > _END
 
     def cut(self, *, reset: bool) -> None:
         """End the connection; ZeroMQ notices and forgets what it held of it.
@@ -105,6 +116,10 @@ class Accepted:
         if self.deadline is not None:
             self.deadline.cancel()
         self._socket.close()
+
+    def _info(self) -> tuple[int, int]:
+        state, received = _INFO.unpack(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+        return state, received
 
 
 def _copy(descriptor: int) -> socket.socket:

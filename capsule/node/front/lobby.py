@@ -36,8 +36,11 @@ class House(Protocol):
     def catch_up(self) -> None:
         """Take what ZeroMQ has to hand over."""
 
-    def left(self, accepted: Accepted) -> None:
-        """A connection is over. Called when all that is known of it here is forgotten."""
+    def left(self, accepted: Accepted, offends: bool) -> None:
+        """A connection is over, and forgotten here. `offends`: ZeroMQ could not read what came."""
+
+    def refused(self, name: str, code: str) -> None:
+        """Somebody who never became a client sent what cannot be read."""
 
     def overfull(self, accepted: Accepted, limit: int) -> None:
         """More came than `limit` without an end."""
@@ -55,6 +58,7 @@ class Lobby:
         self._encrypted = encrypted
         self._here: dict[int, Accepted] = {}
         self._own: dict[int, Accepted] = {}
+        self._missed: set[int] = set()
         self._busy: set[Accepted] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._epoll = select.epoll()
@@ -65,8 +69,10 @@ class Lobby:
         self.lose(number)
         try:
             accepted = Accepted(number, encrypted=self._encrypted)
-        except OSError:
-            return  # over already; or there is no descriptor left, and then ZeroMQ's own bounds have to do
+        except OSError:  # over already; or there is no descriptor left, and then ZeroMQ's own bounds have to do
+            self._missed.add(number)
+            return
+        self._missed.discard(number)
         self._here[number] = self._own[accepted.fileno()] = accepted
         self._epoll.register(accepted, _ONCE)
         accepted.deadline = self._loop.call_later(patience, self._expire, accepted)
@@ -75,12 +81,20 @@ class Lobby:
         """The connection that has this number now."""
         return self._here.get(number)
 
-    def lose(self, number: int) -> None:
-        """ZeroMQ has ended this connection. What it had said before is heard first."""
+    def lose(self, number: int, *, early: bool = False) -> None:
+        """ZeroMQ has ended this connection; what had come is heard first.
+
+        `early`: the other end hung up in the handshake.
+        """
         accepted = self._here.get(number)
         if accepted is not None:
+            offends = not early and accepted.offends()
             self._forget(accepted)
-            self._loop.call_soon(self._house.left, accepted)
+            self._loop.call_soon(self._house.left, accepted, offends)
+        elif number in self._missed:
+            self._missed.discard(number)
+            if not early:
+                self._house.refused("unknown", "access_denied")
 
     def end(self, accepted: Accepted, *, reset: bool = False) -> None:
         """End this connection, if it is not over; `reset` as in `Accepted.cut`."""

@@ -10,13 +10,14 @@ import zmq
 from capsule.sockets import Drain
 
 CAME, WENT = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
+EARLY = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+"""Not EVENT_HANDSHAKE_FAILED_PROTOCOL: who asks for that has ZeroMQ keep, for ever, a connection with a bad message."""
 EVENT: Final = struct.Struct("=HI")
 """An event and its value, which is ZeroMQ's descriptor where a connection came or went."""
 MAX_EVENTS = 100_000
 """Events that may wait for the node; then ZeroMQ waits."""
 CATCH_UP = 16
 """Batches of messages that are taken at once before somebody is judged by what is left."""
-_FAILED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
 
 class Router(Drain):
@@ -27,7 +28,7 @@ class Router(Drain):
     def watch(self) -> zmq.Socket[bytes]:
         """A socket that tells who comes and goes, and who fails. Its owner closes it."""
         address = f"inproc://capsule.events.{id(self)}"
-        self._socket.monitor(address, CAME | WENT | _FAILED)
+        self._socket.monitor(address, CAME | WENT | EARLY)
         context: zmq.Context[zmq.Socket[bytes]] = self._socket.context
         watching = context.socket(zmq.PAIR)
         watching.setsockopt(zmq.RCVHWM, MAX_EVENTS)

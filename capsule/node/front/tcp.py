@@ -12,7 +12,7 @@ from zmq.utils import z85
 from capsule.node.auth.principals import INSECURE, Principal
 from capsule.node.auth.zap import DOMAIN
 from capsule.node.front.lobby import Lobby
-from capsule.node.front.router import CAME, EVENT, WENT, Router, mark_of
+from capsule.node.front.router import CAME, EARLY, EVENT, WENT, Router, mark_of
 from capsule.sockets import Drain
 from capsule.stream import PeerBusyError
 from capsule_protocol.errors import NodeError, RemoteProtocolError
@@ -73,6 +73,7 @@ class TcpListener:
             raise NodeError("address_refused", message, hint="Listen at 127.0.0.1, or without `insecure`.")
         self._connections: dict[bytes, TcpConnection] = {}
         self._closing = False
+        self._early = False  # somebody hung up in the handshake; the next event says on which connection
         router = self._bound(address)
         self.address = str(router.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0"))  # type: ignore[union-attr]
         self.lobby = Lobby(self, loop, encrypted=not self.insecure)
@@ -108,21 +109,28 @@ class TcpListener:
         """Take what ZeroMQ has to hand over."""
         self._drain.catch_up()
 
-    def left(self, accepted: Accepted) -> None:
+    def left(self, accepted: Accepted, offends: bool) -> None:
         """A connection is over."""
         self._drain.catch_up()
+        if offends:
+            error = RemoteProtocolError(
+                "invalid_message", "what came is no frame, or too large, or cannot be decrypted"
+            )
+            self._offended(accepted, error, "access_denied")
         self._drop(accepted)
+
+    def refused(self, name: str, code: str) -> None:
+        """Somebody who never became a client sent what cannot be read."""
+        self.hall.offences += 1
+        form = "refused: principal=unknown from=%s action=connect code=%s at %s: no key, or none for this node"
+        logger.warning(form, name, code, self.address)
 
     def overfull(self, accepted: Accepted, limit: int) -> None:
         """Somebody sends a message without an end, or much before a greeting."""
         self.lobby.end(accepted, reset=True)
-        text = f"more than {limit} bytes came without the end of a message"
-        if isinstance(accepted.taker, TcpConnection):
-            self.hall.broken(accepted.taker.peer, RemoteProtocolError("message_too_large", text))
-            self._drop(accepted)
-        else:
-            self.hall.offences += 1
-            logger.warning("refused: principal=unknown from=%s action=connect code=message_too_large", accepted.name)
+        error = RemoteProtocolError("message_too_large", f"more than {limit} bytes came without the end of a message")
+        self._offended(accepted, error, error.code)
+        self._drop(accepted)
 
     def expired(self, accepted: Accepted) -> None:
         """Whoever it is has had the time to greet."""
@@ -131,6 +139,13 @@ class TcpListener:
         self._drop(accepted)
 
     # --- inside ---
+
+    def _offended(self, accepted: Accepted, error: RemoteProtocolError, code: str) -> None:
+        """Somebody has sent what is no message; `code` is what to say of one who is no client yet."""
+        if isinstance(accepted.taker, TcpConnection):
+            self.hall.broken(accepted.taker.peer, error)
+        else:
+            self.refused(accepted.name, code)
 
     def _drop(self, accepted: Accepted) -> None:
         if isinstance(accepted.taker, TcpConnection):
@@ -196,10 +211,8 @@ class TcpListener:
         if event == CAME:
             self.lobby.add(value, HANDSHAKE / 1000)
         elif event == WENT:
-            self.lobby.lose(value)
-        else:  # ZeroMQ has hung up on somebody before the authenticator was asked
-            form = "refused: principal=unknown action=connect code=access_denied at %s: no key, or none for this node"
-            logger.warning(form, self.address)
+            self.lobby.lose(value, early=self._early)
+        self._early = event == EARLY
         return not self._drain.closed
 
 
