@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONFIG = """
 client_timeout = 20.0
 reconnect_timeout = 0.5
+detached_ttl = 5.0
 max_clients = 200
 [serve.quotas.hostile]
 sessions = 3
@@ -197,12 +198,22 @@ class NetworkSiege:
 
     def _bait(self) -> None:
         """The session `mine`, which the examples name, and which one of them may have closed."""
+        wait_until(self._has_bait)
+
+    def _has_bait(self) -> bool:
+        """False while all sessions that they may have are others, which nobody comes back for."""
         try:
             session = self._hostile.attach("mine")
         except SessionError:
-            session = self._hostile.session(name="mine")
+            try:
+                session = self._hostile.session(name="mine")
+            except SessionError as error:
+                if error.code not in {"quota_exceeded", "name_taken"}:
+                    raise
+                return False
         session.detach()
         self._prey = session.id
+        return True
 
     def _settle(self) -> None:
         """Only these clients are left, and the neighbour's two sessions."""
