@@ -9,6 +9,8 @@ import struct
 import termios
 from typing import TYPE_CHECKING, Final, Protocol
 
+from capsule.lane import hold_little
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
@@ -54,6 +56,7 @@ class Accepted:
         try:
             self.name = str(self._socket.getpeername()[0])
             self.received()
+            hold_little(number)
         except OSError:
             self._socket.close()
             raise

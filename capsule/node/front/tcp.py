@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import zmq
 from zmq.utils import z85
 
+from capsule.lane import Lane
 from capsule.node.auth.principals import INSECURE, Principal
 from capsule.node.auth.zap import DOMAIN
 from capsule.node.front.lobby import Lobby
@@ -20,13 +21,14 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from capsule.config import ServeConfig
     from capsule.node.auth.gate import Gate
     from capsule.node.front.accepted import Accepted
     from capsule.node.front.carrier import Carrier
     from capsule.node.front.peer import Peer
-    from capsule_protocol.envelope import Frames
+    from capsule_protocol.envelope import Buffer, Frames
 
 logger = logging.getLogger("capsule.auth")
 
@@ -88,12 +90,12 @@ class TcpListener:
         self._drain.unbind(self.address)
         self._close_if_empty()
 
-    def send(self, identity: bytes, frames: Frames) -> None:
+    def send(self, identity: bytes, frames: Sequence[Buffer], *, copy: bool = True) -> None:
         """Send to one connection. Raises PeerBusyError if it takes nothing any more, or is gone."""
         if self._drain.closed:
             return
         try:
-            self._drain.send([identity, *frames])
+            self._drain.send([identity, *frames], copy=copy)
         except zmq.ZMQError as error:  # Again: too much waits; EHOSTUNREACH: it is gone
             raise PeerBusyError from error
 
@@ -228,6 +230,7 @@ class TcpConnection:
         self.peer = listener.hall.meet(principal, self)
         self.peer.encrypted = not listener.insecure
         accepted.taker = self
+        self._bulk = Lane(listener.loop, self._send_uncopied, self._go_on, UNREAD)
 
     @property
     def greeted(self) -> bool:
@@ -238,16 +241,29 @@ class TcpConnection:
         """Whether a message came over this connection, and not over one with the same identity."""
         return int(first.get(zmq.SRCFD)) == self.accepted.number and mark_of(first) == self._mark
 
-    def send(self, frames: Frames, *, bulk: bool = False) -> None:  # noqa: ARG002 - ZeroMQ keeps the order
+    def send(self, frames: Frames, *, bulk: bool = False) -> None:
         """Send soon. Raises PeerBusyError."""
-        self._listener.send(self.identity, frames)
+        if bulk:
+            self._bulk.send(frames)
+        else:
+            self._listener.send(self.identity, frames)
 
     def close(self) -> None:
         """Forget it; ZeroMQ sends what was said, and then the system ends the connection."""
         self.accepted.closing = True
+        self._bulk.close()
         self._listener.forget(self)
         if not self.accepted.over:
             self._listener.loop.call_later(GOODBYE / 1000, self._listener.lobby.end, self.accepted)
+
+    def _send_uncopied(self, frames: Sequence[Buffer]) -> None:
+        self._listener.send(self.identity, frames, copy=False)
+
+    def _go_on(self) -> None:
+        try:
+            self._bulk.go_on()
+        except PeerBusyError:  # it is gone
+            self._listener.hall.drop(self.peer)
 
 
 def _is_loopback(address: str) -> bool:
