@@ -37,8 +37,8 @@ UNREAD = 10_000
 """Messages that may wait in ZeroMQ for one client; who lets more pile up is dropped, and may come back."""
 WAITING = 1000
 """Messages of one client that ZeroMQ takes before the node does; then the client waits."""
-HANDSHAKE = 5000
-"""Milliseconds that a client may take to prove its key."""
+HANDSHAKE = 30_000
+"""Milliseconds that a client may take to prove its key, if the node has no descriptor to wait for less by."""
 GOODBYE = 200
 """Milliseconds that the last words to clients may take."""
 
@@ -211,7 +211,7 @@ class TcpListener:
     def _on_event(self, frames: list[Any]) -> bool:
         event, value = EVENT.unpack(frames[0])
         if event == CAME:
-            self.lobby.add(value, HANDSHAKE / 1000)
+            self.lobby.add(value, self.hall.config.greeting_timeout)
         elif event == WENT:
             self.lobby.lose(value, early=self._early)
         self._early = event == EARLY

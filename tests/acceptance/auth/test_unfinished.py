@@ -22,6 +22,7 @@ from tests.acceptance.auth.zmtp import GREETING, MORE, RawTcp, connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from capsule import AsyncSession
 
@@ -177,3 +178,31 @@ async def test_connections_that_break_off_leave_no_descriptor(node: Guarded) -> 
         async with asyncio.timeout(LONG):
             while process.num_fds() > before:
                 await asyncio.sleep(0.01)  # the node forgets by its own clock
+
+
+async def test_connections_that_do_not_greet_are_ended(folder: Path) -> None:
+    with Guarded(folder, "greeting_timeout = 2.0\nclient_timeout = 600.0\n") as node:
+        key = read(node.new("silent"))
+        process = psutil.Process(node.process.pid)
+        async with AsyncClient(node.ipc) as operator, node.client(node.new("polite")) as client:
+            await client.info()
+            assert (await operator.info()).clients == 2
+            before = process.num_fds()
+            strangers = [connected(node.tcp) for _ in range(10)]
+            for number, stranger in enumerate(strangers):
+                stranger.sendall(GREETING[: number * len(GREETING) // 9])
+            silent = [RawTcp(node.tcp, key) for _ in range(5)]
+            assert process.num_fds() > before
+            for stranger in strangers:
+                with suppress(ConnectionResetError):
+                    while stranger.recv(1024):
+                        continue
+                stranger.close()
+            for raw in silent:
+                assert raw.hung_up()
+                raw.close()
+            async with asyncio.timeout(LONG):
+                while process.num_fds() > before:
+                    await asyncio.sleep(0.01)  # ZeroMQ closes its own by its own clock
+            await client.info()
+            assert (await operator.info()).clients == 2
