@@ -179,7 +179,8 @@ class QuotaConfig(Config):
 class ServeConfig(Config):
     """A node that serves clients of other processes. Times are in seconds.
 
-    `listen`: addresses beside the user's own. Who is silent for `client_timeout` is taken for gone; a client that is
+    `listen`: addresses beside the user's own. Who does not greet within `greeting_timeout` is hung up on, and who is
+    silent for `client_timeout` is taken for gone; a client that is
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
     are closed. `drain_timeout` is what running code gets when the service is told to end. `insecure`: `tcp://` without
     encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by principal; `default` is
@@ -195,6 +196,9 @@ class ServeConfig(Config):
     )
     listen: tuple[str, ...] = option((), "Addresses (`ipc://PATH`, `tcp://HOST:PORT`) beside that of the user")
     max_clients: CountFrom1 = option(1000, "Connections at once, else `too_many_clients`", reload=True)
+    greeting_timeout: Seconds = option(
+        10.0, "A connection that has not said within this time who it is, is ended", reload=True
+    )
     client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
     reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
     detached_ttl: Seconds | None = option(

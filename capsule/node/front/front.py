@@ -53,6 +53,7 @@ class Front:
         self._listeners: list[Listener] = []
         self._peers: dict[Peer, Carrier] = {}
         self._clients: dict[tuple[str, str], Peer] = {}
+        self._deadlines: dict[Peer, asyncio.TimerHandle] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -115,6 +116,7 @@ class Front:
 
     def greeted(self, peer: Peer) -> None:
         """A client has greeted; what it left of an earlier connection is over."""
+        self._no_deadline(peer)
         who = peer.owner, peer.client
         earlier = self._clients.get(who)
         if earlier is not None and peer.client:
@@ -126,6 +128,7 @@ class Front:
         carrier = self._peers.pop(peer, None)
         if carrier is not None:
             carrier.close()
+            self._no_deadline(peer)
             if self._clients.get((peer.owner, peer.client)) is peer:
                 del self._clients[peer.owner, peer.client]
             peer.lose()
@@ -158,6 +161,7 @@ class Front:
         peer = Peer(self, principal, DEFAULT_LIMITS, refusal)
         peer.seen = self._loop.time()
         self._peers[peer] = carrier
+        self._deadlines[peer] = self._loop.call_later(self.config.greeting_timeout, self._hang_up, peer)
         return peer
 
     def take(self, peer: Peer, frames: list[bytes]) -> None:
@@ -175,6 +179,16 @@ class Front:
         peer.offend(error)
 
     # --- inside ---
+
+    def _hang_up(self, peer: Peer) -> None:
+        """It has had the time to greet; its place is for others."""
+        logger.info("%r has not greeted in time: it is dropped", peer)
+        self.drop(peer)
+
+    def _no_deadline(self, peer: Peer) -> None:
+        deadline = self._deadlines.pop(peer, None)
+        if deadline is not None:
+            deadline.cancel()
 
     def _sweep(self) -> None:
         """Drop the connections that have been silent for too long: a client that lives sends heartbeats."""

@@ -83,6 +83,11 @@ class Peer:
         """To whom its sessions belong."""
         return self.principal.name
 
+    @property
+    def greeted(self) -> bool:
+        """Whether its client has said who it is, and may be here."""
+        return self._connection.state == "active"
+
     def take(self, frames: list[bytes]) -> None:
         """Act on one message. A breach of the protocol ends the connection; what cannot be read is answered."""
         self._connection.receive(frames)

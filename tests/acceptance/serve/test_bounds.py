@@ -15,7 +15,7 @@ from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import NodeError
 from capsule_protocol.framing import pack
-from tests.acceptance.serve.raw import Raw
+from tests.acceptance.serve.raw import Raw, hello
 from tests.acceptance.serve.siege import GROWTH, wait_until
 from tests.acceptance.serve.support import LONG, Served
 
@@ -93,6 +93,25 @@ def test_a_client_that_is_silent_is_dropped_after_client_timeout_and_its_place_i
         finally:
             for one in silent:
                 one.close()
+
+
+def test_connections_that_do_not_greet_are_ended_and_their_places_are_free(place: Path) -> None:
+    config = f"[serve]\ngreeting_timeout = 2.0\nclient_timeout = 600.0\nmax_clients = {MAX_CLIENTS}\n"
+    greeting = b"".join(pack(encode(hello())))
+    with Served(place / "polite", config) as polite, Client(polite.address) as honest, honest.session() as session:
+        silent = [Raw(polite.address) for _ in range(MAX_CLIENTS - 1)]
+        for number, one in enumerate(silent):
+            one.write(greeting[: number * len(greeting) // MAX_CLIENTS])
+        with pytest.raises(NodeError) as caught, Client(polite.address) as too_many:
+            too_many.info()
+        assert caught.value.code == "too_many_clients"
+        for one in silent:
+            assert one.hear() is None
+            one.close()
+        with Client(polite.address) as next_one:
+            assert next_one.info().clients == 2
+        assert session.run("1").text == "1"
+        assert honest.info().offences == 0
 
 
 @pytest.mark.slow
