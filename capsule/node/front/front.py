@@ -86,6 +86,12 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
+        """Wait until no execution runs or waits, and no file is on its way."""
+        await self.executed()
+        for peer in list(self._peers):
+            await peer.streams.settled()
+
+    async def executed(self) -> None:
         """Wait until no execution runs or waits."""
         for hosted in self.registry:
             for log in list(hosted.logs.values()):

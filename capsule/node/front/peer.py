@@ -344,6 +344,11 @@ class Peer:
         """How large a message may be."""
         return self._connection.limits.message_bytes
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams one of the ends has not closed."""
+        return len(self._connection.streams)
+
     def credit(self, stream: str) -> int:
         """How many bytes of a stream this end may still send."""
         return self._connection.streams.credit(stream)

@@ -101,7 +101,7 @@ class Service:
         await self._unless_told_again(front.settled(), self._config.serve.drain_timeout)
         for hosted in front.registry:
             await hosted.session.interrupt()
-        await self._unless_told_again(front.settled(), 1.0)
+        await self._unless_told_again(front.executed(), 1.0)
 
     async def _reload_until_asked(self, front: Front, node: Node) -> None:
         """Wait for the end. What fails in the reloading of a configuration, ends the service too: it is a bug."""
