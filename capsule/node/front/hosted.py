@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from capsule.events import Finished
+from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule_protocol.errors import SessionError
@@ -64,7 +65,8 @@ class Hosted:
         self._timer: asyncio.TimerHandle | None = None
         self._kept: deque[str] = deque()
         self._watches: list[Watch] = []
-        self._under_way: set[EventLog] = set()
+        self._under_way: dict[EventLog, None] = {}  # in the order of acceptance
+        self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
         session.on_background = self._on_background
         session.on_state = self._on_state
@@ -89,7 +91,7 @@ class Hosted:
         log = self.logs[execution] = EventLog(self.session.submit(request, execution), self._on_event, keep=keep)
         if keep:
             self._remember(execution)
-        self._under_way.add(log)
+        self._under_way[log] = None
         log.pump()
         return log, True
 
@@ -192,7 +194,7 @@ class Hosted:
 
     def _on_event(self, log: EventLog, event: Event) -> None:
         if isinstance(event, Finished):
-            self._under_way.discard(log)
+            self._under_way.pop(log, None)
             self._quiet.set()
             if self.on_verdict is not None:
                 self.on_verdict(event.verdict)
@@ -200,10 +202,17 @@ class Hosted:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):
             watch.on_event(log, event)
+        self._aside.go_on()
 
     def _on_background(self, event: Event) -> None:
         if self.reader is not None:
             self.reader.on_background(self.session.id, event)
+        if self._watches:
+            self._aside.add(event, self._under_way)
+
+    def _tell_aside(self, event: Event) -> None:
+        for watch in list(self._watches):
+            watch.on_background(event)
 
     def _on_state(self, state: str, reason: str) -> None:
         if self.reader is not None:

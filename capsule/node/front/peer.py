@@ -141,9 +141,14 @@ class Peer:
             self._tell(session, execution, event)
 
     def on_background(self, session: str, event: Event) -> None:
-        """An event of none."""
+        """An event of none; one that is over a limit of the link is told to be missing."""
         kind, body, buffers = to_message(event)
-        self._transmit(Envelope(kind, body, "", session, event.execution_id, 0, 0.0, buffers))
+        try:
+            self._transmit(Envelope(kind, body, "", session, event.execution_id, 0, 0.0, buffers))
+        except LocalProtocolError as error:
+            if error.code != "message_too_large":
+                raise
+            self._transmit(Envelope("gap", {"missing": 1}, "", session))
 
     def on_state(self, session: str, state: str, reason: str) -> None:
         """The session is in another state."""
