@@ -257,6 +257,23 @@ async def test_pool_has_a_row_for_each_environment(served: Served, remote: Async
         assert row.rstrip().endswith("closed")
 
 
+async def test_pool_shows_an_environment_that_nobody_has_used(place: Path) -> None:
+    with Served(place / "fresh", "[environments.default]\n[environments.spare]\nmin_idle = 3\n") as served:
+        pools = (await answer("pool", "--address", served.address))["pools"]
+        assert {name: (one["state"], one["idle"], one["min_idle"]) for name, one in pools.items()} == {
+            "default": ("unused", 0, 1),
+            "spare": ("unused", 0, 3),
+        }
+        async with served.client() as client, client.session():
+            pools = (await client.info()).pools
+            assert (pools["default"].state, pools["spare"].state) == ("open", "unused")
+        done = await capsule("pool", "--address", served.address)
+        assert [row.split()[:2] for row in done.stdout.decode().splitlines()[1:]] == [
+            ["default", "open"],
+            ["spare", "unused"],
+        ]
+
+
 # drain
 
 
