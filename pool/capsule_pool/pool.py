@@ -16,7 +16,7 @@ from capsule_pool.assign import State, assign
 from capsule_pool.breaker import Breaker
 from capsule_pool.config import PoolConfig
 from capsule_pool.info import PoolInfo, line
-from capsule_pool.members import M
+from capsule_pool.members import SHORTAGES, M
 from capsule_pool.owner import Owner
 from capsule_pool.roster import Entry, Roster
 from capsule_pool.states import Census
@@ -96,7 +96,8 @@ class Pool(Generic[M]):
         """A member for the caller alone, who releases it. A caller that is cancelled leaves nothing behind.
 
         Raises PoolError: `pool_closed`; `pool_exhausted` if `max_waiting` callers wait; `pool_timeout`;
-        `pool_unavailable` while members cannot be made. Raises what the factory raised if it is not `retryable`.
+        `pool_unavailable` while members cannot be made. Raises what the factory raised if it is not `retryable`,
+        or is one of SHORTAGES.
         """
         self._check_room()
         self._last_acquire = self._now()
@@ -278,13 +279,14 @@ class Pool(Generic[M]):
 
     def _failed(self, error: Exception, began: float, *, probe: bool) -> None:
         now = self._now()
-        self._breaker.failed(now, error, probe=probe)
+        short = getattr(error, "code", "") in SHORTAGES
+        self._breaker.failed(now, error, probe=probe, counts=not short)
         self._emit("failed", f"{type(error).__name__}: {error}", now - began)
         self._tell_breaker()
         waiter = self._waiting.oldest()
         if waiter is None:
             logger.warning("pool %s: no session could be made for later: %s", self.name, error)
-        elif not getattr(error, "retryable", False):
+        elif short or not getattr(error, "retryable", False):
             self._waiting.take(waiter.number).answer.set_exception(error)
         self._step()
 
