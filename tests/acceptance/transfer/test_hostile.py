@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from capsule import CapsuleError, SessionError
+from capsule.node.front.unix import UNREAD_MOST
 from tests.acceptance.serve.support import LONG, Served
 from tests.acceptance.transfer.support import MIB, Raw, content, directory, greeted, names
 
@@ -134,6 +135,25 @@ async def test_downloads_that_nobody_reads_hold_next_to_nothing(served: Served, 
         await raw.say("stream_close", {"stream": f"t{number}"})
         await raw.hear("stream_close")
     assert (await raw.ask("download", {"stream": "t9", "name": "large"})).type == "download_reply"
+
+
+async def test_a_reader_that_gives_credit_and_does_not_read_is_dropped(served: Served, place: Path) -> None:
+    """Else the node would hold all of a file that it has the credit to send."""
+    with Served(place / "generous", "[serve]\nreconnect_timeout = 0.5\n") as other:
+        async with other.client() as client, client.session() as honest, greeted(other) as generous:
+            generous.session = (await generous.ask("open", {})).session
+            await generous.run("open('large', 'w').truncate(2**34)")
+            await generous.ask("download", {"stream": "t", "name": "large"})
+            await generous.hear("stream_open")
+            before = psutil.Process(other.process.pid).memory_info().rss
+            await generous.say("stream_credit", {"stream": "t", "size": 2**34})
+            async with asyncio.timeout(LONG):
+                while (await client.info()).clients > 1:
+                    assert (await honest.run("6 * 7")).text == "42"
+            assert psutil.Process(other.process.pid).memory_info().rss - before < UNREAD_MOST + 64 * MIB
+            with pytest.raises((EOFError, ConnectionError)):
+                await generous.hear("nothing")
+        assert other.stop() == 0
 
 
 async def test_a_connection_that_ends_leaves_no_descriptor(served: Served) -> None:
