@@ -144,6 +144,10 @@ class Execution:
         self._reading = True
         return self._channel.take()
 
+    def mark(self) -> int:
+        """The number of the newest event so far, taken or not."""
+        return self._channel.mark()
+
     def listen(self, on_ready: Callable[[], object]) -> None:
         """Have this called whenever there may be an event to take, instead of waiting for it."""
         self._reading = True

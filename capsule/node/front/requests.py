@@ -115,8 +115,7 @@ class Requests:
             self._under_way -= 1
 
     async def _open(self, message: Any, envelope: Envelope) -> None:
-        if self._desk.draining:
-            raise SessionError("node_closed", "the node takes no more sessions: it is about to end")
+        self._check_staying("sessions")
         if len(message.files) != len(envelope.buffers):
             raise ArgumentError("files", "are not as many as their contents", allowed="a buffer for each name")
         named: dict[str, Any] = {
@@ -188,6 +187,7 @@ class Requests:
         self._peer.answer(f"{envelope.type}_reply", reply, envelope)
 
     async def _upload(self, message: Any, envelope: Envelope) -> None:
+        self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
         upload = await self._peer.session(envelope.session).session.files.upload(message.name)
@@ -195,6 +195,7 @@ class Requests:
         self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
 
     async def _download(self, message: Any, envelope: Envelope) -> None:
+        self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
         files = self._peer.session(envelope.session).session.files
@@ -206,6 +207,10 @@ class Requests:
     async def _files(self, _message: Any, envelope: Envelope) -> None:
         entries = await self._peer.session(envelope.session).session.files.list()
         self._peer.answer("files_reply", {"entries": [asdict(entry) for entry in entries]}, envelope)
+
+    def _check_staying(self, what: str) -> None:
+        if self._desk.draining:
+            raise SessionError("node_closed", f"the node takes no more {what}: it is about to end")
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()
