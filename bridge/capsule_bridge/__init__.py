@@ -9,6 +9,7 @@ from capsule_bridge.records import (
     Created,
     Expired,
     Fence,
+    Lease,
     Log,
     LoggedEvent,
     NewPromise,
@@ -20,7 +21,7 @@ from capsule_bridge.records import (
 )
 from capsule_bridge.sqlite import SqliteStore
 from capsule_bridge.states import PROMISE, Action, State
-from capsule_bridge.store import PromiseStore
+from capsule_bridge.store import Leases, PromiseStore, Watched
 
 __all__ = [
     "PROMISE",
@@ -29,6 +30,8 @@ __all__ = [
     "Durability",
     "Expired",
     "Fence",
+    "Lease",
+    "Leases",
     "Log",
     "LoggedEvent",
     "MemoryStore",
@@ -41,6 +44,7 @@ __all__ = [
     "SqliteStore",
     "Started",
     "State",
+    "Watched",
     "fingerprint",
     "open_store",
     "promise_id",
