@@ -81,7 +81,7 @@ class Failing:
 
 def test_none_is_memory_and_the_others_are_files(tmp_path: Path) -> None:
     assert isinstance(open_store("none"), MemoryStore)
-    with pytest.raises(ArgumentError, match="keeps promises in a file"):
+    with pytest.raises(ArgumentError, match="in a file or a database"):
         open_store("power")
     with pytest.raises(ArgumentError, match="power, process, none"):
         open_store("always")  # type: ignore[arg-type]
