@@ -35,6 +35,16 @@ _REFUSALS = (
     asyncpg.InsufficientPrivilegeError,
 )
 
+# Every query has its index. The planner does not know that before the tables have grown and been analyzed: it would
+# choose to read a table from end to end while that is small, and keep to it. To compile such queries is not worth it.
+_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
 
 class Database:
     """Where the store is: the URL of a database, and the name of the schema in it that holds the tables."""
@@ -47,8 +57,8 @@ class Database:
         self._url = url
         self._settings = {
             "search_path": schema,
-            "application_name": "capsule",
-            "jit": "off",  # the queries are short, and to compile them takes longer than they do
+            "application_name": f"capsule:{schema}",
+            **_PLANS,
             "lock_timeout": _milliseconds(LOCK_SECONDS),
             "idle_in_transaction_session_timeout": _milliseconds(IDLE_SECONDS),
         }

@@ -23,13 +23,14 @@ class Row(NamedTuple):
     n: int
     promise: Promise
     trimmed: int
+    has_children: bool
     buried_until: int | None
 
 
 def row_of(columns: Iterable[Any]) -> Row:
     """The row, from columns in the order of the queries, of which the middle is the order of the dataclass."""
-    n, *fields, trimmed, buried_until = columns
-    return Row(n, Promise(*fields), trimmed, buried_until)
+    n, *fields, trimmed, has_children, buried_until = columns
+    return Row(n, Promise(*fields), trimmed, has_children, buried_until)
 
 
 def key_of(of: Any) -> Key | None:
@@ -41,7 +42,7 @@ class Held:
     """Promises and logs by id, for decisions that are taken one after another and written all at once.
 
     `numbers` are those of promises that the database has; `made`, `changed`, `logged` and `trims` are what it does not
-    have yet.
+    have yet. `parents` are those that ever had children; of those that are pending, `children` has all.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Held:
         self.numbers: dict[str, int] = {}
         self.keys: dict[Key, str] = {}
         self.buried: set[str] = set()
+        self.parents: set[str] = set()
         self.children: dict[str, list[str]] = {}
         self.tails: dict[str, Tail] = {}
         self.made: dict[str, None] = {}
@@ -72,8 +74,9 @@ class Held:
             return True
         self.promises[id_] = row.promise
         self.tails[id_] = Tail(row.trimmed, row.trimmed)
-        if row.promise.parent is not None and row.promise.pending:
-            self.children.setdefault(row.promise.parent, []).append(id_)
+        if row.has_children:
+            self.parents.add(id_)
+        self._take_child(row.promise)
         return True
 
     def make(self, promise: Promise) -> None:
@@ -84,8 +87,10 @@ class Held:
         key = key_of(promise)
         if key is not None:
             self.keys[key] = promise.id
-        if promise.parent is not None and promise.pending:
-            self.children.setdefault(promise.parent, []).append(promise.id)
+        self._take_child(promise)
+        if promise.parent is not None and promise.parent not in self.parents:
+            self.parents.add(promise.parent)
+            self.change(self.promises[promise.parent])
 
     def change(self, promise: Promise) -> None:
         """What has become of a promise."""
@@ -118,3 +123,7 @@ class Held:
     def told(self) -> list[str]:
         """Of which promises verdict or log is new, for those who wait for them."""
         return list(dict.fromkeys([*self.settled, *(id_ for id_, _ in self.logged)]))
+
+    def _take_child(self, promise: Promise) -> None:
+        if promise.parent is not None and promise.pending:
+            self.children.setdefault(promise.parent, []).append(promise.id)

@@ -29,13 +29,13 @@ INSERT INTO capsule_schema VALUES ($1);
 
 -- name: lock_promises
 SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
-       epoch, version, started_at, settled_at, trimmed, buried_until
+       epoch, version, started_at, settled_at, trimmed, has_children, buried_until
 FROM promises WHERE id = ANY ($1::text[])
 ORDER BY n FOR UPDATE;
 
 -- name: lock_requests
 SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
-       epoch, version, started_at, settled_at, trimmed, buried_until
+       epoch, version, started_at, settled_at, trimmed, has_children, buried_until
 FROM promises
 WHERE n IN (
     SELECT n FROM promises WHERE id = ANY ($1::text[])
@@ -52,13 +52,13 @@ WITH RECURSIVE below (n, id) AS (
     SELECT p.n, p.id FROM below b JOIN promises p ON p.parent = b.id AND p.state = 'pending'
 )
 SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
-       epoch, version, started_at, settled_at, trimmed, buried_until
+       epoch, version, started_at, settled_at, trimmed, has_children, buried_until
 FROM promises WHERE n IN (SELECT n FROM below)
 ORDER BY n FOR UPDATE;
 
 -- name: lock_due
 SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
-       epoch, version, started_at, settled_at, trimmed, buried_until
+       epoch, version, started_at, settled_at, trimmed, has_children, buried_until
 FROM promises WHERE state = 'pending' AND timeout_at <= $1
 ORDER BY timeout_at LIMIT $2 FOR UPDATE SKIP LOCKED;
 
@@ -71,12 +71,12 @@ JOIN events e ON e.promise = w.n AND e.sequence > w.after AND e.sequence <= w.up
 
 -- name: insert_promises
 INSERT INTO promises (n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state,
-                      value, epoch, version, started_at, settled_at, trimmed)
+                      value, epoch, version, started_at, settled_at, trimmed, has_children)
 SELECT * FROM (
     SELECT nextval('promises_n'), w.* FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::bigint[],
         $10::bigint[], $11::text[], $12::bytea[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
-        $17::bigint[]
+        $17::bigint[], $18::boolean[]
     ) AS w (id)
 ) AS numbered
 ORDER BY id
@@ -84,11 +84,17 @@ ON CONFLICT DO NOTHING
 RETURNING n, id;
 
 -- name: update_promises
+-- With what is told of it, which saves a round trip; it is counted, because nobody would read it otherwise.
+WITH told AS MATERIALIZED (
+    SELECT pg_notify($1, w.payload) FROM unnest($2::text[]) AS w (payload)
+)
 UPDATE promises p
 SET state = w.state, value = w.value, epoch = w.epoch, version = w.version, started_at = w.started_at,
-    settled_at = w.settled_at
-FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-     AS w (n, state, value, epoch, version, started_at, settled_at)
+    settled_at = w.settled_at, has_children = w.has_children
+FROM unnest(
+         $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::boolean[]
+     ) AS w (n, state, value, epoch, version, started_at, settled_at, has_children),
+     (SELECT count(*) FROM told) AS counted
 WHERE p.n = w.n;
 
 -- name: insert_events
@@ -122,12 +128,12 @@ WHERE n IN (
 
 -- name: promise_by_id
 SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
-       epoch, version, started_at, settled_at, trimmed, buried_until
+       epoch, version, started_at, settled_at, trimmed, has_children, buried_until
 FROM promises WHERE id = $1;
 
 -- name: pending_promises
 SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
-       epoch, version, started_at, settled_at, trimmed, buried_until
+       epoch, version, started_at, settled_at, trimmed, has_children, buried_until
 FROM promises
 WHERE state = 'pending' AND n > $1 AND (timeout_at IS NULL OR timeout_at > $2) AND ($3::text IS NULL OR session = $3)
 ORDER BY n LIMIT $4;

@@ -41,7 +41,7 @@ async def run(connection: Connection[Record], channel: str, jobs: Sequence[Job])
     held = Held()
     (first, *_) = jobs
     if isinstance(first.wants, Sweep):
-        first.call.answer = await _expire(connection, held, first.wants)
+        first.call.answer = await _expire(connection, channel, held, first.wants)
     else:
         await _lock(connection, held, [job.wants for job in jobs if isinstance(job.wants, Wants)])
         for job in jobs:
@@ -50,11 +50,8 @@ async def run(connection: Connection[Record], channel: str, jobs: Sequence[Job])
                 job.call.answer, job.call.error = job.run(held), None
             except CapsuleError as refusal:
                 job.call.answer, job.call.error = None, refusal
-    await _write(connection, held)
-    told = held.told()
-    if told:
-        await connection.execute(queries()["tell"], channel, payloads(told))
-    return told
+        await _write(connection, channel, held)
+    return held.told()
 
 
 def payloads(ids: Iterable[str]) -> list[str]:
@@ -85,7 +82,7 @@ async def _lock(connection: Connection[Record], held: Held, wants: Sequence[Want
         found = await connection.fetch(queries()["lock_promises"], ids)
     for columns in found:
         held.take(row_of(columns))
-    await _lock_below(connection, held, _settling(held, wants))
+    await _lock_below(connection, held, _settling(held, wants) & held.parents)
     await _load_logs(connection, held, wants)
 
 
@@ -128,14 +125,14 @@ async def _load_logs(connection: Connection[Record], held: Held, wants: Iterable
             held.events.setdefault(names[n], {})[number] = data
 
 
-async def _expire(connection: Connection[Record], held: Held, sweep: Sweep) -> Expired:
+async def _expire(connection: Connection[Record], channel: str, held: Held, sweep: Sweep) -> Expired:
     """As `PromiseStore.expire`. What another node is at is left to it."""
     rows = [row_of(columns) for columns in await connection.fetch(queries()["lock_due"], sweep.now, sweep.limit)]
     due = [row.promise.id for row in rows if held.take(row)]
-    await _lock_below(connection, held, due)
+    await _lock_below(connection, held, held.parents.intersection(due))
     for id_ in due:
         look(held, id_, sweep.now)  # it may have been canceled with its parent a moment ago
-    await _update(connection, held)
+    await _write(connection, channel, held)
     since, until, limit = sweep.kept_since, sweep.remembered_until, sweep.limit
     old = await connection.fetch(queries()["bury_promises"], since, limit, until)
     if old:
@@ -145,10 +142,15 @@ async def _expire(connection: Connection[Record], held: Held, sweep: Sweep) -> E
     return Expired(tuple(due), tuple(id_ for _, id_ in old), more=limit in {len(due), len(old), len(gone)})
 
 
-async def _write(connection: Connection[Record], held: Held) -> None:
+async def _write(connection: Connection[Record], channel: str, held: Held) -> None:
+    told = payloads(held.told())
     if held.made:
         await _insert(connection, held)
-    await _update(connection, held)
+    if held.changed:
+        rows = [(held.numbers[id_], *_CHANGING(held.promises[id_]), id_ in held.parents) for id_ in held.changed]
+        await connection.execute(queries()["update_promises"], channel, told, *_columns(rows, 8))
+    elif told:
+        await connection.execute(queries()["tell"], channel, told)
     if held.logged:
         rows = [(held.numbers[id_], event.sequence, event.data) for id_, event in held.logged]
         await connection.execute(queries()["insert_events"], *_columns(rows, 3))
@@ -158,19 +160,11 @@ async def _write(connection: Connection[Record], held: Held) -> None:
 
 
 async def _insert(connection: Connection[Record], held: Held) -> None:
-    rows = [(*_ALL(held.promises[id_]), held.tails[id_].trimmed) for id_ in held.made]
-    found = await connection.fetch(queries()["insert_promises"], *_columns(rows, 17))
+    rows = [(*_ALL(held.promises[id_]), held.tails[id_].trimmed, id_ in held.parents) for id_ in held.made]
+    found = await connection.fetch(queries()["insert_promises"], *_columns(rows, 18))
     if len(found) < len(rows):
         raise OvertakenError
     held.numbers.update((id_, n) for n, id_ in found)
-
-
-async def _update(connection: Connection[Record], held: Held) -> None:
-    """What can change of promises that the database has."""
-    rows = [(held.numbers[id_], *_CHANGING(held.promises[id_])) for id_ in held.changed]
-    held.changed.clear()
-    if rows:
-        await connection.execute(queries()["update_promises"], *_columns(rows, 7))
 
 
 def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:

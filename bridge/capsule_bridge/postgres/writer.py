@@ -38,6 +38,7 @@ ATTEMPTS = 10
 
 OF_A_VALUE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError, OverflowError)
 """What one job asked for cannot be written down; that does not tell of the database. (The driver's are ValueErrors.)"""
+_OF_THE_STORE = (StoreError, *FAILURES)
 _OF_OTHERS = (OvertakenError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
@@ -80,7 +81,10 @@ class Writer:
 
     async def _serve(self) -> None:
         while batch := await self._take():
-            await self._commit(batch)
+            try:
+                await self._commit(batch)
+            except Exception as error:  # noqa: BLE001  a mistake of ours: nobody shall wait for ever because of it
+                self._fail(batch, error)
             deliver(job.call for job in batch)
 
     async def _take(self) -> list[Job]:
@@ -131,7 +135,7 @@ class Writer:
 
     async def _blame(self, batch: Sequence[Job], error: Exception) -> None:
         of_a_value = isinstance(error, OF_A_VALUE)
-        if self._committing or (isinstance(error, StoreError | FAILURES) and not of_a_value):
+        if self._committing or (isinstance(error, _OF_THE_STORE) and not of_a_value):
             self._fail(batch, error)
         elif len(batch) > 1:
             # One of them is at fault, and the others shall not suffer for it.

@@ -19,6 +19,8 @@ CREATE TABLE promises (
     started_at   bigint,
     settled_at   bigint,
     trimmed      bigint NOT NULL DEFAULT 0,
+    -- Whether it ever had children. It is written with the first one, so whoever locks the row later sees it.
+    has_children boolean NOT NULL,
     -- A promise that is kept no longer leaves its row as a tombstone until then: so ids and keys stay unique by one index
     -- each, and no other node can make a promise between the going of the one and the coming of the other.
     buried_until bigint,
