@@ -79,11 +79,12 @@ class Held:
         self._take_child(row.promise)
         return True
 
-    def make(self, promise: Promise) -> None:
-        """A promise that is new."""
+    def make(self, promise: Promise, log: Sequence[bytes]) -> None:
+        """A promise that is new, with the first events of its log."""
         self.promises[promise.id] = promise
         self.made[promise.id] = None
         self.tails[promise.id] = Tail(0, 0)
+        self.log(promise.id, log)
         key = key_of(promise)
         if key is not None:
             self.keys[key] = promise.id
@@ -122,7 +123,8 @@ class Held:
 
     def told(self) -> list[str]:
         """Of which promises verdict or log is new, for those who wait for them."""
-        return list(dict.fromkeys([*self.settled, *(id_ for id_, _ in self.logged)]))
+        grown = (id_ for id_, _ in self.logged if id_ not in self.made)
+        return list(dict.fromkeys([*self.settled, *grown]))
 
     def _take_child(self, promise: Promise) -> None:
         if promise.parent is not None and promise.pending:

@@ -23,8 +23,8 @@ class Wants(NamedTuple):
     """What is due at this time is settled, so that all below it is needed."""
     settles: bool = False
     """It settles the promises in any case."""
-    part: tuple[int, int] | None = None
-    """It needs the log: behind which number, and how many events."""
+    logs: Sequence[tuple[str, int, int]] = ()
+    """Of which promises it needs the log: behind which number, and how many events."""
 
 
 class Sweep(NamedTuple):

@@ -33,7 +33,7 @@ def create(held: Held, new: NewPromise, now: int) -> Created:
         raise rules.expired(f"idempotency key {new.key!r}")
     parent = None if new.parent is None else held.promises.get(new.parent)
     promise = rules.made(new, parent, now)
-    held.make(promise)
+    held.make(promise, new.log)
     return Created(promise, fresh=True)
 
 
@@ -48,20 +48,27 @@ def settle(held: Held, settlements: Sequence[Settlement], now: int) -> list[Sett
     """As `PromiseStore.settle`."""
     if len(settlements) > 1:
         for each in settlements:  # whatever is refused must be so before anything is done
-            rules.settled(_find(held, each.id), each, now)
+            if rules.settled(_find(held, each.id), each, now)[1] and each.log:
+                _new_events(held, each.id, each.log, each.after, each.fence)
     answers = []
     for each in settlements:
         before = _find(held, each.id)
         promise, decided = rules.settled(before, each, now)
+        if decided and each.log:
+            append(held, each.id, each.log, each.after, each.fence)
         answers.append(Settled(_keep(held, before, promise), decided))
     return answers
 
 
 def append(held: Held, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> int:
     """As `PromiseStore.append`."""
+    return held.log(id_, _new_events(held, id_, events, after, fence))
+
+
+def _new_events(held: Held, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> Sequence[bytes]:
     promise = _find(held, id_)
     kept = held.kept(id_, after, len(events))
-    return held.log(id_, rules.appended(promise, held.tails[id_], kept, after, events, fence))
+    return rules.appended(promise, held.tails[id_], kept, after, events, fence)
 
 
 def trim(held: Held, id_: str, upto: int) -> None:

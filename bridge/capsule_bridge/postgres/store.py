@@ -69,7 +69,8 @@ class PostgresStore:
         """As `PromiseStore.create`."""
         ids = (new.id,) if new.parent is None else (new.id, new.parent)
         wants = Wants(ids, key_of(new), now=now)
-        return await self._write(wants, lambda held: operations.create(held, new, now), len(new.param))
+        size = len(new.param) + sum(map(len, new.log))
+        return await self._write(wants, lambda held: operations.create(held, new, now), size)
 
     async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
@@ -77,8 +78,9 @@ class PostgresStore:
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""
-        wants = Wants([each.id for each in settlements], now=now, settles=True)
-        size = sum(len(each.value) for each in settlements)
+        logs = [(each.id, each.after, len(each.log)) for each in settlements if each.log]
+        wants = Wants([each.id for each in settlements], now=now, settles=True, logs=logs)
+        size = sum(len(each.value) + sum(map(len, each.log)) for each in settlements)
         return await self._write(wants, lambda held: operations.settle(held, settlements, now), size)
 
     async def append(
@@ -91,14 +93,14 @@ class PostgresStore:
     ) -> int:
         """As `PromiseStore.append`."""
         kept = tuple(events)  # the caller may go on with its list
-        wants = Wants((id,), part=(after, len(kept)))
+        wants = Wants((id,), logs=((id, after, len(kept)),))
         return await self._write(
             wants, lambda held: operations.append(held, id, kept, after, fence), sum(map(len, kept))
         )
 
     async def trim(self, id: str, upto: int) -> None:  # noqa: A002
         """As `PromiseStore.trim`."""
-        await self._write(Wants((id,), part=(0, 0)), lambda held: operations.trim(held, id, upto))
+        await self._write(Wants((id,), logs=((id, 0, 0),)), lambda held: operations.trim(held, id, upto))
 
     async def get(self, id: str, *, now: int) -> Promise:  # noqa: A002
         """As `PromiseStore.get`."""

@@ -111,7 +111,7 @@ async def _load_logs(connection: Connection[Record], held: Held, wants: Iterable
 
     Not before the rows are locked: what another node has logged until then has to be seen.
     """
-    parts = [(want.ids[0], *want.part) for want in wants if want.part and want.ids[0] in held.tails]
+    parts = [part for want in wants for part in want.logs if part[0] in held.tails]
     names = {held.numbers[id_]: id_ for id_, *_ in parts}
     if not names:
         return
