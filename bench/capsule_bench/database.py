@@ -51,7 +51,7 @@ class Server:
         return f"postgresql://capsule@/{database}?host={self._folder}"
 
     def start(self) -> None:
-        """Start it, and return when it takes connections."""
+        """Start it, and return when it takes connections. It ends with the thread that calls this, if not before."""
         options = {"listen_addresses": "", "unix_socket_directories": str(self._folder)}
         given = [f"{name}={value}" for name, value in options.items()] + list(self._settings)
         arguments = [part for each in given for part in ("-c", each)]
@@ -150,7 +150,7 @@ def _read_out(log: IO[str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """However this process ends, the server does too."""
+    """However this process ends, the server does too: the system tells it when its parent, which is a thread, ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
