@@ -231,12 +231,15 @@ async def test_of_two_nodes_asked_the_same_at_once_one_makes_each_promise(
     assert sorted(promise.id for promise, fresh in answers if fresh) == sorted(names)
 
 
-async def test_of_two_nodes_that_settle_at_once_one_decides(pair: tuple[PostgresStore, PostgresStore]) -> None:
+async def test_of_two_nodes_that_settle_at_once_one_decides(
+    pair: tuple[PostgresStore, PostgresStore], database: Any
+) -> None:
     names = [f"a{n}" for n in range(100)]
     await asyncio.gather(*(pair[0].create(new(name), now=1) for name in names))
-    calls = [
-        store.settle(Settlement(name, "resolve", b"%d" % n), now=2) for name in names for n, store in enumerate(pair)
-    ]
+    async with held_up(database):
+        verdicts = [(store, Settlement(name, "resolve", b"%d" % n)) for name in names for n, store in enumerate(pair)]
+        calls = [asyncio.ensure_future(store.settle(each, now=2)) for store, each in verdicts]
+        await waits_for_lock(database, 2)
     answers = [answer for (answer,) in await asyncio.gather(*calls)]
     assert [promise.id for promise, decided in answers if decided] == names
     assert {promise for promise, _ in answers} == {await pair[1].get(name, now=3) for name in names}
@@ -259,13 +262,15 @@ async def test_a_node_that_took_over_fences_the_other(pair: tuple[PostgresStore,
 
 
 async def test_a_child_made_while_its_parent_is_settled_elsewhere_is_canceled_or_refused(
-    pair: tuple[PostgresStore, PostgresStore],
+    pair: tuple[PostgresStore, PostgresStore], database: Any
 ) -> None:
     one, other = pair
     names = [f"a{n}" for n in range(60)]
     await asyncio.gather(*(one.create(new(name), now=1) for name in names))
-    made = [asyncio.ensure_future(one.create(new(f"{name}.1", parent=name), now=2)) for name in names]
-    settled = [asyncio.ensure_future(other.settle(Settlement(name, "resolve"), now=2)) for name in names]
+    async with held_up(database):
+        made = [asyncio.ensure_future(one.create(new(f"{name}.1", parent=name), now=2)) for name in names]
+        settled = [asyncio.ensure_future(other.settle(Settlement(name, "resolve"), now=2)) for name in names]
+        await waits_for_lock(database, 2)
     await asyncio.wait([*made, *settled])
     for name, child in zip(names, made, strict=True):
         error = child.exception()
@@ -624,9 +629,9 @@ async def held_up(database: Any) -> AsyncIterator[None]:
         yield
 
 
-async def waits_for_lock(database: Any) -> None:
-    """Return when somebody waits for what `held_up` holds."""
+async def waits_for_lock(database: Any, number: int = 1) -> None:
+    """Return when so many wait for what `held_up` holds."""
     query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'promises'::regclass"
     async with asyncio.timeout(PATIENCE):
-        while not await database.fetchval(query):
+        while await database.fetchval(query) < number:
             pass
