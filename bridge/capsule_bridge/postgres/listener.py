@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SCAN_SECONDS = 5.0
 """How often what is waited for is looked at, though nobody told of it."""
-RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""How long to wait before connecting again, after the first failure, the second …; from then on the last."""
+RETRY_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""How long to wait before connecting again: after a loss, after the first failure, the second …; then the last."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +77,7 @@ class Listener:
         self._ours = ours
         self._subscriptions: dict[Subscription, None] = {}
         self._task: asyncio.Task[None] | None = None
+        self._failures = 0
 
     def add(self, subscription: Subscription) -> None:
         """Tell this one too."""
@@ -103,24 +104,23 @@ class Listener:
             await asyncio.wait([self._task])
 
     async def _serve(self) -> None:
-        failures = 0
         while True:
             try:
                 connection = await self._database.connect()
-                failures = 0
                 try:
                     await self._listen(connection)
                 finally:
                     await let_go(connection)
             except (StoreError, *FAILURES):
-                await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
-                failures += 1
+                self._failures += 1
+            await asyncio.sleep(RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)])
 
     async def _listen(self, connection: Connection[Record]) -> None:
         """Until the connection is lost. Raises what it was lost by, if that is known."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         await connection.add_listener(self._database.channel, self._hear)
+        self._failures = 0
         self._look_again()
         while not lost.is_set():
             with suppress(TimeoutError):
