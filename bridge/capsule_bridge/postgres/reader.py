@@ -84,7 +84,11 @@ class Reader:
     async def _connection(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
         try:
             async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-                yield connection
+                try:
+                    yield connection
+                except TimeoutError:
+                    connection.terminate()  # or the next one would wait for it as long
+                    raise
         except OF_A_VALUE as error:
             raise unfit(error) from error
         except FAILURES as error:

@@ -116,7 +116,6 @@ class Writer:
                     continue
                 self._fail(batch, error)
             except Exception as error:  # noqa: BLE001  whatever it is, each caller has to hear of it
-                await self._roll_back()
                 await self._blame(batch, error)
             return
 
@@ -137,7 +136,9 @@ class Writer:
         of_a_value = isinstance(error, OF_A_VALUE)
         if self._committing or (isinstance(error, _OF_THE_STORE) and not of_a_value):
             self._fail(batch, error)
-        elif len(batch) > 1:
+            return
+        await self._roll_back()
+        if len(batch) > 1:
             # One of them is at fault, and the others shall not suffer for it.
             for job in batch:
                 await self._commit([job])
@@ -155,12 +156,9 @@ class Writer:
             job.call.error.__cause__ = error
 
     async def _roll_back(self) -> None:
-        connection = self._connection
-        if connection is None or self._committing:
-            return
         try:
-            if not connection.is_closed() and connection.is_in_transaction():
-                await connection.execute("ROLLBACK")
+            if self._connection is not None:
+                await self._connection.execute("ROLLBACK")
         except FAILURES:
             self._drop()  # it ends the transaction too
 

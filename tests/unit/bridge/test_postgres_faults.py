@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,11 +15,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+import asyncpg
 import pytest
 
 from capsule_bench.database import NoServerError, Server, server
 from capsule_bridge import Settlement
-from capsule_bridge.postgres import PostgresStore
+from capsule_bridge.postgres import PostgresStore, connect
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge import caller
 from tests.unit.bridge.contract import refused
@@ -163,6 +165,35 @@ async def test_an_outcome_that_is_not_known_is_said_to_be_so(place: str, cut: Cu
         assert (await store.settle(Settlement("a", "resolve"), now=3))[0].decided
         assert store.failure is None
         await store.close()
+
+
+async def test_a_database_that_hangs_is_given_up_after_its_time(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "COMMAND_SECONDS", 1.0)
+    store = PostgresStore(postgres().url(), schema=place)
+    await store.create(new("a"), now=1)
+    await store.get("a", now=1)
+    hung = await processes_of(place)
+    assert len(hung) == 2
+    for process in hung:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        for call in (store.create(new("b"), now=2), store.get("a", now=2)):
+            with refused("store_unavailable"):
+                await call
+        monkeypatch.undo()
+        assert (await store.create(new("b"), now=3)).fresh
+        assert (await store.get("a", now=3)).pending
+    finally:
+        for process in hung:
+            os.kill(process, signal.SIGCONT)
+    await store.close()
+
+
+async def processes_of(place: str) -> list[int]:
+    connection = await asyncpg.connect(postgres().url())
+    found = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = $1", f"capsule:{place}")
+    await connection.close()
+    return [pid for (pid,) in found]
 
 
 # Order
