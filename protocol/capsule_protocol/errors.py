@@ -156,7 +156,7 @@ CODES: dict[str, CodeInfo] = {
         retryable=True,
     ),
     "store_locked": CodeInfo("another node uses the store", "Stop it, or give this node a store of its own."),
-    "store_refused": CodeInfo("the file is not a store that this version can use"),
+    "store_refused": CodeInfo("the file or the database is not a store that this version can use"),
     "store_closed": CodeInfo("the store has been closed"),
 }
 """Every code that can cross the wire or reach a user."""
