@@ -25,10 +25,15 @@ class Migration(NamedTuple):
     script: str
 
 
-@cache
 def queries() -> Mapping[str, str]:
-    """The queries by name."""
-    text = (files(__package__) / "queries.sql").read_text(encoding="utf-8")
+    """The queries of the store by name."""
+    return queries_of(__package__)
+
+
+@cache
+def queries_of(package: str) -> Mapping[str, str]:
+    """The queries in the file `queries.sql` of a package, by name."""
+    text = (files(package) / "queries.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     return {name: query.strip() for name, query in zip(parts[::2], parts[1::2], strict=True)}
 

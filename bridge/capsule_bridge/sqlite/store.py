@@ -13,7 +13,7 @@ from capsule_bridge import rules
 from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
 from capsule_bridge.sqlite.faults import no_fault
-from capsule_bridge.sqlite.files import Blobs, Lock, identity, sync_directory
+from capsule_bridge.sqlite.files import Blobs, Lock, identity, lock_path, sync_directory, values_path
 from capsule_bridge.sqlite.reader import Reader
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.writer import Job, Writer
@@ -51,8 +51,8 @@ class SqliteStore:
         self._path = path
         self._name = os.fspath(path)
         self._level = durability
-        self._lock = Lock(path.with_name(f"{path.name}.lock"))
-        self._blobs = Blobs(path.with_name(f"{path.name}.values"), fault)
+        self._lock = Lock(lock_path(path), durability)
+        self._blobs = Blobs(values_path(path), fault)
         self._identity: tuple[int, int] | None = None
         self._guard = threading.Lock()
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-closer")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +25,14 @@ def open_kind(kind: str, folder: Path) -> PromiseStore:
     if kind == "memory":
         return MemoryStore()
     return SqliteStore(folder / "store.db", "power" if kind == "sqlite-power" else "process")
+
+
+@contextmanager
+def file_sizes_up_to(limit: int) -> Iterator[None]:
+    """Meanwhile no file of this process grows beyond the limit: to SQLite that is a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

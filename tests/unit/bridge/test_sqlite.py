@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from capsule_bridge.sqlite.connect import Level, open_writer
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import ArgumentError, StoreError
 from tests.unit.bridge.contract import refused
-from tests.unit.bridge.support import LARGE, new
+from tests.unit.bridge.support import LARGE, file_sizes_up_to, new
 
 pytestmark = pytest.mark.anyio
 
@@ -445,17 +444,6 @@ def files_of(path: Path) -> list[str]:
 
 def lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
-
-
-@contextmanager
-def file_sizes_up_to(limit: int) -> Iterator[None]:
-    """Meanwhile no file of this process grows beyond the limit: to SQLite that is a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
