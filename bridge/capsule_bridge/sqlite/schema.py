@@ -54,7 +54,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         version, owner = _number(connection, "user_version"), _number(connection, "application_id")
         empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
+        if isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
         raise _foreign(path) from error
     if owner != APPLICATION and not (empty and version == owner == 0):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from capsule_bridge.sqlite import schema
+from capsule_bridge.sqlite.damage import damage
 from capsule_bridge.sqlite.files import values_path
 from capsule_bridge.sqlite.tools.opening import reading, sql
 
@@ -78,17 +79,6 @@ def check(path: Path, *, thorough: bool = False) -> list[StoreFinding]:
         findings = [_database(connection, thorough=thorough), _schema(connection)]
         findings += [_ask(connection, code) for code in _QUERIES]
         return [*findings, *_values(connection, values_path(path))]
-
-
-def damage(connection: sqlite3.Connection, pragma: str = "quick_check") -> list[str]:
-    """What SQLite finds wrong with the file, in its words; nothing if it is whole."""
-    try:
-        found = [str(row[0]) for row in connection.execute(f"PRAGMA {pragma}({EXAMPLES})")]
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        return [str(error)]
-    return [] if found == ["ok"] else [line for text in found for line in text.splitlines()][:EXAMPLES]
 
 
 def _database(connection: sqlite3.Connection, *, thorough: bool) -> StoreFinding:

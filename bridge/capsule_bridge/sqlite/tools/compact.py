@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import open_writer
+from capsule_bridge.sqlite.damage import store_error
 from capsule_bridge.sqlite.faults import no_fault
 from capsule_bridge.sqlite.files import Blobs, Lock, lock_path, values_path
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.tools.info import Sizes, sizes
 from capsule_bridge.sqlite.tools.opening import check_file
 from capsule_bridge.store import PAGE
-from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,8 +52,8 @@ def compact(path: Path, *, now: int, retention: Retention) -> Compacted:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return Compacted(timed_out, forgotten, before, sizes(path))
     except (OSError, sqlite3.Error) as error:
-        hint = "It needs as much room again as the store has, here and in the directory for temporary files."
-        raise StoreError("store_unavailable", f"the store {path} cannot be compacted: {error}", hint=hint) from error
+        what = f"the store {path} cannot be compacted, for which it needs as much room again, in TMPDIR too"
+        raise store_error(error, what) from error
     finally:
         lock.release()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from capsule_bridge.sqlite import schema
 from capsule_bridge.sqlite.connect import open_reader
+from capsule_bridge.sqlite.damage import store_error
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write.
 
-    Raises StoreError: `store_refused` if there is no store of this version, `store_unavailable` if it cannot be read,
-    in the block too.
+    Raises StoreError: `store_refused` if there is no store of this version, `store_unavailable` or `store_damaged`
+    if it cannot be read, in the block too.
     """
     check_file(path)
     try:
         connection = open_reader(path)
     except sqlite3.Error as error:
-        raise unreadable(path, error) from error
+        raise store_error(error, f"the store {path} cannot be read") from error
     try:
         schema.check(connection, path)
         _check_version(connection, path)
         yield connection
     except (sqlite3.Error, OSError) as error:
-        raise unreadable(path, error) from error
+        raise store_error(error, f"the store {path} cannot be read") from error
     finally:
         connection.close()
 
@@ -48,12 +49,6 @@ def check_file(path: Path) -> None:
 def sql(name: str) -> str:
     """The query of this name."""
     return _queries()[name]
-
-
-def unreadable(path: Path, error: Exception) -> StoreError:
-    """The refusal of a file that is there, but of no use now."""
-    hint = "Look whether this user may read it and its directory; `capsule store check` tells whether it is damaged."
-    return StoreError("store_unavailable", f"the store {path} cannot be read: {error}", hint=hint)
 
 
 def _queries() -> Mapping[str, str]:
