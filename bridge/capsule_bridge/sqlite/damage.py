@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LINES = 5
 """Of all that is wrong so much is told."""
+STEPS = 1_000
+"""Of SQLite's machine, between two looks whether to go on."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -51,8 +53,8 @@ class Examination:
         self.found: StoreError | None = None
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._guard = threading.Lock()
-        self._canceled = False
+        self._guard = threading.Lock()  # a closed connection must not be interrupted
+        self._stopped = False
         self._thread = threading.Thread(target=self._look, name="capsule-store-check", daemon=True)
         self._thread.start()
 
@@ -62,27 +64,29 @@ class Examination:
 
     def stop(self) -> None:
         """End it, wherever it is. Blocks for a moment."""
+        self._stopped = True
         with self._guard:
-            self._canceled = True
             if self._connection is not None:
                 self._connection.interrupt()
         self._thread.join()
 
     def _look(self) -> None:
-        # What cannot be read now is no damage: whoever reads next hears of it.
+        # What cannot be read now is no damage: whoever reads next hears of it. Nor is being stopped.
         with suppress(sqlite3.Error), closing(open_reader(self._path)) as connection:
-            with self._guard:
-                if self._canceled:
-                    return
-                self._connection = connection
+            # An interruption is lost on a statement that is about to begin; this alone may not be asked for seconds.
+            connection.set_progress_handler(lambda: self._stopped, STEPS)
+            self._let_interrupt(connection)
             try:
                 wrong = damage(connection)
             finally:
-                with self._guard:
-                    self._connection = None
+                self._let_interrupt(None)
             if wrong:
                 text = f"the store {self._path} is damaged since its last node ended: {'; '.join(wrong)}"
                 self.found = StoreError("store_damaged", text)
+
+    def _let_interrupt(self, connection: sqlite3.Connection | None) -> None:
+        with self._guard:
+            self._connection = connection
 
 
 def _tells_damage(error: Exception) -> bool:
