@@ -81,8 +81,6 @@ class ResonateClient:
         """Asked twice if the connection broke: each request may be repeated, and a connection at rest may be stale."""
         try:
             return await self._post_once(body)
-        except aiohttp.ServerTimeoutError:
-            raise
         except aiohttp.ClientError:
             return await self._post_once(body)
 

@@ -13,7 +13,7 @@ from capsule_bridge.states import CANCELED, PENDING, PROMISE
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from capsule_bridge.records import NewPromise, Promise, Settlement
     from capsule_bridge.resonate.client import ResonateClient
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """Asks for verdicts, and gives them. What it answers is written down in the mirror."""
+    """Asks for verdicts, and gives them. What it answers is written down in the mirror, and told to `listeners`."""
 
     def __init__(self, remote: ResonateClient, mirror: Mirror) -> None:
+        self.listeners: list[Callable[[Collection[str]], None]] = []
         self._remote = remote
         self._mirror = mirror
 
@@ -78,10 +79,18 @@ class Judge:
         family = [child for child in await self._mirror.family(ids) if child.id not in ids]
         judged = [record for record in await self._cancel_all(family) if record is not None]
         verdicts = [verdict_of(record) for record in [*judged, *records]]
-        promises, canceled = await self._mirror.conclude(verdicts)
+        try:
+            promises, canceled = await self._mirror.conclude(verdicts)
+        finally:
+            # If this call is canceled it is written down all the same, and who listens will ask anyway.
+            self._tell([*(each.id for each in verdicts), *(child.id for child in family)])
         known = {child.id for child in family}
         await self._cancel_all([child for child in canceled if child.id not in known])  # they were made meanwhile
         return promises
+
+    def _tell(self, ids: Collection[str]) -> None:
+        for listener in list(self.listeners):
+            listener(ids)
 
     async def _cancel_all(self, promises: Sequence[Promise]) -> list[Record | None]:
         return await asyncio.gather(*(self._cancel(promise) for promise in promises))

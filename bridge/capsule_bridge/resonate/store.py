@@ -18,13 +18,14 @@ from capsule_bridge.resonate.client import ResonateClient
 from capsule_bridge.resonate.judge import Judge, same_request
 from capsule_bridge.resonate.locks import Locks
 from capsule_bridge.resonate.mirror import Mirror
+from capsule_bridge.resonate.watch import Watch
 from capsule_bridge.sqlite.faults import no_fault
 from capsule_bridge.states import PENDING, TIMED_OUT
 from capsule_bridge.store import PAGE
 from capsule_protocol.errors import LocalProtocolError, SessionError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from pathlib import Path
 
     from capsule_bridge.records import Fence, Log, NewPromise, Promise, Retention, Settlement, Started
@@ -46,6 +47,7 @@ class ResonateStore:
         self._mirror = Mirror(path, durability, fault=fault)
         self._remote = ResonateClient(url, token)
         self._judge = Judge(self._remote, self._mirror)
+        self._watch = Watch(self._judge, self._mirror)
         self._locks = Locks()
         self._running = 0
         self._idle = asyncio.Event()
@@ -132,6 +134,16 @@ class ResonateStore:
             forgotten = await self._mirror.forget(now, retention, limit)
             return Expired(timed_out, forgotten, more=limit in {len(timed_out), len(forgotten)})
 
+    def subscribe(
+        self, heard: Callable[[Collection[str]], None], waiting: Callable[[], Collection[str]]
+    ) -> Callable[[], None]:
+        """Call `heard` with ids of promises that got a verdict; those of `waiting` and their children are looked at.
+
+        These are hints: whoever waits for one asks the store for it. Some are told twice, and some that nobody waits
+        for. Answers how to end it.
+        """
+        return self._watch.subscribe(heard, waiting)
+
     async def close(self) -> None:
         """As `PromiseStore.close`."""
         if self._closing is None:
@@ -152,6 +164,7 @@ class ResonateStore:
                 self._idle.set()
 
     async def _close(self) -> None:
+        await self._watch.stop()
         while self._running:
             self._idle.clear()
             await self._idle.wait()

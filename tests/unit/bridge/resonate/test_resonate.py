@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from capsule_bridge import Fence, PromiseStore, Retention, Settlement
-from capsule_bridge.resonate import ResonateStore, client
+from capsule_bridge.resonate import ResonateStore, client, watch
 from capsule_bridge.resonate.locks import Locks
 from capsule_bridge.resonate.wire import FOREVER
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge.contract import refused
-from tests.unit.bridge.resonate.support import Line, Server, line_to
+from tests.unit.bridge.resonate.support import PATIENCE, Line, Server, line_to
 from tests.unit.bridge.support import LARGE, new
 from tests.unit.bridge.test_sqlite import Failing
 
@@ -109,6 +109,23 @@ async def test_children_are_canceled_at_the_server_too(server: Server, path: Pat
         assert (await store.get("a.1.1", now=3)).state == "rejected_canceled"
 
 
+async def test_a_child_that_is_made_while_its_parent_ends_is_canceled_too(
+    server: Server, line: Line, path: Path
+) -> None:
+    async with opened(line.url, path) as store:
+        await store.create(new("a"), now=1)
+        await store.create(new("a.1", parent="a"), now=1)
+        line.manners = ["pass", "wait"]  # the verdict is given, and the child is about to be canceled
+        settling = asyncio.ensure_future(store.settle(Settlement("a", "resolve"), now=2))
+        await line.waits.wait()
+        assert (await store.create(new("a.2", parent="a"), now=2)).promise.pending
+        line.open.set()
+        await settling
+        for name in ("a.1", "a.2"):
+            assert (await store.get(name, now=3)).state == "rejected_canceled"
+            assert server.call("promise.get", id=name)["state"] == "rejected_canceled"
+
+
 # What others decide
 
 
@@ -153,6 +170,29 @@ async def test_a_verdict_that_came_while_the_node_was_away_is_heard(server: Serv
     assert {asked["kind"] for asked in line.asked} == {"promise.get"}  # nothing is searched for
 
 
+async def test_whoever_waits_is_told_of_a_verdict_of_somebody_else(
+    server: Server, line: Line, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.01)
+    heard = asyncio.Queue[set[str]]()
+    async with opened(line.url, path) as store:
+        for name, parent in (("a", None), ("a:input:1", "a"), ("b", None), ("unasked", None)):
+            await store.create(new(name, parent=parent), now=1)
+        end = store.subscribe(lambda ids: heard.put_nowait(set(ids)), lambda: ["a", "b", "of another store"])
+        line.manners = ["cut before"] * 10  # the server is away for a while
+        for name in ("unasked", "a:input:1"):
+            server.call("promise.settle", id=name, state="resolved", value={"data": text(b"theirs")})
+        assert await asyncio.wait_for(heard.get(), PATIENCE) == {"a:input:1"}
+        assert [promise.id for promise in await store.pending(now=2)] == ["a", "b", "unasked"]
+        await store.get("unasked", now=2)  # who asks for himself lets the others know
+        assert await asyncio.wait_for(heard.get(), PATIENCE) == {"unasked"}
+        end()
+        end()
+        server.call("promise.settle", id="b", state="resolved", value={})
+        await store.get("b", now=2)
+        assert heard.empty()
+
+
 # The clock
 
 
@@ -161,6 +201,8 @@ async def test_a_server_whose_clock_is_behind_has_the_last_word(server: Server, 
         await store.create(new("a", timeout_at=100), now=1)
         assert (await store.get("a", now=150)).pending
         assert (await store.start("a", epoch=1, now=150)).promise.fence == Fence(1, 1)
+        with refused("promise_fenced"):
+            await store.settle(Settlement("a", "resolve", fence=Fence(0, 1)), now=150)
         assert (await store.expire(now=150, retention=Retention())).timed_out == ()
         server.clock(100)
         assert (await store.expire(now=150, retention=Retention())).timed_out == ("a",)
