@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -15,6 +16,8 @@ from typing import Any, get_args
 
 from capsule_bridge import SqliteStore
 from capsule_bridge.sqlite.faults import FaultPoint
+from capsule_protocol.errors import CapsuleError
+from tests.unit.bridge.load import digest
 from tests.unit.bridge.support import new
 
 POINTS = get_args(FaultPoint)
@@ -103,10 +106,9 @@ async def amiss(path: Path, facts: list[Fact]) -> list[str]:
     try:
         parents = {promise.parent for promise in await store.pending(now=9, limit=10**9)}
         inspection = Inspection(store, parents)
-        found = [f"{fact}: {each}" for fact in facts for each in await inspection.of(fact)]
-        for name in {fact[2] for fact in facts if fact[0] == "created"}:
-            found += await inspection.log(name)
-        return found
+        names = sorted({fact[2] for fact in facts if fact[0] == "created"})
+        found = await asyncio.gather(*map(inspection.of, facts), *map(inspection.log, names))
+        return [wrong for wrong in found if wrong]
     finally:
         await store.close()
 
@@ -118,32 +120,38 @@ class Inspection:
     store: SqliteStore
     parents: set[str | None]
 
-    async def of(self, fact: Fact) -> list[str]:
+    async def of(self, fact: Fact) -> str:
         """What is wrong with one fact."""
         what, *rest = fact
-        wrong: str = await getattr(self, what)(*rest)
-        return [wrong] if wrong else []
+        try:
+            wrong: str = await getattr(self, what)(*rest)
+        except CapsuleError as error:
+            wrong = error.code
+        return f"{fact}: {wrong}" if wrong else ""
 
-    async def created(self, key: str, name: str, size: int) -> str:
+    async def created(self, key: str, name: str, param: str) -> str:
         promise, fresh = await self.store.create(new("other", key=key, fingerprint=key.encode()), now=1)
-        good = not fresh and promise.id == name and len(promise.param) == size
+        good = not fresh and promise.id == name and digest(promise.param) == param
         return "" if good else f"is {promise.id} with {len(promise.param)} bytes, fresh: {fresh}"
 
     async def started(self, name: str) -> str:
         again = await self.store.start(name, epoch=9, now=9)
         return "was started again as if for the first time" if again.first else ""
 
-    async def settled(self, name: str, state: str, value: str, size: int) -> str:
+    async def settled(self, name: str, state: str, value: str) -> str:
         promise = await self.store.get(name, now=9)
-        if (promise.state, promise.value[-40:].decode(), len(promise.value)) != (state, value, size):
+        if (promise.state, digest(promise.value)) != (state, value):
             return f"is {promise.state} {promise.value[-40:]!r}"
         return "has a child that is pending" if name in self.parents else ""
 
     async def logged(self, name: str, last: int) -> str:
         return "" if (await self.store.read(name, after=0)).last >= last else "the log ends before"
 
-    async def log(self, name: str) -> list[str]:
+    async def log(self, name: str) -> str:
         """Every event has its own number, and none is missing."""
-        log = await self.store.read(name, after=0)
+        try:
+            log = await self.store.read(name, after=0)
+        except CapsuleError as error:
+            return f"the log of {name}: {error.code}"
         good = [each.data for each in log.events] == [f"{name}/{n}".encode() for n in range(1, log.last + 1)]
-        return [] if good else [f"the log of {name} is {log}"]
+        return "" if good else f"the log of {name} is {log}"
