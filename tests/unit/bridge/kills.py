@@ -64,22 +64,23 @@ class Victim:
 
 
 @contextmanager
-def victim(path: Path) -> Iterator[Victim]:
-    """A victim that writes to this store."""
+def victim(path: Path, mutant: str = "") -> Iterator[Victim]:
+    """A victim that writes to this store, and may have one of the mistakes of `mutants`."""
     script = Path(__file__).with_name("victim.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+    command = [sys.executable, "-P", os.fspath(script), os.fspath(path), mutant]
     with subprocess.Popen(
-        [sys.executable, "-P", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         yield Victim(process)
         assert process.stdin is not None
         process.stdin.close()
 
 
-async def kill_rounds(path: Path, rounds: int, seed: int) -> Tally:
+async def kill_rounds(path: Path, rounds: int, seed: int, mutant: str = "") -> Tally:
     """Kill a writer so many times on one store, at all places in turn, and look after each kill."""
     chance, tally = random.Random(seed), Tally()
-    with victim(path) as one:
+    with victim(path, mutant) as one:
         for number in range(rounds):
             point = POINTS[number % len(POINTS)]
             level = "power" if number // len(POINTS) % 2 else "process"

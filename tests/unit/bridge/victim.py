@@ -1,7 +1,7 @@
-"""A process that writes to a store and is killed at a place of its writer: `python victim.py FILE`.
+"""A process that writes to a store and is killed at a place of its writer: `python victim.py FILE MUTANT`.
 
 Each line of its input is a round as JSON. For each it forks a child, which works on the store, tells each fact after it
-has been acknowledged, and kills itself. The round ends with `["end", SIGNAL]`.
+has been acknowledged, and kills itself. The round ends with `["end", SIGNAL]`. MUTANT is empty, or one of `mutants`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from capsule_bridge import SqliteStore
 from capsule_bridge.sqlite import writer
 from capsule_bridge.sqlite.faults import FaultPoint
@@ -27,6 +29,10 @@ def main() -> None:
     path = Path(sys.argv[1])
     # Often enough to be killed there.
     writer.CHECKPOINT_BYTES = 40_000
+    if sys.argv[2]:
+        from tests.unit.bridge.mutants import MUTANTS
+
+        MUTANTS[sys.argv[2]](pytest.MonkeyPatch())
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
