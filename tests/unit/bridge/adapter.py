@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ def _errors_of_sqlite3() -> Iterator[None]:
 class Cursor:
     """All rows of a query."""
 
-    def __init__(self, rows: Iterator[Any]) -> None:
-        self._rows = iter(list(rows))
+    def __init__(self, rows: Iterable[Any], lastrowid: int) -> None:
+        self.lastrowid = lastrowid
+        self._rows = iter(rows)
 
     def __iter__(self) -> Iterator[Any]:
         return self._rows
@@ -53,7 +54,8 @@ class Connection:
 
     def execute(self, query: str, parameters: Any = ()) -> Cursor:
         with _errors_of_sqlite3():
-            return Cursor(self._apsw.execute(query, parameters))
+            rows = list(self._apsw.execute(query, parameters))
+            return Cursor(rows, self._apsw.last_insert_rowid())
 
     def executemany(self, query: str, rows: Any) -> None:
         with _errors_of_sqlite3():

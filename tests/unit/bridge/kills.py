@@ -8,7 +8,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from capsule_protocol.errors import CapsuleError
 from tests.unit.bridge.load import digest
 from tests.unit.bridge.support import new
 
-POINTS = get_args(FaultPoint)
+POINTS: tuple[FaultPoint, ...] = get_args(FaultPoint)
 FEW: dict[str, int] = {"before_checkpoint": 8, "checkpointed": 8, "file_written": 12, "file_named": 12}
 """How often a place may be passed before the kill; a round passes these seldom."""
 MANY = 150
@@ -77,13 +77,15 @@ def victim(path: Path, mutant: str = "") -> Iterator[Victim]:
         process.stdin.close()
 
 
-async def kill_rounds(path: Path, rounds: int, seed: int, mutant: str = "") -> Tally:
-    """Kill a writer so many times on one store, at all places in turn, and look after each kill."""
+async def kill_rounds(
+    path: Path, rounds: int, seed: int, mutant: str = "", points: Sequence[FaultPoint] = POINTS
+) -> Tally:
+    """Kill a writer so many times on one store, at the places in turn, and look after each kill."""
     chance, tally = random.Random(seed), Tally()
     with victim(path, mutant) as one:
         for number in range(rounds):
-            point = POINTS[number % len(POINTS)]
-            level = "power" if number // len(POINTS) % 2 else "process"
+            point = points[number % len(points)]
+            level = "power" if number // len(points) % 2 else "process"
             hits = chance.randint(1, FEW.get(point, MANY))
             order: dict[str, Any] = {
                 "round": number,

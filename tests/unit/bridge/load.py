@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -61,30 +62,46 @@ async def _writes(store: PromiseStore, turn: str, number: int, seed: int, tell: 
 async def _execution(store: PromiseStore, name: str, key: str, chance: random.Random, tell: Tell) -> None:
     """Accept, start, log and settle; some wait for a child, are never settled, or have large values."""
     param = (LARGE if chance.random() < 0.1 else "small") + key
+    at_once = chance.random() < 0.5
     new = NewPromise(name, "execute", "s", key.encode(), param.encode(), key=key)
-    promise = (await store.create(new, now=1)).promise
+    if at_once:
+        new = replace(new, epoch=1, log=(_event(name, 1),))
+    promise, fresh = await store.create(new, now=1)
     tell("created", key, promise.id, digest(promise.param))
-    started = await store.start(promise.id, epoch=1, now=1)
-    if started.first:
+    first = fresh if at_once else (await store.start(promise.id, epoch=1, now=1)).first
+    last = 0
+    if first:
         tell("started", promise.id)
-        await _log(store, promise.id, chance, tell)
+        last = await _log(store, promise.id, int(at_once), chance, tell)
     if chance.random() < 0.3:
         child = f"{name}:input:1"
         await _known(store.create(NewPromise(child, "input", "s", b"", parent=promise.id), now=1))
     if chance.random() < 0.8:
         value = (LARGE if chance.random() < 0.1 else "") + name
-        ((settled, _),) = await store.settle(Settlement(promise.id, chance.choice(ACTIONS), value.encode()), now=2)
+        # Only who has started it knows the end of its log.
+        log = (_event(promise.id, last + 1),) if first else ()
+        verdict = Settlement(promise.id, chance.choice(ACTIONS), value.encode(), log=log, after=last)
+        ((settled, decided),) = await store.settle(verdict, now=2)
         tell("settled", promise.id, settled.state, digest(settled.value))
+        if decided and log:
+            tell("logged", promise.id, last + 1)
 
 
-async def _log(store: PromiseStore, name: str, chance: random.Random, tell: Tell) -> None:
-    last = 0
+async def _log(store: PromiseStore, name: str, last: int, chance: random.Random, tell: Tell) -> int:
+    """The number of the last event."""
+    if last:
+        tell("logged", name, last)
     for _ in range(chance.randrange(4)):
-        events = [f"{name}/{last + n}".encode() for n in range(1, chance.randrange(2, 5))]
+        events = [_event(name, last + n) for n in range(1, chance.randrange(2, 5))]
         if not await _known(store.append(name, events, after=last)):
-            return
+            break
         last += len(events)
         tell("logged", name, last)
+    return last
+
+
+def _event(name: str, number: int) -> bytes:
+    return f"{name}/{number}".encode()
 
 
 async def _known(call: Awaitable[object]) -> bool:

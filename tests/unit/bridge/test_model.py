@@ -67,7 +67,7 @@ class Comparison(RuleBasedStateMachine):
     def there_is_a_family(self, key: str | None, waits: tuple[int | None, int | None, int | None]) -> None:
         """Without it most calls would be about promises that nobody has made."""
         for name, parent, wait in zip("abc", (None, "a", "b"), waits, strict=True):
-            self.create(name, key if name == "a" else None, b"one", parent, wait)
+            self.create(name, key if name == "a" else None, b"one", parent, wait, None, [])
 
     @rule(step=st.integers(1, 6))
     def time_passes(self, step: int) -> None:
@@ -79,12 +79,24 @@ class Comparison(RuleBasedStateMachine):
         fingerprint=FINGERPRINTS,
         parent=st.one_of(st.none(), st.none(), NAMES),
         wait=WAITS,
+        epoch=st.sampled_from([None, 1, 2]),
+        log=EVENTS,
     )
-    def create(self, name: str, key: str | None, fingerprint: bytes, parent: str | None, wait: int | None) -> None:
+    def create(
+        self,
+        name: str,
+        key: str | None,
+        fingerprint: bytes,
+        parent: str | None,
+        wait: int | None,
+        epoch: int | None,
+        log: list[bytes],
+    ) -> None:
+        fields = {"key": key, "fingerprint": fingerprint, "parent": parent, "epoch": epoch, "log": tuple(log)}
         at = None if wait is None else self.now + wait
         self.same(
-            self.store.create(new(name, key=key, fingerprint=fingerprint, parent=parent, timeout_at=at), now=self.now),
-            lambda: self.model.create(name, key, fingerprint, parent, at, self.now),
+            self.store.create(new(name, timeout_at=at, **fields), now=self.now),
+            lambda: self.model.create(name, key, fingerprint, parent, at, self.now, epoch=epoch, log=log),
             lambda answer: (answer.promise.id, answer.fresh),
         )
 
@@ -96,13 +108,20 @@ class Comparison(RuleBasedStateMachine):
             lambda answer: answer.first,
         )
 
-    @rule(name=NAMES, action=ACTIONS, value=st.binary(max_size=3), fence=FENCES)
-    def settle(self, name: str, action: Action, value: bytes, fence: Fence | None) -> None:
+    @rule(name=NAMES, action=ACTIONS, value=st.binary(max_size=3), fence=FENCES, log=EVENTS, after=st.integers(0, 4))
+    def settle(
+        self, name: str, action: Action, value: bytes, fence: Fence | None, log: list[bytes], after: int
+    ) -> None:
         self.same(
-            self.store.settle(Settlement(name, action, value, fence), now=self.now),
-            lambda: self.model.settle(name, action, value, fence, self.now),
+            self.store.settle(Settlement(name, action, value, fence, tuple(log), after), now=self.now),
+            lambda: self.model.settle(name, action, value, fence, self.now, log, after),
             lambda answers: answers[0].decided,
         )
+
+    @rule(name=NAMES, action=ACTIONS, log=EVENTS)
+    def settle_at_the_end(self, name: str, action: Action, log: list[bytes]) -> None:
+        known = self.model.promises.get(name)
+        self.settle(name, action, b"end", None, log, len(known.log) if known else 0)
 
     @rule(name=NAMES, events=EVENTS, after=st.integers(0, 4), fence=FENCES)
     def append(self, name: str, events: list[bytes], after: int, fence: Fence | None) -> None:

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from capsule_bridge.sqlite import writer
+from capsule_bridge.sqlite.faults import FaultPoint
 from tests.unit.bridge.contract import StoreContract
-from tests.unit.bridge.kills import POINTS, kill_rounds
+from tests.unit.bridge.kills import kill_rounds
 from tests.unit.bridge.linear import explained
 from tests.unit.bridge.mutants import MUTANTS
 from tests.unit.bridge.power import power_rounds
@@ -26,7 +27,7 @@ from tests.unit.bridge.test_linear import recorded
 from tests.unit.bridge.test_model import FileComparison
 
 HISTORIES = 100
-KILLS = len(POINTS)
+KILLS = 8
 CUTS = 20
 EXAMPLES = settings(
     max_examples=200,
@@ -91,8 +92,9 @@ def linear(folder: Path, _: str) -> bool:
 
 
 def kill(folder: Path, mutant: str) -> bool:
-    """Kills at every place of the writer."""
-    return not asyncio.run(kill_rounds(folder / "store.db", KILLS, seed=1, mutant=mutant)).wrong
+    """Kills of the process that writes."""
+    points: tuple[FaultPoint, ...] = ("before_commit", "answered")
+    return not asyncio.run(kill_rounds(folder / "store.db", KILLS, 1, mutant, points)).wrong
 
 
 def power(folder: Path, _: str) -> bool:
