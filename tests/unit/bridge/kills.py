@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +19,7 @@ from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import CapsuleError
 from tests.unit.bridge.load import digest
 from tests.unit.bridge.support import new
+from tests.unit.bridge.tally import Kind, Tally, Wrong
 
 POINTS: tuple[FaultPoint, ...] = get_args(FaultPoint)
 FEW: dict[str, int] = {"before_checkpoint": 8, "checkpointed": 8, "file_written": 12, "file_named": 12}
@@ -27,19 +28,6 @@ MANY = 150
 SIGKILL = 9
 
 Fact = list[Any]
-
-
-@dataclass
-class Tally:
-    """What happened in all rounds."""
-
-    rounds: int = 0
-    facts: int = 0
-    survived: int = 0
-    wrong: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return f"{self.rounds} kills, {self.facts:,} acknowledged facts, {len(self.wrong)} lost, changed or doubled"
 
 
 class Victim:
@@ -95,22 +83,20 @@ async def kill_rounds(
                 "seed": chance.randrange(2**30),
             }
             facts, ended = one.round(**order)
-            tally.rounds += 1
-            tally.facts += len(facts)
             tally.survived += ended != SIGKILL
             assert ended in {SIGKILL, 0}, f"the victim failed in round {order}"
-            tally.wrong += [f"{order}: {each}" for each in await amiss(path, facts)]
+            tally.add(len(facts), await amiss(path, facts))
     return tally
 
 
-async def amiss(path: Path, facts: list[Fact]) -> list[str]:
+async def amiss(path: Path, facts: list[Fact]) -> list[Wrong]:
     """What the store has not, has otherwise, or has twice."""
     store = SqliteStore(path, "process")
     try:
         parents = {promise.parent for promise in await store.pending(now=9, limit=10**9)}
         inspection = Inspection(store, parents)
         names = sorted({fact[2] for fact in facts if fact[0] == "created"})
-        found = await asyncio.gather(*map(inspection.of, facts), *map(inspection.log, names))
+        found = await asyncio.gather(*map(inspection.of, facts), *(inspection.of(["log", name]) for name in names))
         return [wrong for wrong in found if wrong]
     finally:
         await store.close()
@@ -123,38 +109,38 @@ class Inspection:
     store: SqliteStore
     parents: set[str | None]
 
-    async def of(self, fact: Fact) -> str:
+    async def of(self, fact: Fact) -> Wrong | None:
         """What is wrong with one fact."""
         what, *rest = fact
         try:
-            wrong: str = await getattr(self, what)(*rest)
+            kind, text = await getattr(self, what)(*rest)
         except CapsuleError as error:
-            wrong = error.code
-        return f"{fact}: {wrong}" if wrong else ""
+            kind, text = "lost", error.code
+        return Wrong(kind, f"{fact}: {text}") if text else None
 
-    async def created(self, key: str, name: str, param: str) -> str:
+    async def created(self, key: str, name: str, param: str) -> tuple[Kind, str]:
         promise, fresh = await self.store.create(new("other", key=key, fingerprint=key.encode()), now=1)
-        good = not fresh and promise.id == name and digest(promise.param) == param
-        return "" if good else f"is {promise.id} with {len(promise.param)} bytes, fresh: {fresh}"
+        good = promise.id == name and digest(promise.param) == param
+        kind: Kind = "lost" if fresh else "changed"
+        return kind, "" if good else f"is {promise.id} with {len(promise.param)} bytes"
 
-    async def started(self, name: str) -> str:
+    async def started(self, name: str) -> tuple[Kind, str]:
         again = await self.store.start(name, epoch=9, now=9)
-        return "was started again as if for the first time" if again.first else ""
+        return "doubled", "was started again as if for the first time" if again.first else ""
 
-    async def settled(self, name: str, state: str, value: str) -> str:
+    async def settled(self, name: str, state: str, value: str) -> tuple[Kind, str]:
         promise = await self.store.get(name, now=9)
         if (promise.state, digest(promise.value)) != (state, value):
-            return f"is {promise.state} {promise.value[-40:]!r}"
-        return "has a child that is pending" if name in self.parents else ""
+            return "lost" if promise.pending else "changed", f"is {promise.state} {promise.value[-40:]!r}"
+        return "lost", "has a child that is pending" if name in self.parents else ""
 
-    async def logged(self, name: str, last: int) -> str:
-        return "" if (await self.store.read(name, after=0)).last >= last else "the log ends before"
+    async def logged(self, name: str, last: int) -> tuple[Kind, str]:
+        return "lost", "" if (await self.store.read(name, after=0)).last >= last else "the log ends before"
 
-    async def log(self, name: str) -> str:
+    async def log(self, name: str) -> tuple[Kind, str]:
         """Every event has its own number, and none is missing."""
-        try:
-            log = await self.store.read(name, after=0)
-        except CapsuleError as error:
-            return f"the log of {name}: {error.code}"
-        good = [each.data for each in log.events] == [f"{name}/{n}".encode() for n in range(1, log.last + 1)]
-        return "" if good else f"the log of {name} is {log}"
+        log = await self.store.read(name, after=0)
+        data = [each.data for each in log.events]
+        good = data == [f"{name}/{n}".encode() for n in range(1, log.last + 1)]
+        kind: Kind = "doubled" if len(set(data)) < len(data) else "changed"
+        return kind, "" if good else f"is {log}"

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -16,6 +15,7 @@ from capsule_protocol.errors import StoreError
 from tests.unit.bridge.disk import Disk, Lies, honest
 from tests.unit.bridge.kills import Fact, amiss
 from tests.unit.bridge.load import heard, load
+from tests.unit.bridge.tally import Tally, Wrong
 
 SHARES = (0.0, 0.5, 0.9)
 """How much of what was not synced outlives a cut."""
@@ -24,25 +24,6 @@ STEPS = 600
 CHAIN = 4
 """After so many cuts a store is replaced by a new one, lest the time go into looking at old facts."""
 STORE = Path("node", "store.db")
-
-
-@dataclass
-class Tally:
-    """What happened in all rounds."""
-
-    cuts: int = 0
-    facts: int = 0
-    spoiled: int = 0
-    """Cuts after which SQLite found the file corrupt."""
-    losing: int = 0
-    """Cuts after which something acknowledged was missing or other than it was."""
-    wrong: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.cuts} power cuts, {self.facts:,} acknowledged facts, {len(self.wrong)} lost, changed or doubled "
-            f"after {self.losing} of the cuts, {self.spoiled} files spoiled"
-        )
 
 
 async def power_rounds(folder: Path, rounds: int, seed: int, level: Level = "power", lies: Lies = honest) -> Tally:
@@ -56,25 +37,22 @@ async def power_rounds(folder: Path, rounds: int, seed: int, level: Level = "pow
         left = folder / f"{number}"
         facts = await Cut(root, left, SHARES[number % len(SHARES)], chance, lies).happen(str(number), level)
         known += facts
-        tally.cuts += 1
-        tally.facts += len(facts)
         root = folder / f"{number}-again"
         shutil.copytree(left, root)
         tally.spoiled += not await asyncio.to_thread(sound, left / STORE)
         wrong = await looked(left / STORE, known)
-        tally.losing += bool(wrong)
-        tally.wrong += [f"cut {number}: {each}" for each in wrong]
+        tally.add(len(facts), wrong)
         if wrong or number % CHAIN == CHAIN - 1:
             known = []
     return tally
 
 
-async def looked(path: Path, facts: list[Fact]) -> list[str]:
+async def looked(path: Path, facts: list[Fact]) -> list[Wrong]:
     """As `amiss`, also of a store that cannot be opened."""
     try:
         return await amiss(path, facts)
     except StoreError as error:
-        return [str(error)]
+        return [Wrong("lost", f"all: {error}")]
 
 
 class Cut:

@@ -30,7 +30,7 @@ async def test_nothing_acknowledged_is_lost_changed_or_doubled_by_a_power_cut(tm
 async def test_a_level_that_does_not_sync_loses_but_spoils_nothing(tmp_path: Path) -> None:
     """If the cuts took nothing from this one, they would prove nothing of the other."""
     tally = await power_rounds(tmp_path, CUTS // 2, seed=2, level="process")
-    assert tally.losing > CUTS // 8
+    assert tally.harmful > CUTS // 8
     assert tally.spoiled == 0
 
 
@@ -38,5 +38,5 @@ async def test_a_level_that_does_not_sync_loses_but_spoils_nothing(tmp_path: Pat
 async def test_what_the_store_syncs_by_itself_is_needed(tmp_path: Path, name: str) -> None:
     """What is lost if the disk lies of one: where the store's directory is, where large values are, what they hold."""
     tally = await power_rounds(tmp_path, CUTS // 2, seed=3, lies=lambda path: path.match(name))
-    assert tally.losing > 0
+    assert tally.harmful > 0
     assert tally.spoiled == 0
