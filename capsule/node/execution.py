@@ -34,11 +34,20 @@ InputError = Literal["eof", "timeout"]
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Something that a worker does as it runs a cell, and that is none: the message that asks for it."""
+
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ExecuteRequest:
     """What to run and how.
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
-    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks.
+    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. With a `turn` there is
+    no code.
     """
 
     code: str
@@ -49,6 +58,7 @@ class ExecuteRequest:
     stop_on_error: bool = False
     batch: str = ""
     cell: str | None = None
+    turn: Turn | None = None
 
 
 class Host(Protocol):

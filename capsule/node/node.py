@@ -88,7 +88,14 @@ class Node:
             raise SessionError("node_closed", "the node has been closed")
 
     async def _open(self, options: SessionOptions) -> Session:
-        session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget)
+        session = Session(
+            options,
+            self._tasks,
+            self._pools,
+            self.config.heartbeat_interval,
+            self._forget,
+            lambda: self.config.max_checkpoint_bytes,
+        )
         self._sessions[session.id] = session
         await session.start()
         return session
