@@ -57,17 +57,21 @@ def _size_of_bundle(data: dict[str, Any]) -> int:
 
 
 def execute_body(request: ExecuteRequest) -> dict[str, Any]:
-    """What `execute` says of a request, to a node and to a worker."""
-    return {
-        "code": request.code,
-        "quiet": request.quiet,
-        "store_history": request.store_history,
-        "allow_input": request.allow_input,
-        "stop_on_error": request.stop_on_error,
-        "batch": request.batch,
-        "cell": request.cell,
-        "executor": "auto",
-    }
+    """What `execute` says of a request, to a node and to a worker; what goes without saying is not said."""
+    body: dict[str, Any] = {"code": request.code}
+    if request.quiet:
+        body["quiet"] = True
+    if not request.store_history:
+        body["store_history"] = False
+    if request.allow_input:
+        body["allow_input"] = True
+    if request.stop_on_error:
+        body["stop_on_error"] = True
+    if request.batch:
+        body["batch"] = request.batch
+    if request.cell is not None:
+        body["cell"] = request.cell
+    return body
 
 
 def with_buffers(data: dict[str, Any], envelope: Envelope) -> dict[str, Any]:
@@ -116,8 +120,12 @@ def _finished(event: told.Finished) -> Wired:
     counts = {"execution_count": event.execution_count, "duration": event.duration, "dropped": event.dropped}
     if event.error is None:
         data, buffers = _without_buffers(event.data)
-        text = "" if event.text == data.get("text/plain") else event.text
-        return Wired("result", {"text": text, "data": data, "metadata": event.metadata, **counts}, buffers)
+        body: dict[str, Any] = {"data": data, **counts}
+        if event.text != data.get("text/plain", ""):
+            body["text"] = event.text
+        if event.metadata:
+            body["metadata"] = event.metadata
+        return Wired("result", body, buffers)
     error = event.error
     body = {
         "verdict": event.verdict,

@@ -69,6 +69,7 @@ class Channel:
         "_mode",
         "_number",
         "_on_full",
+        "_on_ready",
         "_on_room",
         "_pending_drop",
         "_size",
@@ -96,6 +97,7 @@ class Channel:
         self._full = False
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
+        self._on_ready: Callable[[], object] | None = None
         self.dropped = 0
 
     @property
@@ -191,7 +193,13 @@ class Channel:
         self._waiter = loop.create_future()
         return self._waiter
 
+    def listen(self, on_ready: Callable[[], object]) -> None:
+        """Call this whenever something is added: a consumer that does not wait, but takes."""
+        self._on_ready = on_ready
+
     def _wake(self) -> None:
+        if self._on_ready is not None:
+            self._on_ready()
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             self._waiter = None

@@ -24,7 +24,7 @@ from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from capsule.config import SessionOptions
     from capsule.node.ladder import Ladder
@@ -144,6 +144,11 @@ class Execution:
         """The next event if there is one now."""
         self._reading = True
         return self._channel.take()
+
+    def listen(self, on_ready: Callable[[], object]) -> None:
+        """Have this called whenever there may be an event to take, instead of waiting for it."""
+        self._reading = True
+        self._channel.listen(on_ready)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events()

@@ -26,6 +26,7 @@ MAJOR = 1
 
 _HEADER_ITEMS = 7
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+_CONTAINERS = (dict, list, tuple)
 _LARGE = 2**18
 """From this size on a body is counted while it is unpacked: a byte can become an object of 64."""
 
@@ -149,7 +150,7 @@ def _check_structure(level: list[Any], count: int, limits: Limits, error: Side) 
         count += sum(map(len, level))
         if count > limits.items:
             raise _over(error, "items", limits.items, count)
-        level = [item for container in level for item in _inner(container, error)]
+        level = [item for container in level if container for item in _inner(container, error)]
         if not level:
             return
     raise _over(error, "depth", limits.depth, limits.depth + 1)
@@ -165,7 +166,7 @@ def _inner(container: Any, error: Side) -> list[Any]:
         container = container.values()
     if _SCALARS.issuperset(map(type, container)):
         return []
-    return [item for item in container if isinstance(item, dict | list | tuple)]
+    return [item for item in container if isinstance(item, _CONTAINERS)]
 
 
 def _as_bytes(buffer: Buffer) -> Buffer:

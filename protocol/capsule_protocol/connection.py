@@ -148,9 +148,9 @@ class Connection:
         kind, here = envelope.type, breach is LocalProtocolError
         if kind not in (self._may_send if here else self._peer_may_send):
             raise breach("unexpected_message", f"{kind} is not for {'this' if here else 'that'} end to send")
-        self._machine.check(kind, breach)
+        following = self._machine.check(kind, breach)
         if kind in states.STREAMS:
             self.streams.note(envelope, breach)
         else:
             self.executions.note(envelope, breach)
-        self._machine.fire(kind, breach)
+        self._machine.state = following

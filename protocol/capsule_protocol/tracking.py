@@ -95,7 +95,10 @@ class Executions:
 
     def _step(self, known: _Execution, envelope: Envelope, breach: Breach) -> None:
         state = known.machine.fire(envelope.type, breach)
-        if self._numbered and envelope.type != "ack":
+        if envelope.type == "ack" and envelope.sequence:  # it tells of the start as well
+            state = known.machine.fire("status", breach)
+            known.checker.check(envelope.sequence)
+        elif self._numbered and envelope.type != "ack":
             if envelope.type == "gap":
                 known.checker.last += envelope.body["missing"] - 1
             known.checker.check(envelope.sequence, verdict=state == "done")

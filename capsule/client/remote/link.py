@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule.client.remote.streams import Streams
 from capsule.client.remote.wire import Wire
+from capsule.events import Started
 from capsule.node.tasks import Tasks
 from capsule.wire import to_event
 from capsule_protocol.envelope import Envelope
@@ -334,6 +335,8 @@ class Link:
         kind, execution = envelope.type, envelope.execution
         if kind == "ack":
             session.accepted(execution)
+            if envelope.sequence:
+                session.add(Started(execution, envelope.sequence))
         elif kind == "error" and not envelope.body.get("verdict"):
             session.refused(execution, CapsuleError.from_dict(envelope.body))
         elif kind in EVENTS and envelope.sequence:

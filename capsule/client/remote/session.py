@@ -205,10 +205,11 @@ class RemoteSession:
 
     def _send(self, execution: RemoteExecution) -> None:
         self._executions[execution.id] = execution
-        body = execute_body(execution.request) | {
-            "timeout": execution.request.timeout,
-            "key": execution.id if execution.keyed else None,
-        }
+        body = execute_body(execution.request)
+        if execution.request.timeout is not None:
+            body["timeout"] = execution.request.timeout
+        if execution.keyed:
+            body["key"] = execution.id
         self._line.post("execute", body, self.id, execution.id)
 
     def _next(self, execution: str) -> None:

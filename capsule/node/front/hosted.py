@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from capsule.events import Finished
@@ -63,7 +64,8 @@ class Hosted:
         self._timer: asyncio.TimerHandle | None = None
         self._kept: deque[str] = deque()
         self._watches: list[Watch] = []
-        self._followed: set[asyncio.Task[None]] = set()
+        self._under_way: set[EventLog] = set()
+        self._quiet = asyncio.Event()
         session.on_background = self._on_background
         session.on_state = self._on_state
 
@@ -84,12 +86,11 @@ class Hosted:
             return known, False
         if len(self.logs) >= MAX_LOGS:
             raise SessionError("queue_full", f"{MAX_LOGS} executions have verdicts that no client has acknowledged")
-        log = self.logs[execution] = EventLog(self.session.submit(request, execution), keep=keep)
+        log = self.logs[execution] = EventLog(self.session.submit(request, execution), self._on_event, keep=keep)
         if keep:
             self._remember(execution)
-        task = self._tasks.start(log.follow(self._on_event))
-        self._followed.add(task)
-        task.add_done_callback(self._followed.discard)
+        self._under_way.add(log)
+        log.pump()
         return log, True
 
     def acknowledge(self, execution: str, number: int) -> None:
@@ -148,8 +149,8 @@ class Hosted:
         """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
         error = SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
         await self._end(error)
-        if self._followed and self.reader is not None:
-            await asyncio.wait(self._followed, timeout=LAST_WORDS)
+        if self.reader is not None:
+            await self._hear_last_words()
         self._loosen()
         reader, self.reader = self.reader, None
         if reader is not None:
@@ -158,12 +159,20 @@ class Hosted:
     async def _end(self, error: SessionError) -> None:
         self._stop_timer()
         await self.session.close()
-        if self._watches and self._followed:
+        if self._watches:
             self._loosen()
-            await asyncio.wait(self._followed, timeout=LAST_WORDS)
+            await self._hear_last_words()
         watches, self._watches = self._watches, []
         for watch in watches:
             watch.onlooker.on_watched_closed(self.session.id, error)
+
+    async def _hear_last_words(self) -> None:
+        """Wait, but not for long, until the verdicts of all executions have been told."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while self._under_way:
+                    self._quiet.clear()
+                    await self._quiet.wait()
 
     def _loosen(self) -> None:
         for log in self.logs.values():
@@ -182,8 +191,11 @@ class Hosted:
             del self.logs[execution]
 
     def _on_event(self, log: EventLog, event: Event) -> None:
-        if self.on_verdict is not None and isinstance(event, Finished):
-            self.on_verdict(event.verdict)
+        if isinstance(event, Finished):
+            self._under_way.discard(log)
+            self._quiet.set()
+            if self.on_verdict is not None:
+                self.on_verdict(event.verdict)
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):

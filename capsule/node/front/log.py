@@ -26,23 +26,26 @@ class _Kept(NamedTuple):
 
 
 class EventLog:
-    """Follows one execution, as its only consumer.
+    """Takes the events of one execution, as its only consumer, and hands them to `on_event`.
 
     While `loose` (its client has detached) nothing waits for acknowledgements. With `keep`, events are kept when they
     were acknowledged too: the execution has an idempotency key, and may be asked for again.
     """
 
-    def __init__(self, execution: Execution, *, keep: bool = False) -> None:
+    def __init__(self, execution: Execution, on_event: Callable[[EventLog, Event], object], *, keep: bool) -> None:
         self.execution = execution
         self.keep = keep
         self.ended = False
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._pumping = False
         self._loose = False
         self._events: deque[_Kept] = deque()
         self._first = 1
         self._held = 0
         self._acked = 0
         self._ahead = 0
-        self._room: asyncio.Future[None] | None = None
+        execution.listen(self._pump_soon)
 
     @property
     def last(self) -> int:
@@ -54,15 +57,12 @@ class EventLog:
         """Whether nobody needs it any more."""
         return self.ended and self._acked >= self.last and not self.keep
 
-    async def follow(self, on_event: Callable[[EventLog, Event], object]) -> None:
-        """Take the events of the execution, up to the verdict, as fast as they are acknowledged."""
-        while not self.ended:
-            while self._ahead >= WINDOW and not self._loose:
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
-            event = await self.execution.next_event()
+    def pump(self) -> None:
+        """Take what events there are, as long as those before them are acknowledged."""
+        self._pumping = False
+        while (self._ahead < WINDOW or self._loose) and (event := self.execution.take()) is not None:
             self._add(event)
-            on_event(self, event)
+            self._on_event(self, event)
 
     def acknowledge(self, number: int) -> None:
         """The client has dealt with the events up to this one; those that it cannot have seen do not count."""
@@ -72,8 +72,8 @@ class EventLog:
                 self._ahead -= self._events[at - self._first].size
         self._acked = max(self._acked, number)
         self._trim()
-        if self._ahead < WINDOW:
-            self._make_room()
+        if self._ahead < WINDOW and not self.ended:
+            self._pump_soon()
 
     def since(self, after: int) -> tuple[int, list[Event]]:
         """How many events behind `after` are not kept any more, and those that follow."""
@@ -85,7 +85,7 @@ class EventLog:
         """Nobody reads for now, on purpose (True); or somebody does again."""
         self._loose = loose
         if loose:
-            self._make_room()
+            self._pump_soon()
 
     def _add(self, event: Event) -> None:
         size = size_of(event)
@@ -110,6 +110,8 @@ class EventLog:
             return True
         return self._held > REPLAY_BYTES and len(self._events) > 1 and (acknowledged or self._loose)
 
-    def _make_room(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+    def _pump_soon(self) -> None:
+        """In the loop's next turn, so that what comes in one turn is told together."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self.pump)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from capsule.events import Finished, Gap
+from capsule.events import Finished, Gap, Started
 from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
@@ -244,8 +244,11 @@ class Peer:
 
     def _follow(self, session: str, log: EventLog, after: int) -> None:
         execution = log.execution.id
-        self._say("ack", {}, session=session, execution=execution)
         missing, events = log.since(after)
+        began = not (after or missing) and bool(events) and isinstance(events[0], Started)
+        self._transmit(Envelope("ack", {}, "", session, execution, int(began)))
+        if began:
+            del events[0]
         if missing:
             self._tell(session, execution, Gap(execution, after + missing, missing))
         self._following.add(execution)

@@ -71,6 +71,27 @@ def test_an_execution_from_request_to_verdict() -> None:
         node.send(Error(code="execution_error", verdict="error"), execution=X)
 
 
+def numbered_ack(node: Connection, client: Connection, number: int) -> None:
+    """An acknowledgement that tells of the start as well."""
+    client.receive(node.transmit(Envelope("ack", {}, execution=X, sequence=number)))
+    client.next_event()
+
+
+def test_a_numbered_acknowledgement_is_the_first_event_as_well() -> None:
+    client, node = client_link()
+    carry(client, node, Execute(code="1"), execution=X)
+    numbered_ack(node, client, 1)
+    assert carry(node, client, Result(), execution=X).envelope.sequence == 2
+    assert len(client.executions) == len(node.executions) == 0
+
+
+def test_an_acknowledgement_has_no_other_number() -> None:
+    client, node = client_link()
+    carry(client, node, Execute(code="1"), execution=X)
+    with pytest.raises(RemoteProtocolError, match="event 2 came where 1 was due"):
+        numbered_ack(node, client, 2)
+
+
 def test_an_execution_is_resumed_on_a_new_link_behind_a_number() -> None:
     client, node = client_link()
     carry(client, node, Resume(after=3), execution=X)
