@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
@@ -42,6 +41,8 @@ def cloudpickle() -> Any:
 
 def cloudpickle_version() -> str:
     """Its version, `""` if nobody knows."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("cloudpickle")
     except PackageNotFoundError:

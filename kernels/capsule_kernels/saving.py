@@ -37,7 +37,7 @@ class BoundedFile:
         self.full = False
 
     def write(self, data: Any) -> int:
-        """Add bytes. Raises SessionError at the bound."""
+        """Add bytes. Raises SessionError at the bound, and when the disk takes no more."""
         left = memoryview(data).cast("B")
         if self.size + len(left) > self._limit:
             self.full = True
@@ -45,7 +45,12 @@ class BoundedFile:
             raise SessionError("checkpoint_too_large", message)
         written = len(left)
         while left:
-            done = os.pwrite(self._descriptor, left, self.size)
+            try:
+                done = os.pwrite(self._descriptor, left, self.size)
+            except OSError as error:
+                self.full = True
+                message = f"the checkpoint cannot be written: {error.strerror}"
+                raise SessionError("checkpoint_failed", message) from error
             left, self.size = left[done:], self.size + done
         return written
 

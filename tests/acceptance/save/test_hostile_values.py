@@ -130,6 +130,18 @@ async def test_one_without_end_comes_to_the_bound(session: AsyncSession) -> None
     assert (await session.save(names=["before"])).saved
 
 
+async def test_a_disk_that_takes_no_more_is_no_reason_to_leave_names_out(session: AsyncSession) -> None:
+    await does(
+        session,
+        "import resource\n_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))\nx = 'x' * 1_000_000; y = 1",
+    )
+    with pytest.raises(SessionError, match="cannot be written: File too large") as caught:
+        await session.save()
+    assert caught.value.code == "checkpoint_failed"
+    assert (await session.save(names=["y"])).saved
+
+
 async def test_one_that_forks_leaves_the_file_whole(session: AsyncSession, other: AsyncSession) -> None:
     await does(
         session,
