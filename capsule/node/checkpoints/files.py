@@ -18,23 +18,21 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "checkpoints"
 """The folder of a box's directory where they are; its code has no business there."""
-VALUES: Final = "-values"
-"""Ends the name of what a worker has written and the node has not signed yet."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def prepare(box: Path, name: str) -> None:
-    """Make the folder, and see to it that the worker can write a new file."""
+    """Make the folder, and see to it that there is no file of this name."""
     make_folder(box, FOLDER)
-    remove(box, name, name + VALUES)
+    remove(box, name)
 
 
-def sign(box: Path, name: str, key: bytes, fields: dict[str, Any]) -> Manifest:
-    """Make a checkpoint of what the worker has written. Raises SessionError, and then nothing is left."""
+def sign(box: Path, values: str, name: str, key: bytes, fields: dict[str, Any]) -> Manifest:
+    """Make a checkpoint of the values that the worker has written. Raises SessionError, and then nothing is left."""
     top = _top(box)
     try:
         with explained(name):
-            source, _ = open_file(top, name + VALUES)
+            source, _ = open_file(top, values)
             try:
                 target = os.open(name, _NEW, 0o600, dir_fd=top)
                 try:
@@ -47,7 +45,7 @@ def sign(box: Path, name: str, key: bytes, fields: dict[str, Any]) -> Manifest:
         remove(box, name)
         raise
     finally:
-        remove(box, name + VALUES)
+        remove(box, values)
         os.close(top)
 
 
@@ -71,16 +69,15 @@ def check(box: Path, name: str, key: bytes, owner: str, max_bytes: int) -> Manif
     return manifest
 
 
-def remove(box: Path, *names: str) -> None:
-    """Remove files, those that are there."""
+def remove(box: Path, name: str) -> None:
+    """Remove a file if it is there."""
     try:
         top = open_top(box, FOLDER)
     except OSError:
         return  # the box is gone, and they with it
     try:
-        for name in names:
-            with suppress(OSError):  # none of this name, or the code has put something else there
-                os.unlink(name, dir_fd=top)
+        with suppress(OSError):  # none of this name, or the code has put something else there
+            os.unlink(name, dir_fd=top)
     finally:
         os.close(top)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -15,12 +16,15 @@ from capsule.node.execution import ExecuteRequest, Turn
 from capsule.node.transfers import SessionFiles
 from capsule.node.transfers.threads import on_thread
 from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_protocol.ids import new_id
 from capsule_protocol.messages.checkpoints import LoadReply, LoadReport, SaveReport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from capsule.config import SessionOptions
+    from capsule.node.checkpoints.manifest import Manifest
     from capsule.node.execution import Execution
     from capsule_protocol.messages.link import Ready
 
@@ -28,6 +32,8 @@ R = TypeVar("R", bound=BaseModel)
 
 MAX_KEPT: Final = 8
 """Checkpoints of a session that wait at the node to be downloaded; the oldest go first."""
+VALUES: Final = "v_"
+"""Begins the names of files that a worker has written and the node has not signed yet."""
 _TOLD = (Output, Display, ClearOutput, Progress)
 
 
@@ -72,6 +78,14 @@ class Host(Protocol):
         """How large a checkpoint may be."""
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """A checkpoint being made or restored."""
+
+    execution: Execution | None = None
+    unwanted: bool = False
+
+
 class SessionCheckpoints:
     """Those of one worker: the session's next worker has others. `files` moves them to and from clients."""
 
@@ -80,7 +94,7 @@ class SessionCheckpoints:
         self._host = host
         self._box = box
         self._ready = ready
-        self._under_way: dict[str, Execution] = {}
+        self._under_way: dict[str, _Attempt] = {}
         self._kept: list[str] = []
 
     async def save(self, request: SaveRequest) -> SaveReport:
@@ -88,60 +102,67 @@ class SessionCheckpoints:
 
         It waits for its turn behind the executions of before. A caller that is cancelled interrupts it.
         """
-        name, limit = request.file, self._host.checkpoint_bytes
-        key = await on_thread(_key)
-        await on_thread(files.prepare, self._box, name)
-        body = {"file": name + files.VALUES, "names": request.names, "max_bytes": limit}
-        try:
-            finished = await self._turn(name, Turn("write_state", body), request.timeout)
-            report = _read(SaveReport, finished)
-            await on_thread(files.sign, self._box, name, key, self._fields(report, request.owner))
-        except BaseException:
-            await on_thread(files.remove, self._box, name + files.VALUES)
-            raise
-        await self._keep(name)
+        values, limit = new_id(VALUES), self._host.checkpoint_bytes
+        with self._attempt(request.file) as attempt:
+            key = await on_thread(_key)
+            await on_thread(files.prepare, self._box, request.file)
+            body = {"file": values, "names": request.names, "max_bytes": limit}
+            try:
+                finished = await self._turn(attempt, Turn("write_state", body), request.timeout)
+                report = _read(SaveReport, finished)
+                fields = self._fields(report, request.owner)
+                await on_thread(files.sign, self._box, values, request.file, key, fields)
+            except BaseException:
+                await on_thread(files.remove, self._box, values)
+                raise
+            await self._keep(request.file)
         return report
 
     async def load(self, request: LoadRequest) -> LoadReply:
         """Restore an uploaded checkpoint, which is gone then. Raises CapsuleError; as `save` otherwise."""
         name, box = request.file, self._box
-        try:
-            key = await on_thread(_key)
-            manifest = await on_thread(files.check, box, name, key, request.owner, self._host.checkpoint_bytes)
-            manifest.check_interpreter(
-                self._ready.python, self._ready.implementation, allow_other=request.allow_other_interpreter
-            )
-            body = {
-                "file": name,
-                "offset": len(MAGIC),
-                "size": manifest.size,
-                "sha256": manifest.sha256,
-                "saved": [saved.name for saved in manifest.names],
-                "names": request.names,
-                "packages": manifest.packages,
-            }
-            finished = await self._turn(name, Turn("read_state", body), request.timeout)
-        finally:
-            await on_thread(files.remove, box, name)
+        with self._attempt(name) as attempt:
+            try:
+                key = await on_thread(_key)
+                manifest = await on_thread(files.check, box, name, key, request.owner, self._host.checkpoint_bytes)
+                manifest.check_interpreter(
+                    self._ready.python, self._ready.implementation, allow_other=request.allow_other_interpreter
+                )
+                turn = Turn("read_state", _reading(request, manifest))
+                finished = await self._turn(attempt, turn, request.timeout)
+            finally:
+                await on_thread(files.remove, box, name)
         report = _read(LoadReport, finished)
         return LoadReply(report=report, created=manifest.created, left_out=manifest.left_out)
 
     async def discard(self, name: str) -> None:
         """Nobody needs it: cancel what is under way with it, and remove it. Idempotent."""
-        execution = self._under_way.get(name)
-        if execution is not None:
-            await self._host.cancel(execution.id)
+        attempt = self._under_way.get(name)
+        if attempt is not None:  # whoever waits for it removes what there is
+            attempt.unwanted = True
+            if attempt.execution is not None:
+                await self._host.cancel(attempt.execution.id)
+            return
         if name in self._kept:
             self._kept.remove(name)
-        if execution is None:  # else whoever waits for it removes it
-            await on_thread(files.remove, self._box, name)
+        await on_thread(files.remove, self._box, name)
 
-    async def _turn(self, name: str, turn: Turn, timeout: float | None) -> Finished:
-        """Have the worker do something in its turn. What its code prints on the way belongs to no stream."""
+    @contextmanager
+    def _attempt(self, name: str) -> Iterator[_Attempt]:
         if name in self._under_way:
             raise SessionError("checkpoint_failed", f"something is under way with the checkpoint {name!r} already")
+        attempt = self._under_way[name] = _Attempt()
+        try:
+            yield attempt
+        finally:
+            del self._under_way[name]
+
+    async def _turn(self, attempt: _Attempt, turn: Turn, timeout: float | None) -> Finished:
+        """Have the worker do something in its turn. What its code prints on the way belongs to no stream."""
+        if attempt.unwanted:
+            raise SessionError("checkpoint_failed", "it was discarded before its turn came")
         execution = self._host.submit(ExecuteRequest("", timeout, store_history=False, turn=turn))
-        self._under_way[name] = execution
+        attempt.execution = execution
         try:
             async for event in execution:
                 if isinstance(event, _TOLD):
@@ -149,8 +170,6 @@ class SessionCheckpoints:
         except BaseException:
             await self._host.cancel(execution.id)
             raise
-        finally:
-            del self._under_way[name]
         assert execution.verdict is not None
         if execution.verdict.error is not None:
             raise CapsuleError.from_dict(asdict(execution.verdict.error))
@@ -179,6 +198,19 @@ class SessionCheckpoints:
             "left_out": report.left_out,
             "packages": report.packages,
         }
+
+
+def _reading(request: LoadRequest, manifest: Manifest) -> dict[str, Any]:
+    """What the worker is asked to read."""
+    return {
+        "file": request.file,
+        "offset": len(MAGIC),
+        "size": manifest.size,
+        "sha256": manifest.sha256,
+        "saved": [saved.name for saved in manifest.names],
+        "names": request.names,
+        "packages": manifest.packages,
+    }
 
 
 def _key() -> bytes:
