@@ -97,6 +97,24 @@ class Merge:
         return self._lanes[stream].flush
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing waits in it."""
+        first, second = self._lanes
+        return not (first.queue or second.queue or self._gates or self._waiting)
+
+    def state(self) -> dict[str, Any]:
+        """What another one needs to go on from here, while this one is quiet: plain values."""
+        lanes = [[lane.owner, lane.fence, lane.flush, lane.splitter.held] for lane in self._lanes]
+        return {"floor": self._floor, "passed": self.passed, "given_up": self._given_up, "lanes": lanes}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from that state, before anything has been fed."""
+        self._floor, self.passed, self._given_up = state["floor"], state["passed"], state["given_up"]
+        for lane, (owner, fence, flush, held) in zip(self._lanes, state["lanes"], strict=True):
+            lane.owner, lane.fence, lane.flush = owner, fence, flush
+            lane.splitter.feed(held)
+
+    @property
     def newest_fence(self) -> int:
         """The highest number of a fence that either pipe has shown."""
         return max(lane.fence for lane in self._lanes)
@@ -134,7 +152,7 @@ class Merge:
     @property
     def unsettled(self) -> bool:
         """Whether bytes are kept back that may be the beginning of a mark."""
-        return any(lane.splitter.holds for lane in self._lanes)
+        return any(lane.splitter.held for lane in self._lanes)
 
     def settle(self) -> None:
         """Both pipes are empty: what may have been the beginning of a mark is none, for marks come in one piece."""
