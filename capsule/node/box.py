@@ -10,14 +10,19 @@ import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
 from capsule_protocol.errors import WorkerLost
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 _MESSAGE_BYTES = 64 * 1024
 _EXPECT = msgpack.packb({"op": "expect"})
+_END = msgpack.packb({"op": "end"})
 _T = TypeVar("_T")
 
 
@@ -52,6 +57,7 @@ class Box:
         self.worker_pidfd = -1
         self._directory = directory
         self._lease = lease
+        self._lingers = False
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[str] = self._loop.create_future()
         self._bound: asyncio.Future[bool] = self._loop.create_future()
@@ -73,11 +79,26 @@ class Box:
             raise WorkerLost("worker_start_failed", f"the worker could not be started: {failure}")
         return box
 
+    @classmethod
+    def adopted(cls, pid: int, lease: socket.socket, directory: str, worker: tuple[int, int]) -> Box:
+        """A box that another node has left: `worker` is the process id and the pidfd, which it owns from here on."""
+        box = cls(pid, lease, directory)
+        box.worker_pid, box.worker_pidfd = worker
+        box._lingers = True
+        _resolve(box._started, "")
+        _resolve(box._bound, value=True)
+        return box
+
     async def bound(self) -> None:
         """Wait until the worker listens in its directory; WorkerLost if it ends before."""
         if not await asyncio.shield(self._bound):
             status = await self.exited()
             raise WorkerLost("worker_start_failed", f"the worker ended while it started: {status}")
+
+    @property
+    def directory(self) -> Path:
+        """Where its sockets and the session's files are."""
+        return Path(self._directory)
 
     def signal_worker(self, number: int) -> bool:
         """Send the worker a signal; False if it has ended."""
@@ -113,6 +134,12 @@ class Box:
         with suppress(OSError):  # it is gone
             self._lease.send(_EXPECT)
 
+    def linger(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Let the box outlive this node, until it is closed: see `capsule_kernels.heritage`."""
+        self._lingers = True
+        with suppress(OSError):  # it is gone
+            socket.send_fds(self._lease, [msgpack.packb({"op": "linger", **told})], list(descriptors))
+
     def kill(self) -> None:
         """Kill the worker; the box then kills what it leaves. Works also while the box itself is held up."""
         self.signal_worker(signal.SIGKILL)
@@ -127,6 +154,9 @@ class Box:
 
     def close(self) -> None:
         """Let go of the box: its whole tree is killed. What it tells of its end is still heard."""
+        with suppress(OSError):  # it is gone, or so far behind that it has to wait out its time
+            if self._lingers:
+                self._lease.send(_END)
         with suppress(OSError):
             self._lease.shutdown(socket.SHUT_WR)
 
