@@ -5,11 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from capsule_protocol import page as shared
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PIPE_BYTES = 2**20
+_ENDED = (b"Z", b"X")
+"""States of a process that has ended, also if nobody has reaped it."""
 SOCKET_PATH_BYTES = 107
 """What the system allows for the path of a socket."""
 
@@ -56,6 +63,29 @@ class Descriptors:
             os.close(self._given.pop())
 
 
+class Inherited:
+    """The same, of a box that another node has left: the worker has its ends already."""
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        stdout, stderr, self._page = descriptors
+        self.read_ends = stdout, stderr
+
+    @property
+    def page(self) -> int:
+        """The descriptor of the page."""
+        return self._page
+
+    def given(self) -> list[int]:
+        """Nothing: it is not given again."""
+        return []
+
+    def close(self) -> None:
+        """Close the page's descriptor. Idempotent."""
+        if self._page >= 0:
+            os.close(self._page)
+            self._page = -1
+
+
 def _enlarge(pipe: int) -> None:
     """Fewer wake-ups for much output. Beyond the user's quota the pipe stays as it is."""
     try:
@@ -75,3 +105,18 @@ def box_parent(wanted: Path | None) -> Path:
 def box_directory(parent: Path | None, zygote: int) -> Path:
     """A fresh and private directory for a box. Its name tells the zygote that it may remove it, if it is empty."""
     return Path(tempfile.mkdtemp(prefix=f"capsule-{zygote}-", dir=box_parent(parent)))
+
+
+def begun(pid: int) -> int:
+    """When a process began, in clock ticks since the system booted; 0 if it is gone."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    state, *fields = line[line.rindex(b")") + 2 :].split()
+    return 0 if state in _ENDED else int(fields[18])
+
+
+def seconds_since(ticks: int) -> float:
+    """How long ago that was, in clock ticks since the system booted."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
