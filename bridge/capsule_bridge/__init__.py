@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from capsule_bridge.bridge import Bridge
 from capsule_bridge.durability import Durability, open_store
-from capsule_bridge.identity import fingerprint, promise_id
+from capsule_bridge.identity import execution_promise, fingerprint, promise_id, session_promise
 from capsule_bridge.memory import MemoryStore
 from capsule_bridge.records import (
     Created,
@@ -20,11 +21,14 @@ from capsule_bridge.records import (
 )
 from capsule_bridge.sqlite import SqliteStore
 from capsule_bridge.states import PROMISE, Action, State
+from capsule_bridge.stats import BridgeInfo
 from capsule_bridge.store import PromiseStore
 
 __all__ = [
     "PROMISE",
     "Action",
+    "Bridge",
+    "BridgeInfo",
     "Created",
     "Durability",
     "Expired",
@@ -41,7 +45,9 @@ __all__ = [
     "SqliteStore",
     "Started",
     "State",
+    "execution_promise",
     "fingerprint",
     "open_store",
     "promise_id",
+    "session_promise",
 ]

@@ -20,6 +20,16 @@ def promise_id(execution: str, child: Child | None = None, number: int = 0) -> s
     return f"exec:{execution}" if child is None else f"exec:{execution}:{child}:{number}"
 
 
+def execution_promise(id_: str) -> str:
+    """The promise of the execution that a promise belongs to: itself, or its parent's."""
+    return ":".join(id_.split(":", 2)[:2])
+
+
+def session_promise(session: str) -> str:
+    """`session:{session}`: the promise that a session is there, which is settled when it is closed."""
+    return f"session:{session}"
+
+
 def fingerprint(kind: str, code: str, options: Mapping[str, object]) -> bytes:
     """What tells a repeated request from another one with the same key.
 

@@ -63,7 +63,7 @@ class MemoryStore:
             raise rules.expired(f"idempotency key {new.key!r}")
         parent = None if new.parent is None else self._promises.get(new.parent)
         promise = self._promises[new.id] = rules.made(new, parent, now)
-        self._logs[new.id] = _Events()
+        self._logs[new.id] = _Events(kept=list(new.log))
         if new.key is not None:
             self._keys[key] = new.id
         if new.parent is not None:
@@ -81,7 +81,8 @@ class MemoryStore:
         before = {each.id: self._find(each.id) for each in settlements}
         # Whatever is refused must be so before anything is done.
         for each in settlements:
-            rules.settled(before[each.id], each, now)
+            if rules.settled(before[each.id], each, now)[1]:
+                self._new_events(each)
         return [self._settle(each, now) for each in settlements]
 
     async def append(
@@ -175,8 +176,16 @@ class MemoryStore:
 
     def _settle(self, settlement: Settlement, now: int) -> Settled:
         promise, decided = rules.settled(self._promises[settlement.id], settlement, now)
+        if decided:
+            self._logs[settlement.id].kept += self._new_events(settlement)
         self._keep(promise)
         return Settled(promise, decided)
+
+    def _new_events(self, last: Settlement) -> Sequence[bytes]:
+        promise, log = self._promises[last.id], self._logs[last.id]
+        return rules.appended(
+            promise, log.tail, log.behind(last.after, len(last.log)), last.after, last.log, last.fence
+        )
 
     def _keep(self, promise: Promise) -> None:
         """Write the promise down, and cancel all below it if it is settled."""

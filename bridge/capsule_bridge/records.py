@@ -23,7 +23,8 @@ class NewPromise:
     """A promise to be made.
 
     `key` is an idempotency key, one for each principal and session. `timeout_at`: when it times out, or never. A
-    promise with a `parent` is canceled when its parent is settled.
+    promise with a `parent` is canceled when its parent is settled. With an `epoch` it is started as it is made.
+    `log`: the first events of its log.
     """
 
     id: str
@@ -35,6 +36,8 @@ class NewPromise:
     key: str | None = None
     parent: str | None = None
     timeout_at: int | None = None
+    epoch: int | None = None
+    log: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,17 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """A verdict to be given. With a fence it counts only while the promise belongs to the fence's owner."""
+    """A verdict to be given. With a fence it counts only while the promise belongs to the fence's owner.
+
+    `log`: the events with which the log ends, behind number `after`; they are logged if the verdict counts.
+    """
 
     id: str
     action: Action
     value: bytes = b""
     fence: Fence | None = None
+    log: tuple[bytes, ...] = ()
+    after: int = 0
 
 
 class Created(NamedTuple):

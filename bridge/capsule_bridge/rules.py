@@ -73,7 +73,8 @@ def made(new: NewPromise, parent: Promise | None, now: int) -> Promise:
         timeout_at=new.timeout_at,
         created_at=created_at,
     )
-    return projected(promise, now)
+    current = projected(promise, now)
+    return current if new.epoch is None else started(current, new.epoch, now)[0]
 
 
 def started(promise: Promise, epoch: int, now: int) -> tuple[Promise, bool]:

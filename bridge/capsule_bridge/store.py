@@ -55,7 +55,8 @@ class PromiseStore(Protocol):
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """Give verdicts, in this order and in one transaction. Pending children are canceled with their parents.
 
-        Raises SessionError, and nothing is done: `promise_unknown`, `promise_expired`, `promise_fenced`.
+        Raises SessionError, and nothing is done: `promise_unknown`, `promise_expired`, `promise_fenced`; and, as
+        `append` does, LocalProtocolError: `sequence_gap`.
         """
 
     async def append(

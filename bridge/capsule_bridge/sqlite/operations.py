@@ -34,7 +34,7 @@ def create(rows: Rows, new: NewPromise, now: int) -> Created:
         raise rules.expired(f"id {new.id!r}" if new.id in buried else f"idempotency key {new.key!r}")
     parent = None if new.parent is None else rows.promise("promise_by_id", new.parent)
     promise = rules.made(new, parent and parent.promise, now)
-    rows.insert(promise)
+    rows.insert(promise, new.log)
     return Created(promise, fresh=True)
 
 
@@ -49,22 +49,31 @@ def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Sett
     """As `PromiseStore.settle`."""
     if len(settlements) > 1:
         for each in settlements:  # whatever is refused must be so before anything is done
-            rules.settled(find(rows, each.id).promise, each, now)
+            if rules.settled(find(rows, each.id).promise, each, now)[1] and each.log:
+                _new_events(rows, each.id, each.log, each.after, each.fence)
     answers = []
     for each in settlements:
         row = find(rows, each.id)
         promise, decided = rules.settled(row.promise, each, now)
+        if decided and each.log:
+            append(rows, each.id, each.log, each.after, each.fence)
         answers.append(Settled(_keep(rows, row, promise), decided))
     return answers
 
 
 def append(rows: Rows, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> int:
     """As `PromiseStore.append`."""
-    head = _find_log(rows, id_)
-    kept = [data for _, data in rows.events(head.n, after, len(events))] if after < head.tail.last else []
-    added = rules.appended(head.promise, head.tail, kept, after, events, fence)
+    head, added = _new_events(rows, id_, events, after, fence)
     rows.insert_events(head.n, head.tail.last + 1, added)
     return head.tail.last + len(added)
+
+
+def _new_events(
+    rows: Rows, id_: str, events: Sequence[bytes], after: int, fence: Fence | None
+) -> tuple[LogHead, Sequence[bytes]]:
+    head = _find_log(rows, id_)
+    kept = [data for _, data in rows.events(head.n, after, len(events))] if after < head.tail.last else []
+    return head, rules.appended(head.promise, head.tail, kept, after, events, fence)
 
 
 def trim(rows: Rows, id_: str, upto: int) -> None:

@@ -67,10 +67,10 @@ class Rows:
         found = self.connection.execute(queries()[query], parameters).fetchone()
         return None if found is None else self._row(*found)
 
-    def insert(self, promise: Promise) -> None:
-        """A new row."""
+    def insert(self, promise: Promise, log: Sequence[bytes]) -> None:
+        """A new row, and the first events of its log."""
         param, file = self._stored(promise.param)
-        self.connection.execute(
+        cursor = self.connection.execute(
             queries()["insert_promise"],
             (
                 promise.id,
@@ -92,6 +92,9 @@ class Rows:
                 file,
             ),
         )
+        if log:
+            assert cursor.lastrowid is not None
+            self.insert_events(cursor.lastrowid, 1, log)
 
     def update(self, row: Row, promise: Promise) -> None:
         """What can change of a promise that is pending in its row."""

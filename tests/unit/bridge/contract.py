@@ -47,6 +47,18 @@ class StoreContract:
         assert (promise.state, promise.created_at, promise.fence) == ("pending", 10, (0, 0))
         assert promise.started_at is promise.settled_at is None
 
+    async def test_a_promise_may_be_made_started_and_with_the_first_events_of_its_log(
+        self, store: PromiseStore
+    ) -> None:
+        promise, _ = await store.create(new("a", key="k", epoch=3, log=(b"1", LARGE)), now=10)
+        assert (promise.fence, promise.started_at) == ((3, 1), 10)
+        assert not (await store.start("a", epoch=3, now=11)).first
+        assert (await store.read("a", after=0)).events == (LoggedEvent(1, b"1"), LoggedEvent(2, LARGE))
+        # Whoever asks again changes nothing.
+        await store.create(new("b", key="k", epoch=4, log=(b"other",)), now=12)
+        assert (await store.get("a", now=13)).fence == (3, 2)
+        assert (await store.read("a", after=0)).last == 2
+
     async def test_the_same_request_finds_its_promise(self, store: PromiseStore) -> None:
         first, _ = await store.create(new("a", key="k"), now=1)
         assert await store.create(new("a", key="k"), now=2) == (first, False)
@@ -267,6 +279,26 @@ class StoreContract:
         with refused("promise_settled"):
             await store.append("a", [b"two"], after=1)
         assert (await store.read("a", after=0)).last == 1
+
+    async def test_the_last_events_go_with_the_verdict(self, store: PromiseStore) -> None:
+        for id_ in ("a", "b"):
+            await store.create(new(id_, log=(b"1",)), now=1)
+        last = Settlement("a", "resolve", log=(b"2", b"3"), after=1)
+        for gap in (Settlement("b", "resolve", log=(b"2",), after=4), Settlement("b", "resolve", log=(b"2",), after=0)):
+            with refused("sequence_gap"):
+                await store.settle(last, gap, now=2)
+        assert (await store.get("a", now=3)).pending
+        assert [decided for _, decided in await store.settle(last, now=4)] == [True]
+        assert [event.data for event in (await store.read("a", after=0)).events] == [b"1", b"2", b"3"]
+        # The verdict that does not count brings nothing with it.
+        assert [
+            decided for _, decided in await store.settle(Settlement("a", "reject", log=(b"4",), after=3), now=5)
+        ] == [False]
+        assert (await store.read("a", after=0)).last == 3
+        await store.start("b", epoch=2, now=6)
+        with refused("promise_fenced"):
+            await store.settle(Settlement("b", "resolve", fence=Fence(1, 1), log=(b"2",), after=1), now=7)
+        assert (await store.read("b", after=0)).last == 1
 
     async def test_an_owner_of_before_cannot_append(self, store: PromiseStore) -> None:
         await store.create(new("a"), now=1)

@@ -1,0 +1,161 @@
+"""The bridge: what a node does with its store. It counts, keeps the time, and wakes whoever waits for a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from capsule_bridge.identity import execution_promise
+from capsule_bridge.records import Settlement
+from capsule_bridge.stats import BridgeInfo, Stats
+from capsule_bridge.store import PAGE
+from capsule_protocol.errors import CapsuleError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from capsule_bridge.records import (
+        Created,
+        Expired,
+        Fence,
+        LoggedEvent,
+        NewPromise,
+        Promise,
+        Retention,
+        Settled,
+    )
+    from capsule_bridge.store import PromiseStore
+
+
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Bridge:
+    """One for each node. Its methods raise what those of `PromiseStore` raise; what they answer is committed."""
+
+    def __init__(self, store: PromiseStore, clock: Callable[[], int] = wall_clock) -> None:
+        self.store = store
+        self.stats = Stats()
+        self._now = clock
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._closing: asyncio.Future[None] | None = None
+
+    async def accept(self, new: NewPromise) -> Created:
+        """Make a promise, or find it."""
+        with self._timed():
+            try:
+                created = await self.store.create(new, now=self._now())
+            except CapsuleError as error:
+                self.stats.refused(error.code)
+                raise
+        self.stats.accepted(created)
+        return created
+
+    async def begin(self, id: str, epoch: int) -> Fence:  # noqa: A002  the field's name
+        """What it stands for is about to be done, by the owner of this fence."""
+        with self._timed():
+            return (await self.store.start(id, epoch=epoch, now=self._now())).promise.fence
+
+    async def append(self, id: str, events: Sequence[bytes], after: int, fence: Fence | None) -> None:  # noqa: A002
+        """Log events behind number `after`."""
+        with self._timed():
+            await self.store.append(id, events, after=after, fence=fence)
+        self.stats.events += len(events)
+
+    async def settle(self, *settlements: Settlement) -> list[Settled]:
+        """Give verdicts, in one transaction."""
+        with self._timed():
+            answers = await self.store.settle(*settlements, now=self._now())
+        self.stats.events += sum(len(each.log) for each in settlements)
+        self._tell(answers)
+        return answers
+
+    async def get(self, id: str) -> Promise:  # noqa: A002
+        """The promise."""
+        return await self.store.get(id, now=self._now())
+
+    async def wait(self, id: str) -> Promise:  # noqa: A002
+        """The promise, as soon as it has a verdict: one that this node gives, or a time-out that is due."""
+        while True:
+            woken = asyncio.get_running_loop().create_future()
+            waiting = self._waiting.setdefault(execution_promise(id), set())
+            waiting.add(woken)  # first: the verdict may come while the store is asked
+            try:
+                promise = await self.get(id)
+                if not promise.pending:
+                    return promise
+                left = None if promise.timeout_at is None else max(0, promise.timeout_at - self._now()) / 1000
+                await asyncio.wait([woken], timeout=left)
+            finally:
+                waiting.discard(woken)
+                if not waiting:
+                    self._waiting.pop(execution_promise(id), None)
+
+    async def events(self, id: str, after: int) -> AsyncIterator[LoggedEvent]:  # noqa: A002
+        """What is logged behind a number, up to what the log had when its end was reached."""
+        while True:
+            log = await self.store.read(id, after=after)
+            for event in log.events:
+                yield event
+                after = event.sequence
+            if after >= log.last or not log.events:
+                return
+
+    def info(self) -> BridgeInfo:
+        """What it has done and has before it."""
+        return self.stats.info(self._now())
+
+    async def pending(self, session: str | None = None) -> AsyncIterator[Promise]:
+        """All promises without a verdict, oldest first; settle them behind the iteration."""
+        found: list[Promise] = []
+        after = ""
+        while page := await self.store.pending(now=self._now(), session=session, after=after):
+            found += page
+            after = page[-1].id
+            if len(page) < PAGE:
+                break
+        for promise in found:
+            yield promise
+
+    async def cancel_all(self, session: str) -> int:
+        """Cancel what is pending of a session, in one transaction, and say how much that was. Idempotent."""
+        found = [Settlement(promise.id, "cancel") async for promise in self.pending(session)]
+        if not found:
+            return 0
+        return sum(each.decided for each in await self.settle(*found))
+
+    async def expire(self, retention: Retention) -> Expired:
+        """Write down the time-outs that are due, and forget what is old."""
+        expired = await self.store.expire(now=self._now(), retention=retention)
+        for id_ in expired.timed_out:
+            self.stats.timed_out(id_)
+            self._wake(id_)
+        return expired
+
+    async def close(self) -> None:
+        """Let go of the store. Idempotent."""
+        await self.store.close()
+
+    # --- inside ---
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.stats.took(time.perf_counter() - begin)
+
+    def _tell(self, answers: Sequence[Settled]) -> None:
+        for promise, decided in answers:
+            if decided:
+                self.stats.settled(promise)
+            self._wake(promise.id)
+
+    def _wake(self, id_: str) -> None:
+        """Those who wait for it, or for what ended with it: they look again."""
+        for woken in self._waiting.get(execution_promise(id_), ()):
+            if not woken.done():
+                woken.set_result(None)

@@ -1,0 +1,99 @@
+"""The bridge over a store: waiting, canceling, counting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from capsule_bridge import Bridge, Retention, Settlement
+from capsule_protocol.errors import SessionError
+from tests.unit.bridge.support import KINDS, new, open_kind
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    """Milliseconds, as the test says."""
+
+    now = 1_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=KINDS)
+async def bridge(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Bridge]:
+    made = Bridge(open_kind(request.param, tmp_path), clock)
+    yield made
+    await made.close()
+
+
+async def test_who_waits_is_woken_by_the_verdict(bridge: Bridge) -> None:
+    await bridge.accept(new("exec:a"))
+    waiting = asyncio.ensure_future(bridge.wait("exec:a"))
+    await asyncio.wait([waiting], timeout=0.05)
+    assert not waiting.done()
+    await bridge.settle(Settlement("exec:a", "resolve", b"yes"))
+    assert (await waiting).value == b"yes"
+    assert (await bridge.wait("exec:a")).value == b"yes"
+
+
+async def test_who_waits_for_a_child_is_woken_by_the_verdict_of_its_parent(bridge: Bridge) -> None:
+    await bridge.accept(new("exec:a"))
+    await bridge.accept(new("exec:a:input:1", parent="exec:a"))
+    waiting = asyncio.ensure_future(bridge.wait("exec:a:input:1"))
+    await asyncio.wait([waiting], timeout=0.05)
+    await bridge.settle(Settlement("exec:a", "resolve"))
+    assert (await waiting).state == "rejected_canceled"
+    assert bridge.info().pending == 0
+
+
+async def test_who_waits_hears_of_the_time_out_that_nobody_writes_down(bridge: Bridge, clock: Clock) -> None:
+    await bridge.accept(new("exec:a", timeout_at=clock.now + 20))
+    waiting = asyncio.ensure_future(bridge.wait("exec:a"))
+    clock.now += 20
+    assert (await waiting).state == "rejected_timedout"
+
+
+async def test_canceling_all_of_a_session_is_done_once(bridge: Bridge) -> None:
+    for name in ("exec:a", "exec:b"):
+        await bridge.accept(new(name))
+    await bridge.accept(new("exec:c", session="other"))
+    assert await bridge.cancel_all("s") == 2
+    assert await bridge.cancel_all("s") == 0
+    assert (await bridge.get("exec:a")).state == "rejected_canceled"
+    assert (await bridge.get("exec:c")).pending
+
+
+async def test_it_counts_what_it_does(bridge: Bridge, clock: Clock) -> None:
+    await bridge.accept(new("exec:a", key="k", epoch=1, log=(b"1",)))
+    await bridge.accept(new("exec:b", timeout_at=clock.now + 50))
+    await bridge.accept(new("exec:x", key="k"))
+    with pytest.raises(SessionError, match="used before"):
+        await bridge.accept(new("exec:y", key="k", fingerprint=b"other"))
+    clock.now += 10
+    info = bridge.info()
+    assert (info.pending, info.high_water, info.oldest) == (2, 2, 0.01)
+    assert (info.accepted, info.dedup_hits, info.conflicts) == (2, 1, 1)
+    await bridge.settle(Settlement("exec:a", "reject", log=(b"2",), after=1))
+    await bridge.settle(Settlement("exec:a", "resolve"))
+    clock.now += 40
+    await bridge.expire(Retention())
+    info = bridge.info()
+    assert info.verdicts == {"rejected": 1, "rejected_timedout": 1}
+    assert (info.pending, info.high_water, info.oldest) == (0, 2, 0.0)
+    assert 0 < info.commit_p50 <= info.commit_p99 or "Memory" in type(bridge.store).__name__
+
+
+async def test_a_long_log_is_read_to_its_end(bridge: Bridge) -> None:
+    await bridge.accept(new("exec:a"))
+    await bridge.append("exec:a", [b"%d" % n for n in range(2_500)], 0, None)
+    assert [event.sequence async for event in bridge.events("exec:a", 3)] == list(range(4, 2_501))
