@@ -61,6 +61,7 @@ class Box:
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[str] = self._loop.create_future()
         self._bound: asyncio.Future[bool] = self._loop.create_future()
+        self._kept: asyncio.Future[bool] = self._loop.create_future()
         self._exited: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(lease, self._on_lease)
@@ -134,11 +135,13 @@ class Box:
         with suppress(OSError):  # it is gone
             self._lease.send(_EXPECT)
 
-    def linger(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-        """Let the box outlive this node, until it is closed: see `capsule_kernels.heritage`."""
+    async def linger(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Let the box outlive this node, until it is closed: see `capsule_kernels.heritage`. WorkerLost if it ends."""
         self._lingers = True
         with suppress(OSError):  # it is gone
             socket.send_fds(self._lease, [msgpack.packb({"op": "linger", **told})], list(descriptors))
+        if not await asyncio.shield(self._kept):
+            raise WorkerLost("worker_lost", "the worker ended when its session was open")
 
     def kill(self) -> None:
         """Kill the worker; the box then kills what it leaves. Works also while the box itself is held up."""
@@ -188,6 +191,8 @@ class Box:
             _resolve(self._started, f"{message['error']['name']}: {message['error']['message']}")
         elif "bound" in message:
             _resolve(self._bound, value=True)
+        elif "lingers" in message:
+            _resolve(self._kept, value=True)
         elif "exit" in message:
             self._set_exit(message["exit"], message["exceeded"])
         return "gone" not in message
@@ -195,6 +200,7 @@ class Box:
     def _set_exit(self, status: int, exceeded: str) -> None:
         ended = ExitStatus(status) if status >= 0 else ExitStatus(signal=-status)
         _resolve(self._bound, value=False)
+        _resolve(self._kept, value=False)
         _resolve(self._exited, replace(ended, exceeded=exceeded))
 
     def _on_end(self) -> None:
@@ -212,6 +218,7 @@ class Box:
         self._release()
         shutil.rmtree(self._directory, ignore_errors=True)  # the box has done it, unless it was killed
         _resolve(self._bound, value=False)
+        _resolve(self._kept, value=False)
         _resolve(self._exited, ExitStatus())
         _resolve(self._gone, None)
 

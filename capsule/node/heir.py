@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
 
 from capsule.node.handshake import FEATURES
 from capsule.node.replay import Told
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from capsule.node.worker import Owner
     from capsule_protocol.messages import Message
 
+MAX_WAITING: Final = 2048
+"""Messages that may wait for one with a lower number; an honest worker keeps fewer."""
+
 
 class Heir(Worker):
     """Owns the estate from here on; somebody runs `watch` from the start on, and calls `go_on`.
@@ -38,6 +42,7 @@ class Heir(Worker):
         assert self.survival is not None
         self._left: Survival = self.survival
         self._adopting = True
+        self._waiting: dict[int, Told] = {}
         self.agreement = negotiation.Agreement(negotiation.VERSION, frozenset(), self._limits)
         self._on_adopted: Callable[[Adopted], object]
         self._on_live: Callable[[], object]
@@ -76,6 +81,10 @@ class Heir(Worker):
         except RemoteProtocolError as error:
             self._violation(error)
 
+    def recall(self, execution: str, serial: int) -> None:
+        """It has this execution; call it before `go_on`."""
+        self._serials[execution] = serial
+
     def running_for(self, serial: int) -> float:
         """For how many seconds the worker has run this execution; 0.0 if it has not begun it."""
         if not self.started(serial) or self._page.get(shared.STARTED) != serial:
@@ -87,17 +96,31 @@ class Heir(Worker):
         self._counted = processes
 
     def _on_envelope(self, envelope: Envelope) -> None:
-        if self._left.replay is None:
-            super()._on_envelope(envelope)
-            return
-        message = parse(envelope)
-        if envelope.sequence and not self._adopting:
-            self._left.replay.offer(envelope.sequence, Told(message, envelope))
-            self._advance()
-        elif self._adopting:
-            self._greet(message, envelope)
+        told = Told(parse(envelope), envelope)
+        if self._adopting:
+            self._greet(*told)
+        elif not envelope.sequence:
+            self._deliver(told)
+        elif self._left.replay is None:
+            self._take_turns(told)
         else:
-            self._deliver(Told(message, envelope))
+            self._left.replay.offer(envelope.sequence, told)
+            self._advance()
+
+    def _take_turns(self, *came: Told) -> None:
+        """Deliver the messages in the order of their numbers.
+
+        What comes again does so on the control socket, and what is new on the shell socket: the verdict of one cell
+        could overtake that of another.
+        """
+        for told in came:
+            self._waiting[told.envelope.sequence] = told
+        if len(self._waiting) > MAX_WAITING:
+            raise RemoteProtocolError("unexpected_message", "too many messages wait for one that does not come")
+        while self._left.heard + 1 in self._waiting:
+            told = self._waiting.pop(self._left.heard + 1)
+            self._left.admit(told.envelope.sequence)
+            self._deliver(told)
 
     def _greet(self, message: Message, envelope: Envelope) -> None:
         """The answer: from here on it is as any other worker, except that some things come again."""
@@ -116,14 +139,15 @@ class Heir(Worker):
         """Go on with the replay; when it is over, with what the dead node had not seen."""
         rest = self._left.advance()
         if rest is not None:
-            for told in rest:
-                self._deliver(told)
+            self._take_turns(*rest)
             self._capture.start()
             self._on_live()
 
     def _finish(self) -> None:
         try:
             for told in self._left.finish():
+                self._deliver(told)
+            for _, told in sorted(self._waiting.items(), key=itemgetter(0)):
                 self._deliver(told)
         except RemoteProtocolError as error:
             self._violation(error)

@@ -18,7 +18,6 @@ from capsule.node.session import Session
 from capsule.node.verdicts import Loss, lost_with_node
 from capsule_protocol import adoption
 from capsule_protocol.errors import WorkerLost
-from capsule_protocol.states import VERDICTS
 
 if TYPE_CHECKING:
     from capsule.events import Event
@@ -50,17 +49,21 @@ class Will:
         self._lingering = lingering
         self.secret = secret or secrets.token_bytes(adoption.SECRET_SIZE)
 
-    def leave(self, session: Session, worker: Worker) -> None:
-        """Let this worker of the session outlive its node. Raises OSError if the record cannot be written."""
+    async def leave(self, session: Session, worker: Worker) -> None:
+        """Let this worker outlive its node. WorkerLost if it ends, or there is no room for the record."""
         path = record_path(self._lingering.directory, worker.directory)
-        Adoptable(
+        record = Adoptable(
             session=session.id,
             epoch=session.epoch,
             directory=str(worker.directory),
             box=(worker.box_pid, begun(worker.box_pid)),
             worker=(worker.pid, begun(worker.pid)),
-        ).save(path)
-        worker.bequeath({"seconds": self._lingering.seconds, "secret": self.secret, "record": str(path)})
+        )
+        try:
+            record.save(path)
+        except OSError as error:
+            raise WorkerLost("worker_start_failed", f"the record of its box cannot be written: {error}") from error
+        await worker.bequeath({"seconds": self._lingering.seconds, "secret": self.secret, "record": str(path)})
 
 
 class InheritedSession(Session):
@@ -69,7 +72,6 @@ class InheritedSession(Session):
     recalled: dict[str, Execution]
     """The remembered executions by id, for whoever consumes their events."""
     _heir: Heir
-    _before: frozenset[bytes] = frozenset()
     _held = True
 
     async def adopt(self, worker: Heir, remembered: Sequence[Remembered]) -> None:
@@ -88,6 +90,7 @@ class InheritedSession(Session):
         worker.count(self.options.max_processes is not None)
         for execution, serial in sorted(await self._recall(remembered), key=lambda pair: pair[1]):
             self._lineup.restore(execution, serial)
+            worker.recall(execution.id, serial)
             if self._ledger is not None:
                 self._ledger.begin(execution)
         self._state = "ready"
@@ -104,10 +107,8 @@ class InheritedSession(Session):
 
     def on_event(self, message: Any, envelope: Envelope) -> None:
         """A message in its place, unless it comes again although it has been dealt with."""
-        again = envelope.type in VERDICTS or self._heir.replaying
-        if again and name_of(envelope.execution) in self._before and self._lineup.sent(envelope.execution) is None:
-            return
-        super().on_event(message, envelope)
+        if not self._heir.replaying or self._lineup.sent(envelope.execution) is not None:
+            super().on_event(message, envelope)
 
     async def _recall(self, remembered: Sequence[Remembered]) -> list[tuple[Execution, int]]:
         """The executions that the worker has, and their serials; the others are lined up."""
@@ -133,7 +134,6 @@ class InheritedSession(Session):
                 execution.missing = max(0, known - each.last)
                 found.append((execution, serial))
             self.recalled[each.id] = execution
-        self._before = frozenset(serials) - {name_of(execution.id) for execution, _ in found}
         return found
 
     def _resume(self, head: Execution) -> None:

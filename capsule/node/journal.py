@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
+from capsule.node.resources import enlarge
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HEADER_BYTES: Final = 4096
 RING_BYTES: Final = 8 * 2**20
 """What may have been read and not been dealt with; the pages are taken from the system when they are first used."""
-READ_BYTES: Final = 65_536
+READ_BYTES: Final = 2**18
 """What is moved in one step: as much as the relay holds."""
 _RECORD = struct.Struct("<IIQ")
 HEADROOM: Final = 4 * (READ_BYTES + _RECORD.size)
@@ -79,6 +81,7 @@ class Journal:
         try:
             os.ftruncate(memory, HEADER_BYTES + RING_BYTES)
             relay = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            enlarge(relay[0], READ_BYTES)
         except OSError:
             os.close(memory)
             raise

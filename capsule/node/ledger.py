@@ -7,11 +7,20 @@ worker had also been taken as events. When these are confirmed, so is the point.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
+    import asyncio
+
     from capsule.node.execution import Execution
     from capsule.node.worker import Worker
+
+POINT_DELAY: Final = 0.05
+"""Seconds after which a point is made: what lies behind the last one costs a little time when another node comes."""
+POINT_BYTES: Final = 128 * 1024
+"""So much in the journal makes a point at once."""
+POINT_MESSAGES: Final = 32
+"""And so do so many messages, because the worker has to keep them."""
 
 
 class Point(NamedTuple):
@@ -25,8 +34,9 @@ class Point(NamedTuple):
 class Ledger:
     """That of one worker. It remembers two points at most: the next to be confirmed, and the newest."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
         assert worker.survival is not None
+        self._loop = loop
         self._worker = worker
         self._survival = worker.survival
         self._running: dict[str, Execution] = {}
@@ -34,11 +44,15 @@ class Ledger:
         self._confirmed: dict[str, int] = {}
         self._next: Point | None = None
         self._newest: Point | None = None
+        self._at = 0
+        self._heard = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def close(self) -> None:
         """The worker is dead: nothing of it is left to another node."""
         self._closed = True
+        self._stop_timer()
 
     def begin(self, execution: Execution) -> None:
         """It has been sent to the worker: its events are made from now on."""
@@ -53,7 +67,11 @@ class Ledger:
             self._taken[execution.id] = execution.told
         if execution.verdict is not None:
             self._running.pop(execution.id, None)
-        self.relieve()
+        new = self._survival.journal.end - self._at
+        if new >= POINT_BYTES or self._survival.heard - self._heard >= POINT_MESSAGES:
+            self.relieve()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(POINT_DELAY, self._on_time)
 
     def confirm(self, execution: str, number: int) -> None:
         """Its events up to this number are dealt with for good."""
@@ -86,7 +104,9 @@ class Ledger:
         rests = {execution.serial: execution.rests for execution in self._running.values() if any(execution.rests)}
         ended = min(numbers, default=self._worker.serial + 1) - 1
         state = {**self._survival.state(), "numbers": numbers, "rests": rests, "ended": ended}
-        point = Point(self._survival.journal.end, state, dict(self._taken))
+        self._stop_timer()
+        self._at, self._heard = self._survival.journal.end, self._survival.heard
+        point = Point(self._at, state, dict(self._taken))
         if self._is_confirmed(point):
             self._next = self._newest = None
             self._deal(point)
@@ -94,6 +114,15 @@ class Ledger:
             self._next = point
         else:
             self._newest = point
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.relieve()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _deal(self, point: Point) -> None:
         self._worker.deal(point.position, point.state)

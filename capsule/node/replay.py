@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.node.journal import DATA, GIVEN_UP, MESSAGE, SETTLED
@@ -92,7 +93,7 @@ class Replay:
 
     def rest(self) -> list[Told]:
         """The messages that the dead node had not seen, in order."""
-        return [told for _, told in sorted(self._came.items(), key=lambda item: item[0])]
+        return [told for _, told in sorted(self._came.items(), key=itemgetter(0))]
 
     def _put_in(self, record: Record) -> bool:
         if record.kind == DATA:

@@ -34,7 +34,7 @@ class Descriptors:
                 self._reads.append(read)
                 self._given.append(write)
                 os.set_blocking(read, False)
-                _enlarge(read)
+                enlarge(read, PIPE_BYTES)
         except OSError:
             for descriptor in self._reads:
                 os.close(descriptor)
@@ -86,10 +86,10 @@ class Inherited:
             self._page = -1
 
 
-def _enlarge(pipe: int) -> None:
+def enlarge(pipe: int, size: int) -> None:
     """Fewer wake-ups for much output. Beyond the user's quota the pipe stays as it is."""
     try:
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
     except PermissionError:
         return
 

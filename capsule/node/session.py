@@ -362,8 +362,6 @@ class Session:
         worker = await self._open_worker()
         self._take_on(worker)
         self._late = self._inbox.late = Late()
-        if self._will is not None:
-            self._will.leave(self, worker)
         self._pulse.start()
         self._state = "ready"
 
@@ -372,7 +370,7 @@ class Session:
         self._files = SessionFiles(worker.directory)
         self._watch = worker.watching
         if worker.survival is not None:
-            self._ledger = Ledger(worker)
+            self._ledger = Ledger(self._loop, worker)
             worker.on_full = self._ledger.relieve
 
     async def _open_worker(self) -> Worker:
@@ -397,6 +395,8 @@ class Session:
                 worker.drain_timeout = options.drain_timeout
                 bounds = {"memory_bytes": options.memory_bytes, "max_processes": options.max_processes}
                 await worker.open(self, opening(self.id, options, self.name, self.epoch), **bounds)
+                if self._will is not None:
+                    await self._will.leave(self, worker)
         except BaseException as error:
             self._pools.give_back(worker)
             with CancelScope(shield=True):

@@ -39,6 +39,11 @@ class Survival:
         return int(self.journal.state.get("confirmed", 0))
 
     @property
+    def heard(self) -> int:
+        """The number up to which all messages have come."""
+        return self._numbers.known
+
+    @property
     def replaying(self) -> bool:
         """Whether what a dead node has left is being taken up."""
         return self.replay is not None
@@ -120,7 +125,4 @@ class Survival:
 
     def _end(self, replay: Replay) -> list[Told]:
         self.replay = None
-        rest = replay.rest()
-        for told in rest:
-            self._numbers.take(told.envelope.sequence)
-        return rest
+        return replay.rest()

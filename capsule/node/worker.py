@@ -88,6 +88,11 @@ class Worker:
     Its end is told by `on_lost`, once; `died` is done just before, and `gone` says that nothing of it is left.
     """
 
+    survival: Survival | None = None
+    """If it may outlive this node."""
+    on_full: Callable[[], object] | None = None
+    """Called when the journal is full: nothing is read until something has been dealt with."""
+
     def __init__(self, preparation: Preparation, estate: Estate | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -101,10 +106,6 @@ class Worker:
         self._why = ""
         self._greeting = Greeting(loop)
         self._box: Box | None = None
-        self.survival: Survival | None = None
-        """If it may outlive this node."""
-        self.on_full: Callable[[], object] | None = None
-        """Called when the journal is full: nothing is read until something has been dealt with."""
         self.directory = Path()
         """That of its box."""
         with ExitStack() as undo:  # descriptors may run out at any of these
@@ -131,6 +132,8 @@ class Worker:
         self._counted = False
         self._last_words = b""
         self.serial = 0
+        self._serials: dict[str, int] = {}
+        """Of the executions that it has, by id."""
         self.died: asyncio.Future[str] = loop.create_future()
         self.gone = asyncio.Event()
         self.drain_timeout = 10 * PATIENCE
@@ -186,13 +189,13 @@ class Worker:
         worker._last_words = b""
         return worker
 
-    def bequeath(self, told: Mapping[str, Any]) -> None:
-        """Let it outlive this node from here on, for the node that `told` tells of."""
+    async def bequeath(self, told: Mapping[str, Any]) -> None:
+        """Let it outlive this node from here on; `told` says for how long and for whom. WorkerLost if it ends."""
         assert self.survival is not None
         assert self._box is not None
         heritage = {"version": 1, "token": self._token, "message_bytes": self._limits.message_bytes}
         given = [*self._capture.descriptors, *self.survival.journal.descriptors]
-        self._box.linger({**told, "told": heritage}, given)
+        await self._box.linger({**told, "told": heritage}, given)
 
     async def open(
         self, owner: Owner, opening: Envelope, *, memory_bytes: int | None = None, max_processes: int | None = None
@@ -225,6 +228,7 @@ class Worker:
     def execute(self, envelope: Envelope) -> None:
         """Send an execution; its serial is the envelope's sequence."""
         self.serial = self._merge.newest = max(self.serial, envelope.sequence)
+        self._serials[envelope.execution] = envelope.sequence
         if self.survival is not None:
             self.survival.journal.dispatch(envelope.sequence, name_of(envelope.execution))
         if self._counted and self._box is not None:
@@ -316,7 +320,10 @@ class Worker:
 
     def _finish(self) -> None:
         """It is dead, and all has arrived: deliver what was held back."""
-        self._capture.finish()
+        try:
+            self._capture.finish()
+        except RemoteProtocolError as error:  # of a message that had waited for its place
+            self._violation(error)
 
     async def _launch(self, place: Place) -> None:
         directory = self.directory = box_directory(place.directory, place.zygote.pid)
@@ -394,7 +401,7 @@ class Worker:
                 self._merge.settle()
             if self.survival is not None and envelope.sequence:
                 self.survival.note(MESSAGE, envelope.sequence)
-            self._merge.message(fence, told)
+            self._merge.message(fence, told, self._serials.get(envelope.execution, 0))
             self._capture.settle()
             # A verdict that had no need of a fence may still stand behind one that announced what never comes.
             last = fence or self._merge.newest_fence
@@ -415,6 +422,8 @@ class Worker:
 
     def _on_tied(self, told: Told) -> None:
         message, envelope = told
+        if isinstance(message, Result | Error):
+            self._serials.pop(envelope.execution, None)
         if self._cause == "drain" and isinstance(message, Result | Error):
             return  # without its output it is no verdict; the loss of the worker gives one
         if not self._greeting.take(message, envelope) and self._owner is not None:

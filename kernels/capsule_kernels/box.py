@@ -120,6 +120,7 @@ class _Box:
         if message is not None and message.get("op") == "linger" and self._alive and self._heritage is None:
             kept = [*given, os.dup(self._page), os.pidfd_open(self._worker)]
             self._heritage = Heritage(self._directory, message, kept, self._poll)
+            descriptors.send(self._lease, {"lingers": True})
             return
         descriptors.close_all(given)
         if message is None:

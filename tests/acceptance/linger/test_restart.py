@@ -51,7 +51,7 @@ async def test_a_cell_goes_on_over_one_node_after_another(place: Place, seed: in
         told = len(place.store.events())
         await place.until_told(told + chance.randrange(1, 60))
         place.kill()
-        place.start()
+        place.start(eager=chance.random() < 0.5)
     await place.until(lambda: bool(place.store.lines("idle")))
     place.kill()
     expected = await undisturbed(CELL.format(lines=1000, pause=0), NEXT)
@@ -66,7 +66,7 @@ async def test_a_node_may_die_at_any_step(place: Place, step: str, after: bool) 
     chance = random.Random(f"{step} {after}")
     cells = CELL.format(lines=60, pause=0.0005), NEXT
     fault = step, after, chance.randint(*RANGES.get(step, (5, 30)))
-    place.start(*cells, fault=fault)
+    place.start(*cells, fault=fault, eager=step == "mark" or chance.random() < 0.5)
     await place.until(lambda: bool(place.store.lines("idle")))
     place.kill()
     assert not place.store.lines("idle"), "it did not get to the step at which it should die"
@@ -112,6 +112,7 @@ async def test_cells_that_the_worker_did_not_have_yet_run_after_those_that_it_ha
     place.kill()
     async with place.adopted() as session:
         verdicts = await place.finish(session)
+    assert [verdict.error for verdict in verdicts if verdict.error] == []
     assert [(verdict.verdict, verdict.execution_count) for verdict in verdicts] == [
         ("ok", number) for number in range(1, 21)
     ]
@@ -190,3 +191,21 @@ async def test_a_session_that_was_adopted_can_be_restarted(place: Place) -> None
         assert session.epoch == 2
         assert (await session.submit(ExecuteRequest("'kept' in globals()")).finished()).text == "False"
         assert place.box().epoch == 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_cells_that_end_just_while_the_node_changes_keep_their_order(place: Place, seed: int) -> None:
+    chance = random.Random(seed)
+    first = f"import time\nprint('begun')\ntime.sleep({chance.random() * 0.08})"
+    cells = [f"print({number}); display({number}); {number}" for number in range(1, 20)]
+    place.start(first, *cells, eager=chance.random() < 0.5)
+    await place.until_written("begun")
+    place.kill()
+    async with place.adopted() as session:
+        await place.finish(session)
+    for number in range(1, 20):
+        assert normal(place.store.events(f"x_{number}")) == [
+            ("stdout", f"{number}\n"),
+            ("display", {"text/plain": str(number)}, None, False),
+            ("ok", str(number), number + 1),
+        ]

@@ -59,7 +59,7 @@ def worker() -> Iterator[Worker]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
     """A ring that is soon full."""
-    monkeypatch.setattr(module, "RING_BYTES", size := 2**19)
+    monkeypatch.setattr(module, "RING_BYTES", size := 2**21)
     return size
 
 
@@ -155,8 +155,8 @@ def test_a_state_that_has_no_room_is_refused_and_the_last_mark_stays(worker: Wor
 def test_it_goes_round_without_loss(worker: Worker, small: int, seed: int) -> None:
     chance = random.Random(seed)
     expected, seen, sent = b"", b"", 0
-    while sent < 4 * small:
-        data = chance.randbytes(chance.choice((1, 100, 5000, 60_000)))
+    while sent < 3 * small:
+        data = chance.randbytes(chance.choice((1, 100, 5000, 64_000)))
         worker.write(0, data)
         sent += len(data)
         expected += worker.read(0)

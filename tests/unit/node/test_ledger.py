@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from capsule.config import SessionOptions
+from capsule.node import ledger as module
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.journal import MESSAGE, Journal
 from capsule.node.ledger import Ledger
@@ -34,7 +35,7 @@ class Rig:
         self.sent: list[Envelope] = []
         self.dealt: list[dict[str, Any]] = []
         self.abandoned = False
-        self.ledger = Ledger(self)  # type: ignore[arg-type]  # of a worker it uses no more than this
+        self.ledger = Ledger(loop, self)  # type: ignore[arg-type]  # of a worker it uses no more than this
 
     def deal(self, position: int, state: dict[str, Any]) -> None:
         self.dealt.append(state)
@@ -65,10 +66,13 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """Points are made as soon as they can be."""
+    monkeypatch.setattr(module, "POINT_BYTES", 0)
     loop = asyncio.new_event_loop()
     rig = Rig(loop)
     yield rig
+    rig.ledger.close()
     rig.survival.close()
     loop.close()
 
@@ -191,3 +195,24 @@ def test_a_full_journal_that_cannot_be_dealt_with_is_abandoned_and_then_goes_on(
     drain(execution)
     execution.confirm(2)
     assert not rig.survival.journal.abandoned
+
+
+def test_points_are_made_after_a_while_or_after_so_much(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        monkeypatch.setattr(module, "POINT_BYTES", 1000)
+        execution = rig.begin()
+        drain(execution)
+        execution.confirm(1)
+        assert rig.dealt == []
+        async with asyncio.timeout(10):
+            while not rig.dealt:
+                await asyncio.sleep(0)
+        for number in range(1, 33):
+            assert len(rig.dealt) == 1
+            rig.message(number)
+            execution.output(0, b"text")
+            drain(execution)
+        execution.confirm(execution.told)
+        assert rig.dealt[1]["confirmed"] == 32
+
+    rig.loop.run_until_complete(run())
