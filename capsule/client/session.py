@@ -232,7 +232,7 @@ class AsyncSession(AsyncTransfers):
     ) -> AsyncExecution:
         """Check everything, then submit. `allow_input` without `on_input`: whoever reads the events answers."""
         self.check_open()
-        execution_id = check_key(key, remembered=not isinstance(self._inner, Session))
+        execution_id = check_key(key, self.id, remembered=not isinstance(self._inner, Session))
         check_callback(on_input, "on_input")
         request = ExecuteRequest(
             code=check_code(code),

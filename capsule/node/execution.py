@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from capsule.config import SessionOptions
     from capsule.node.heard import Heard
     from capsule.node.ladder import Ladder
-    from capsule.node.ledger import Ledger
+    from capsule.node.points import Points
 
 ExecutionState = Literal["queued", "running", "done"]
 InputError = Literal["eof", "timeout"]
@@ -40,7 +40,8 @@ class ExecuteRequest:
     """What to run and how.
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
-    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks.
+    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
+    that is the session's epoch.
     """
 
     code: str
@@ -51,6 +52,7 @@ class ExecuteRequest:
     stop_on_error: bool = False
     batch: str = ""
     cell: str | None = None
+    if_epoch: int | None = None
 
 
 class Host(Protocol):
@@ -70,6 +72,9 @@ class Host(Protocol):
     def on_late(self, event: Event) -> None:
         """An event that belongs to no stream any more."""
 
+    def on_released(self) -> None:
+        """An execution that was held may be sent."""
+
     def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
         """Answer a request of the worker."""
 
@@ -82,7 +87,9 @@ class Execution:
 
     __slots__ = (
         "_channel",
+        "_clearance",
         "_heard",
+        "_held",
         "_host",
         "_inputs",
         "_loop",
@@ -92,9 +99,9 @@ class Execution:
         "cancelled",
         "id",
         "ladder",
-        "ledger",
         "limit_exceeded",
         "missing",
+        "points",
         "request",
         "serial",
         "session",
@@ -111,7 +118,7 @@ class Execution:
         self.state: ExecutionState = "queued"
         self.verdict: Finished | None = None
         self.ladder: Ladder | None = None
-        self.ledger: Ledger | None = None
+        self.points: Points | None = None
         self.missing = 0
         """Events before the first that is told here which were lost with another node."""
         self.timer: asyncio.TimerHandle | None = None
@@ -124,6 +131,8 @@ class Execution:
         self._heard: Heard | None = None
         self._inputs: dict[str, asyncio.TimerHandle | None] = {}
         self._waiters: list[asyncio.Future[None]] = []
+        self._clearance: Callable[[], object] | None = None
+        self._held = False
         options = host.options
         self._channel = Channel(execution_id, options.backpressure, options.buffer_bytes, self._full, self._room)
 
@@ -142,14 +151,14 @@ class Execution:
         """The next event if there is one now."""
         self._reading = True
         event = self._channel.take()
-        if self.ledger is not None and event is not None and not self._channel.pending:
-            self.ledger.taken(self)
+        if self.points is not None and event is not None and not self._channel.pending:
+            self.points.taken(self)
         return event
 
     def confirm(self, number: int) -> None:
         """The events up to this number are dealt with for good: a node that takes the place of this one has them."""
-        if self.ledger is not None:
-            self.ledger.confirm(self.id, number)
+        if self.points is not None:
+            self.points.confirm(self.id, number)
 
     def listen(self, on_ready: Callable[[], object]) -> None:
         """Have this called whenever there may be an event to take, instead of waiting for it."""
@@ -184,6 +193,16 @@ class Execution:
         if request_id not in self._inputs:
             raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
         self._answer(request_id, value, error)
+
+    def hold(self, clearance: Callable[[], object]) -> None:
+        """Do not send it to the worker before `release`; the function is called once, when it is due."""
+        self._clearance = clearance
+
+    def release(self) -> None:
+        """It may be sent."""
+        self._clearance = None
+        self._held = False
+        self._host.on_released()
 
     # --- the session's side ---
 
@@ -222,6 +241,14 @@ class Execution:
         """The code waits for a line of text, which another node has told."""
         if request not in self._inputs:
             self._inputs[request] = self._input_timer(request)
+
+    def clear(self) -> bool:
+        """Whether it may be sent now; if not, whoever holds it has been asked to release it."""
+        clearance, self._clearance = self._clearance, None
+        if clearance is not None:
+            self._held = True
+            clearance()
+        return not self._held
 
     def begin(self) -> None:
         """The worker runs the code from now on, at the latest. Idempotent."""
@@ -320,8 +347,8 @@ class Execution:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
-        if self.ledger is not None and channel.discarding:
-            self.ledger.taken(self)
+        if self.points is not None and channel.discarding:
+            self.points.taken(self)
 
     # --- inside ---
 

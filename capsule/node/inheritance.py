@@ -45,7 +45,7 @@ class Remembered:
 class Will:
     """What a session leaves for another node: the secret, and a record for each of its workers."""
 
-    def __init__(self, lingering: Lingering, secret: bytes | None = None) -> None:
+    def __init__(self, lingering: Lingering, secret: bytes = b"") -> None:
         self._lingering = lingering
         self.secret = secret or secrets.token_bytes(adoption.SECRET_SIZE)
 
@@ -91,8 +91,8 @@ class InheritedSession(Session):
         for execution, serial in sorted(await self._recall(remembered), key=lambda pair: pair[1]):
             self._lineup.restore(execution, serial)
             worker.recall(execution.id, serial)
-            if self._ledger is not None:
-                self._ledger.begin(execution)
+            if self._points is not None:
+                self._points.begin(execution)
         self._state = "ready"
         self._pulse.start()
         worker.go_on(self, self.id, self.epoch, self._on_adopted, self._on_live)
@@ -158,8 +158,8 @@ class InheritedSession(Session):
             if not self._heir.started(execution.serial):
                 self._heir.execute(execute(self.id, execution))
         self._dispatch()
-        if self._ledger is not None:
-            self._ledger.relieve()
+        if self._points is not None:
+            self._points.relieve()
 
     def _dispatch(self) -> None:
         if not self._held:

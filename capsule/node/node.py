@@ -91,7 +91,7 @@ class Node:
             self._pools,
             self.config.heartbeat_interval,
             self._forget,
-            Identity(box.session, box.epoch, Will(self._lingering, secret)),
+            Identity(box.session, box.epoch, self._will(secret)),
         )
         self._sessions[session.id] = session
         try:
@@ -100,6 +100,13 @@ class Node:
             self._forget(session)
             self._pools.give_back(heir)
             raise
+        return session
+
+    def find_again(self, options: SessionOptions, session_id: str, epoch: int, secret: bytes = b"") -> Session:
+        """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it."""
+        identity = Identity(session_id, epoch, self._will(secret), lost=True)
+        session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget, identity)
+        self._sessions[session.id] = session
         return session
 
     def info(self) -> NodeInfo:
@@ -131,11 +138,14 @@ class Node:
             raise SessionError("node_closed", "the node has been closed")
 
     async def _open(self, options: SessionOptions) -> Session:
-        identity = Identity() if self._lingering is None else Identity(will=Will(self._lingering))
+        identity = Identity(will=self._will())
         session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget, identity)
         self._sessions[session.id] = session
         await session.start()
         return session
+
+    def _will(self, secret: bytes = b"") -> Will | None:
+        return None if self._lingering is None else Will(self._lingering, secret)
 
     async def _place(self, environment: str) -> Place:
         zygote = await self._environments.zygote(environment)

@@ -13,9 +13,9 @@ from capsule.node.inbox import Inbox
 from capsule.node.info import SessionInfo
 from capsule.node.ladder import Ladder, Reason
 from capsule.node.late import Late
-from capsule.node.ledger import Ledger
 from capsule.node.lineup import Lineup
 from capsule.node.outgoing import cancel, execute, input_reply, opening
+from capsule.node.points import Points
 from capsule.node.pulse import Pulse
 from capsule.node.questions import Questions
 from capsule.node.requests import check_request
@@ -43,11 +43,15 @@ State = Literal["starting", "ready", "busy", "restarting", "dead", "closed"]
 
 
 class Identity(NamedTuple):
-    """Who a session is: without an id it gets a new one. With a will it outlives its node."""
+    """Who a session is: without an id it gets a new one. With a will it outlives its node.
+
+    `lost`: it has lost its worker with an earlier node; it can be restarted.
+    """
 
     session: str = ""
     epoch: int = 1
     will: Will | None = None
+    lost: bool = False
 
 
 class Session:
@@ -73,13 +77,15 @@ class Session:
         self._tasks = tasks
         self._pools = pools
         self._on_closed = on_closed
-        self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = "starting"
+        self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = (
+            "dead" if identity.lost else "starting"
+        )
         self._executions = 0
         self._lineup = Lineup()
         self._late = Late()
         self._full: set[Execution] = set()
         self._worker: Worker | None = None
-        self._ledger: Ledger | None = None
+        self._points: Points | None = None
         self._files: SessionFiles | None = None
         self._watch: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
@@ -113,16 +119,32 @@ class Session:
         head = self._lineup.head
         return len(self._lineup) - (head is not None and head.state == "running")
 
-    def submit(self, request: ExecuteRequest, execution_id: str = "") -> Execution:
-        """Line up an execution, under a fresh id unless one is given.
+    def has_room(self, ahead: int = 0) -> bool:
+        """Whether an execution would be sent to the worker at once, behind so many that are not lined up yet."""
+        return self._lineup.has_room(ahead)
 
-        Raises ArgumentError, or SessionError if the session takes none.
-        """
+    def check(self, request: ExecuteRequest, ahead: int = 0) -> None:
+        """Raises what `submit` would; `ahead`: how many will be submitted before it."""
         check_request(request, self.options.message_bytes)
         self._worker_or_error()
-        if self._lineup.queued >= self.options.max_queue:
+        if request.if_epoch not in (None, self.epoch):
+            message = f"the session {self.name!r} is in epoch {self.epoch}, not in {request.if_epoch}"
+            raise SessionError("epoch_mismatch", message, details={"epoch": self.epoch})
+        if self._lineup.queued + ahead >= self.options.max_queue:
             raise SessionError("queue_full", f"the session has max_queue={self.options.max_queue} executions waiting")
+
+    def submit(
+        self, request: ExecuteRequest, execution_id: str = "", *, clearance: Callable[[], object] | None = None
+    ) -> Execution:
+        """Line up an execution, under a fresh id unless one is given.
+
+        With a `clearance`, that is called when it is due, and it waits for its `release`. Raises ArgumentError, or
+        SessionError if the session takes none.
+        """
+        self.check(request)
         execution = Execution(execution_id or new_id(EXECUTION), self, request, self._loop)
+        if clearance is not None:
+            execution.hold(clearance)
         self._executions += 1
         self._lineup.add(execution)
         self._dispatch()
@@ -230,9 +252,9 @@ class Session:
     def on_lost(self, loss: Loss) -> None:
         """The worker has ended, and all that it said has been told."""
         worker, self._worker = self._worker, None
-        if self._ledger is not None:
-            self._ledger.close()
-            self._ledger = None
+        if self._points is not None:
+            self._points.close()
+            self._points = None
         if worker is not None:
             self._pools.give_back(worker)
         if self._state == "ready":
@@ -295,6 +317,10 @@ class Session:
             self._pulse.paused = False
             self._worker.resume()
 
+    def on_released(self) -> None:
+        """An execution that was held may be sent."""
+        self._dispatch()
+
     def on_late(self, event: Event) -> None:
         """An event that belongs to no stream any more."""
         if self.on_background is None:
@@ -329,8 +355,8 @@ class Session:
         if worker is None or self._state != "ready":
             return
         while (execution := self._lineup.next_to_send(worker.next_serial())) is not None:
-            if self._ledger is not None:
-                self._ledger.begin(execution)
+            if self._points is not None:
+                self._points.begin(execution)
             worker.execute(execute(self.id, execution))
         head = self._lineup.head
         if head is None:
@@ -370,8 +396,8 @@ class Session:
         self._files = SessionFiles(worker.directory)
         self._watch = worker.watching
         if worker.survival is not None:
-            self._ledger = Ledger(self._loop, worker)
-            worker.on_full = self._ledger.relieve
+            self._points = Points(self._loop, worker)
+            worker.on_full = self._points.relieve
 
     async def _open_worker(self) -> Worker:
         """A worker of the pool that is this session's; one that had ended unnoticed costs another try."""

@@ -102,8 +102,9 @@ CODES: dict[str, CodeInfo] = {
     ),
     "too_many_watchers": CodeInfo("the session has as many watchers as it may", retryable=True),
     "execution_unknown": CodeInfo("the node has no execution of this id, or has forgotten it"),
-    "key_conflict": CodeInfo(
-        "the idempotency key was used before with another request", "Use a key of its own for each request."
+    "epoch_mismatch": CodeInfo(
+        "the session is in another epoch: its state is not the one that was meant",
+        "Make the state anew, then run the code without `if_epoch`, or with the present epoch.",
     ),
     "too_many_requests": CodeInfo(
         "the client has as many requests under way as it may", "Wait for some of them.", retryable=True
@@ -277,7 +278,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "session_watched",
             "too_many_watchers",
             "execution_unknown",
-            "key_conflict",
+            "epoch_mismatch",
             "too_many_requests",
             "name_taken",
             "permission_denied",

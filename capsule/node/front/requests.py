@@ -135,6 +135,7 @@ class Requests:
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
         hosted = self._desk.registry.find(self._peer.principal, message.name)
+        await self._desk.registry.wake(hosted)
         if message.watch:
             watch = self._peer.watch(hosted)
             self._ready(hosted, envelope)
@@ -160,7 +161,7 @@ class Requests:
 
     async def _restart(self, _message: Any, envelope: Envelope) -> None:
         hosted = self._peer.session(envelope.session)
-        await hosted.session.restart()
+        await self._desk.registry.restart(hosted)
         self._ready(hosted, envelope)
 
     async def _info(self, _message: Any, envelope: Envelope) -> None:
@@ -174,11 +175,11 @@ class Requests:
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.interrupt()
+        done = await self._peer.session(envelope.session).interrupt()
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.cancel(message.execution)
+        done = await self._peer.session(envelope.session).cancel(message.execution)
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _ask(self, message: Any, envelope: Envelope) -> None:

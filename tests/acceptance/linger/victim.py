@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from capsule.config import EnvironmentConfig, NodeConfig, SessionOptions
-from capsule.node import ledger
+from capsule.node import points
 from capsule.node.adoption import Lingering, adoptable
 from capsule.node.channel import Channel
 from capsule.node.execution import ExecuteRequest, Execution
@@ -92,7 +92,7 @@ async def main(plan: Plan) -> None:
     """Write down what comes of the cells, until somebody kills it."""
     store = Store(plan.directory / "store")
     if plan.eager:
-        ledger.POINT_BYTES = 0  # type: ignore[misc]  # final for everybody else
+        points.POINT_BYTES = 0  # type: ignore[misc]  # final for everybody else
     if plan.fault is not None:
         arm(*plan.fault)
     async with Node(config(), lingering=Lingering(plan.seconds, plan.directory / "records")) as node:

@@ -31,7 +31,7 @@ class Point(NamedTuple):
     events: dict[str, int]
 
 
-class Ledger:
+class Points:
     """That of one worker. It remembers two points at most: the next to be confirmed, and the newest."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
@@ -57,7 +57,7 @@ class Ledger:
     def begin(self, execution: Execution) -> None:
         """It has been sent to the worker: its events are made from now on."""
         self._running[execution.id] = execution
-        execution.ledger = self
+        execution.points = self
 
     def taken(self, execution: Execution) -> None:
         """All events that there are of it have been taken; if it is done, there will be no more."""

@@ -1,4 +1,4 @@
-"""The ledger: a point is dealt with when all events before it are, and not before."""
+"""Points: each is dealt with when all events before it are, and not before."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from capsule.config import SessionOptions
-from capsule.node import ledger as module
+from capsule.node import points as module
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.journal import MESSAGE, Journal
-from capsule.node.ledger import Ledger
 from capsule.node.merge import Merge
+from capsule.node.points import Points
 from capsule.node.survival import Survival
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Rig:
         self.sent: list[Envelope] = []
         self.dealt: list[dict[str, Any]] = []
         self.abandoned = False
-        self.ledger = Ledger(loop, self)  # type: ignore[arg-type]  # of a worker it uses no more than this
+        self.points = Points(loop, self)  # type: ignore[arg-type]  # of a worker it uses no more than this
 
     def deal(self, position: int, state: dict[str, Any]) -> None:
         self.dealt.append(state)
@@ -49,7 +49,7 @@ class Rig:
         self.serial += 1
         execution = Execution(f"x_{self.serial}", self, ExecuteRequest("1"), self.loop)  # type: ignore[arg-type]
         execution.serial = self.serial
-        self.ledger.begin(execution)
+        self.points.begin(execution)
         execution.begin()
         return execution
 
@@ -72,7 +72,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     loop = asyncio.new_event_loop()
     rig = Rig(loop)
     yield rig
-    rig.ledger.close()
+    rig.points.close()
     rig.survival.close()
     loop.close()
 
@@ -125,7 +125,7 @@ def test_a_verdict_that_is_not_confirmed_holds_up_the_next_execution(rig: Rig) -
     second.confirm(2)
     assert rig.numbers[-1] == {}
     assert rig.dealt[-1]["ended"] == 2
-    assert (rig.ledger._taken, rig.ledger._confirmed, rig.ledger._running) == ({}, {}, {})
+    assert (rig.points._taken, rig.points._confirmed, rig.points._running) == ({}, {}, {})
 
 
 def test_the_beginning_of_a_character_goes_with_the_point(rig: Rig) -> None:
@@ -186,7 +186,7 @@ def test_a_full_journal_that_cannot_be_dealt_with_is_abandoned_and_then_goes_on(
     drain(execution)
     while not rig.survival.journal.full:
         rig.survival.journal._words[0] += 2**20  # as if so much had been read
-    rig.ledger.relieve()
+    rig.points.relieve()
     assert rig.abandoned
     assert rig.survival.journal.abandoned
     rig.merge.give_up(1)
