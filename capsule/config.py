@@ -182,7 +182,8 @@ class ServeConfig(Config):
     `listen`: addresses beside the user's own. Who does not greet within `greeting_timeout` is hung up on, and who is
     silent for `client_timeout` is taken for gone; a client that is
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
-    are closed. `drain_timeout` is what running code gets when the service is told to end. `insecure`: `tcp://` without
+    are closed. `drain_timeout` is what running code gets when the service is told to end; `linger` is for how long
+    sessions outlive a node that dies. `insecure`: `tcp://` without
     encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by principal; `default` is
     for those that have none of their own. `http` is the HOST:PORT of `/metrics`, `/healthz` and
     `/readyz`.
@@ -212,6 +213,10 @@ class ServeConfig(Config):
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
     drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
+    linger: Annotated[float, Field(ge=0, le=86_400)] = option(
+        10.0,
+        "When the node dies, how long its sessions go on and wait for the next node of the same store; 0: they end",
+    )
     insecure: bool = option(
         False,  # noqa: FBT003 - a default
         "Addresses `tcp://…` have no encryption and ask for no key; they must be of this machine's loopback",

@@ -70,12 +70,14 @@ class InheritedSession(Session):
     """A session whose first worker another node has started. `adopt` comes instead of `start`."""
 
     recalled: dict[str, Execution]
-    """The remembered executions by id, for whoever consumes their events."""
+    """The executions that the worker has, by id, for whoever consumes their events."""
+    unsent: list[Remembered]
+    """Those that it never got: they can be submitted, and run once all the same."""
     _heir: Heir
     _held = True
 
     async def adopt(self, worker: Heir, remembered: Sequence[Remembered]) -> None:
-        """Go on with this worker and with the executions that have no verdict, in the order of their acceptance.
+        """Go on with this worker, and with those of the executions without a verdict that it has.
 
         Raises WorkerLost `adoption_refused` if the dead node had read more than can be made up for.
         """
@@ -83,7 +85,7 @@ class InheritedSession(Session):
             message = f"the session {self.name!r} cannot go on: its node had read more than can be made up for"
             raise WorkerLost("adoption_refused", message)
         self._heir = worker
-        self.recalled = {}
+        self.recalled, self.unsent = {}, []
         self._take_on(worker)
         self._late = self._inbox.late = Late(inherited=True)
         worker.drain_timeout = self.options.drain_timeout
@@ -111,7 +113,7 @@ class InheritedSession(Session):
             super().on_event(message, envelope)
 
     async def _recall(self, remembered: Sequence[Remembered]) -> list[tuple[Execution, int]]:
-        """The executions that the worker has, and their serials; the others are lined up."""
+        """The executions that the worker has, and their serials."""
         survival = self._heir.survival
         assert survival is not None
         serials, state = survival.journal.dispatched(), survival.journal.state
@@ -119,11 +121,12 @@ class InheritedSession(Session):
         found = []
         for each in remembered:
             execution = Execution(each.id, self, each.request, self._loop)
-            self._executions += 1
             serial = serials.get(name_of(each.id))
             if serial is None:
-                self._lineup.add(execution)
-            elif serial <= ended:
+                self.unsent.append(each)
+                continue
+            self._executions += 1
+            if serial <= ended:
                 ruling = lost_with_node()
                 execution.go_on(each.last, [b"", b""], Heard(()))
                 execution.finish(ruling.verdict, error=ruling.error)

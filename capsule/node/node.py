@@ -103,7 +103,10 @@ class Node:
         return session
 
     def find_again(self, options: SessionOptions, session_id: str, epoch: int, secret: bytes = b"") -> Session:
-        """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it."""
+        """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it.
+
+        `secret`: what the earlier node had given it.
+        """
         identity = Identity(session_id, epoch, self._will(secret), lost=True)
         session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget, identity)
         self._sessions[session.id] = session

@@ -74,7 +74,10 @@ class Place:
         """The session, in a node of this process."""
         async with Node(config(), lingering=Lingering(10.0, self.records)) as node:
             known = self.store.remembered() if remembered is None else remembered
-            yield await node.adopt_session(self.box(), self.store.secret(), self.store.options(), known)
+            session = await node.adopt_session(self.box(), self.store.secret(), self.store.options(), known)
+            for each in session.unsent:
+                session.recalled[each.id] = session.submit(each.request, each.id)
+            yield session
 
     async def finish(self, session: InheritedSession) -> list[Finished]:
         """The verdicts of all that was left."""

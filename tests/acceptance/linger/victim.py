@@ -85,7 +85,8 @@ async def adopt(node: Node, plan: Plan, store: Store) -> list[Execution]:
     """The one session that there is."""
     (box,) = adoptable(plan.directory / "records")
     session = await node.adopt_session(box, store.secret(), store.options(), store.remembered())
-    return list(session.recalled.values())
+    unsent = [session.submit(each.request, each.id) for each in session.unsent]
+    return [*session.recalled.values(), *unsent]
 
 
 async def main(plan: Plan) -> None:
