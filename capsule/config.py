@@ -182,10 +182,10 @@ class ServeConfig(Config):
     `listen`: addresses beside the user's own. Who does not greet within `greeting_timeout` is hung up on, and who is
     silent for `client_timeout` is taken for gone; a client that is
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
-    are closed. `drain_timeout` is what running code gets when the service is told to end; `linger` is for how long
-    sessions outlive a node that dies. `insecure`: `tcp://` without
-    encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by principal; `default` is
-    for those that have none of their own. `http` is the HOST:PORT of `/metrics`, `/healthz` and
+    are closed. `drain_timeout` is what running code and transfers get when the service is told to end; `linger` is for
+    how long sessions outlive a node that dies. `insecure`: `tcp://` without encryption, on this machine only. Members
+    of `group` may come over `ipc://`. `quotas` by principal; `default` is for those that have none of their own. `http`
+    is the HOST:PORT of `/metrics`, `/healthz` and
     `/readyz`.
     """
 
@@ -212,10 +212,12 @@ class ServeConfig(Config):
         example="127.0.0.1:9090",
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
-    drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
     linger: Annotated[float, Field(ge=0, le=86_400)] = option(
         10.0,
         "When the node dies, how long its sessions go on and wait for the next node of the same store; 0: they end",
+    )
+    drain_timeout: Seconds = option(
+        30.0, "What running code and transfers get when the service is told to end", reload=True
     )
     insecure: bool = option(
         False,  # noqa: FBT003 - a default
@@ -266,6 +268,9 @@ class NodeConfig(Config):
     max_sessions: CountFrom1 = option(1000, "Open sessions, else `too_many_sessions`", reload=True)
     heartbeat_interval: Seconds = option(
         5.0, "Between two heartbeats of a worker; sessions take a new value when they open", reload=True
+    )
+    max_checkpoint_bytes: Bytes = option(
+        2**30, "What a session saves, and a checkpoint that it restores, else `checkpoint_too_large`", reload=True
     )
     serve: ServeConfig = option(ServeConfig(), "What only `capsule serve` needs")
     store: StoreConfig = option(StoreConfig(), "What `capsule serve` writes down")

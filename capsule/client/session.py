@@ -20,12 +20,12 @@ from capsule.client.arguments import (
     check_text,
     check_timeout,
 )
+from capsule.client.checkpoints import AsyncCheckpoints
 from capsule.client.execution import AsyncEvents, AsyncExecution, OnEvent
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
 from capsule.client.progress import Progress
 from capsule.client.remote.watch import RemoteWatch
-from capsule.client.transfers import AsyncTransfers
 from capsule.events import Event, InputRequest
 from capsule.node.execution import ExecuteRequest
 from capsule.node.session import Session
@@ -46,7 +46,7 @@ OnBackground = Callable[[Event], None]
 """Gets output that came after the verdict of its execution: from threads, tasks and children that went on."""
 
 
-class AsyncSession(AsyncTransfers):
+class AsyncSession(AsyncCheckpoints):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its
@@ -194,8 +194,9 @@ class AsyncSession(AsyncTransfers):
     async def watch(self) -> AsyncIterator[Event]:
         """All events of all executions, of a session that was attached to with `watch=True`, until the session ends.
 
-        It begins with what runs, as far as the node keeps that. Who is slow holds up nobody: a `Gap` says how many
-        events were left out. Raises SessionError `unsupported` for any other session, and what ended the connection.
+        It begins with what runs, as far as the node keeps that. Events numbered 0 came after their verdict. Who is slow
+        holds up nobody: a `Gap` says how many events were left out. Raises SessionError `unsupported` for any other
+        session, and what ended the connection.
         """
         self.check_watching()
         while events := await self.next_watched():

@@ -23,6 +23,7 @@ from capsule.node.resources import begun
 from capsule.runtime import check_directory
 from capsule_protocol import adoption
 from capsule_protocol.errors import NodeError, WorkerLost
+from capsule_protocol.messages.link import Ready
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ class Estate:
     box: Box
     token: bytes
     message_bytes: int
+    ready: Ready
     descriptors: Sequence[int]
     journal: Journal
 
@@ -157,7 +159,7 @@ def _estate(box: Adoptable, lease: socket.socket, told: dict[str, Any], given: l
         raise _refused(box, "a version that this one does not know has left it")
     journal = Journal(memory, (relay[0], relay[1]))
     owned = Box.adopted(box.box[0], lease, box.directory, (box.worker[0], pidfd))
-    return Estate(owned, told["token"], told["message_bytes"], (stdout, stderr, page), journal)
+    return Estate(owned, told["token"], told["message_bytes"], Ready(**told["ready"]), (stdout, stderr, page), journal)
 
 
 async def _receive(connection: socket.socket, box: Adoptable) -> tuple[dict[str, Any], list[int]]:

@@ -36,12 +36,20 @@ InputError = Literal["eof", "timeout"]
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Something that a worker does as it runs a cell, and that is none: the message that asks for it."""
+
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ExecuteRequest:
     """What to run and how.
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
     behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
-    that is the session's epoch.
+    that is the session's epoch. With a `turn` there is no code.
     """
 
     code: str
@@ -53,6 +61,7 @@ class ExecuteRequest:
     batch: str = ""
     cell: str | None = None
     if_epoch: int | None = None
+    turn: Turn | None = None
 
 
 class Host(Protocol):
@@ -159,6 +168,10 @@ class Execution:
         """The events up to this number are dealt with for good: a node that takes the place of this one has them."""
         if self.points is not None:
             self.points.confirm(self.id, number)
+
+    def mark(self) -> int:
+        """The number of the newest event so far, taken or not."""
+        return self._channel.mark()
 
     def listen(self, on_ready: Callable[[], object]) -> None:
         """Have this called whenever there may be an event to take, instead of waiting for it."""

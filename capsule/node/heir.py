@@ -50,6 +50,7 @@ class Heir(Worker):
         self._greeting.skip()
         self._box = estate.box
         self.directory = estate.box.directory
+        self.ready = estate.ready
 
     @property
     def lost_track(self) -> bool:

@@ -91,6 +91,7 @@ class Node:
             self._pools,
             self.config.heartbeat_interval,
             self._forget,
+            lambda: self.config.max_checkpoint_bytes,
             Identity(box.session, box.epoch, self._will(secret)),
         )
         self._sessions[session.id] = session
@@ -108,7 +109,15 @@ class Node:
         `secret`: what the earlier node had given it.
         """
         identity = Identity(session_id, epoch, self._will(secret), lost=True)
-        session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget, identity)
+        session = Session(
+            options,
+            self._tasks,
+            self._pools,
+            self.config.heartbeat_interval,
+            self._forget,
+            lambda: self.config.max_checkpoint_bytes,
+            identity,
+        )
         self._sessions[session.id] = session
         return session
 
@@ -141,8 +150,15 @@ class Node:
             raise SessionError("node_closed", "the node has been closed")
 
     async def _open(self, options: SessionOptions) -> Session:
-        identity = Identity(will=self._will())
-        session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget, identity)
+        session = Session(
+            options,
+            self._tasks,
+            self._pools,
+            self.config.heartbeat_interval,
+            self._forget,
+            lambda: self.config.max_checkpoint_bytes,
+            Identity(will=self._will()),
+        )
         self._sessions[session.id] = session
         await session.start()
         return session

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capsule_protocol import page as shared
+from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +39,6 @@ class Descriptors:
                 os.set_blocking(read, False)
                 enlarge(read, PIPE_BYTES)
         except OSError:
-            for descriptor in self._reads:
-                os.close(descriptor)
             self.close()
             raise
 
@@ -51,24 +52,34 @@ class Descriptors:
         page, stdout, stderr = self._given
         return [stdout, stderr, page]
 
-    @property
-    def read_ends(self) -> tuple[int, int]:
+    def take_reads(self) -> tuple[int, int]:
         """The node's ends; whoever takes them closes them."""
         stdout, stderr = self._reads
+        self._reads.clear()
         return stdout, stderr
 
     def close(self) -> None:
-        """Close what was for the worker. Idempotent."""
-        while self._given:
-            os.close(self._given.pop())
+        """Close what was for the worker, and what nobody has taken. Idempotent."""
+        for descriptors in (self._given, self._reads):
+            while descriptors:
+                os.close(descriptors.pop())
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether this process, or the system, has no descriptor left."""
+    return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
+
+
+def no_descriptor() -> SessionError:
+    """What is told then."""
+    return SessionError("descriptors_exhausted", "the node has no file descriptor left for another session")
 
 
 class Inherited:
     """The same, of a box that another node has left: the worker has its ends already."""
 
     def __init__(self, descriptors: Sequence[int]) -> None:
-        stdout, stderr, self._page = descriptors
-        self.read_ends = stdout, stderr
+        *self._reads, self._page = descriptors
 
     @property
     def page(self) -> int:
@@ -79,11 +90,19 @@ class Inherited:
         """Nothing: it is not given again."""
         return []
 
+    def take_reads(self) -> tuple[int, int]:
+        """The node's ends; whoever takes them closes them."""
+        stdout, stderr = self._reads
+        self._reads.clear()
+        return stdout, stderr
+
     def close(self) -> None:
-        """Close the page's descriptor. Idempotent."""
-        if self._page >= 0:
-            os.close(self._page)
-            self._page = -1
+        """Close the page's descriptor, and what nobody has taken. Idempotent."""
+        for descriptor in (self._page, *self._reads):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._page = -1
+        self._reads.clear()
 
 
 def enlarge(pipe: int, size: int) -> None:
@@ -120,3 +139,11 @@ def begun(pid: int) -> int:
 def seconds_since(ticks: int) -> float:
     """How long ago that was, in clock ticks since the system booted."""
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def remove_directory(directory: str | Path) -> None:
+    """Remove a box's directory; an empty one also where there is no descriptor to look into it."""
+    try:
+        Path(directory).rmdir()
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)

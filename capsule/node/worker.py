@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,19 @@ from capsule.node.journal import GIVEN_UP, MESSAGE, SETTLED, Journal, name_of
 from capsule.node.memory import own_bytes
 from capsule.node.merge import Merge
 from capsule.node.replay import Told
-from capsule.node.resources import Descriptors, Inherited, box_directory
+from capsule.node.resources import (
+    Descriptors,
+    Inherited,
+    box_directory,
+    is_shortage,
+    no_descriptor,
+    remove_directory,
+)
 from capsule.node.survival import Survival
 from capsule.node.verdicts import Loss, LossCause
 from capsule.node.worker_link import Door
 from capsule_protocol import page as shared
-from capsule_protocol.errors import RemoteProtocolError, WorkerLost
+from capsule_protocol.errors import CapsuleError, RemoteProtocolError, WorkerLost
 from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.marks import TOKEN_SIZE, TOKEN_START
 from capsule_protocol.messages import Message, parse
@@ -120,7 +126,7 @@ class Worker:
             if journal is not None:
                 undo.callback(journal.close)
                 self.survival = Survival(loop, journal, self._merge)
-            self._capture = Capture(loop, self._fds.read_ends, self._page, self._merge, self._violation, journal)
+            self._capture = Capture(loop, self._fds.take_reads(), self._page, self._merge, self._violation, journal)
             self._capture.on_full = self._on_full
             undo.callback(self._capture.close)
             self._shell = Door(loop, self._limits, self._on_envelope, self._violation)
@@ -165,7 +171,9 @@ class Worker:
 
     @classmethod
     async def prepare(cls, place: Place, preparation: Preparation) -> Worker:
-        """A worker that has greeted, and run its warm-up code. Raises WorkerLost or EnvironmentFailed.
+        """A worker that has greeted, and run its warm-up code.
+
+        Raises WorkerLost, EnvironmentFailed, or SessionError `descriptors_exhausted`.
 
         There is no time limit: cancel it. After an error or a cancellation nothing is left.
         """
@@ -193,7 +201,12 @@ class Worker:
         """Let it outlive this node from here on; `told` says for how long and for whom. WorkerLost if it ends."""
         assert self.survival is not None
         assert self._box is not None
-        heritage = {"version": 1, "token": self._token, "message_bytes": self._limits.message_bytes}
+        heritage = {
+            "version": 1,
+            "token": self._token,
+            "message_bytes": self._limits.message_bytes,
+            "ready": self.ready.model_dump(),
+        }
         given = [*self._capture.descriptors, *self.survival.journal.descriptors]
         await self._box.linger({**told, "told": heritage}, given)
 
@@ -337,7 +350,7 @@ class Worker:
         try:
             self._box = await place.zygote.fork(spec, self._fds.given())
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_directory(directory)
             raise
         self._fds.close()
         await self._box.bound()
@@ -469,5 +482,7 @@ class Worker:
             self.kill("violation", "it broke its link")
 
 
-def _not_started(error: OSError) -> WorkerLost:
+def _not_started(error: OSError) -> CapsuleError:
+    if is_shortage(error):
+        return no_descriptor()
     return WorkerLost("worker_start_failed", f"the worker could not be started: {error}")

@@ -90,6 +90,12 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
+        """Wait until no execution runs or waits, all verdicts were told, and no file is on its way."""
+        await self.executed()
+        for peer in list(self._peers):
+            await peer.streams.settled()
+
+    async def executed(self) -> None:
         """Wait until no execution runs or waits, and all verdicts were told."""
         for hosted in self.registry:
             await hosted.settled()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from capsule.events import Finished
 from capsule.node.durable.ledger import execution_of
+from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule_protocol.errors import CapsuleError, SessionError
@@ -89,7 +90,8 @@ class Hosted:
         self._timer: asyncio.TimerHandle | None = None
         self._kept: deque[str] = deque()
         self._watches: list[Watch] = []
-        self._unfinished: set[EventLog] = set()
+        self._unfinished: dict[EventLog, None] = {}  # in the order of acceptance
+        self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
         self.asleep = False
         self.waking: asyncio.Task[None] | None = None
@@ -209,7 +211,7 @@ class Hosted:
 
     def _begin(self, execution: Execution, **how: Any) -> EventLog:
         log = self.logs[execution.id] = EventLog(execution, self._on_event, **how)
-        self._unfinished.add(log)
+        self._unfinished[log] = None
         log.pump()
         return log
 
@@ -331,7 +333,7 @@ class Hosted:
 
     def _on_event(self, log: EventLog, event: Event) -> None:
         if isinstance(event, Finished):
-            self._unfinished.discard(log)
+            self._unfinished.pop(log, None)
             self._quiet.set()
             if self.on_verdict is not None:
                 self.on_verdict(event.verdict)
@@ -339,10 +341,17 @@ class Hosted:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):
             watch.on_event(log, event)
+        self._aside.go_on()
 
     def _on_background(self, event: Event) -> None:
         if self.reader is not None:
             self.reader.on_background(self.session.id, event)
+        if self._watches:
+            self._aside.add(event, self._unfinished)
+
+    def _tell_aside(self, event: Event) -> None:
+        for watch in list(self._watches):
+            watch.on_background(event)
 
     def _on_state(self, state: str, reason: str) -> None:
         if self.reader is not None:

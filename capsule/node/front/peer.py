@@ -156,9 +156,14 @@ class Peer:
             self._desk.drop(self)
 
     def on_background(self, session: str, event: Event) -> None:
-        """An event of none."""
+        """An event of none; one that is over a limit of the link is told to be missing."""
         kind, body, buffers = to_message(event)
-        self._transmit(Envelope(kind, body, "", session, event.execution_id, 0, 0.0, buffers))
+        try:
+            self._transmit(Envelope(kind, body, "", session, event.execution_id, 0, 0.0, buffers))
+        except LocalProtocolError as error:
+            if error.code != "message_too_large":
+                raise
+            self._transmit(Envelope("gap", {"missing": 1}, "", session))
 
     def on_state(self, session: str, state: str, reason: str) -> None:
         """The session is in another state."""
@@ -353,6 +358,12 @@ class Peer:
         watch = self._watches.get(session)
         return watch.hosted if watch is not None else self.session(session)
 
+    def own(self, session: str) -> Hosted:
+        """A session, by name or id, that its principal may use, whoever reads it. Raises SessionError."""
+        if session in self._watches:
+            raise SessionError("session_watched", "this client only watches the session")
+        return self._desk.registry.find(self.principal, session)
+
     def watch(self, hosted: Hosted) -> Watch:
         """Look on. Raises SessionError; a connection has a session in one way only."""
         if hosted.session.id in self._attached or hosted.session.id in self._watches:
@@ -402,6 +413,11 @@ class Peer:
     def message_bytes(self) -> int:
         """How large a message may be."""
         return self._connection.limits.message_bytes
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams one of the ends has not closed."""
+        return len(self._connection.streams)
 
     def credit(self, stream: str) -> int:
         """How many bytes of a stream this end may still send."""

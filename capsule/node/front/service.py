@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Service:
     """Run it once. The first SIGTERM or SIGINT drains: no new work, what runs may end; the second ends it now.
 
-    With `reloading`, SIGHUP asks for it.
+    So it is also while the node drains by command: the first signal then changes nothing. With `reloading`, SIGHUP asks
+    for it.
     """
 
     def __init__(self, config: NodeConfig, reloading: Reloading | None = None) -> None:
@@ -37,6 +38,7 @@ class Service:
         self._reloading = reloading
         self._has_terminal = os.isatty(0)
         self._asked = asyncio.Event()
+        self._signalled = False
         self._told_twice = asyncio.Event()
 
     async def run(self, on_ready: Callable[[Front], None]) -> None:
@@ -72,9 +74,10 @@ class Service:
             os.close(held)
 
     def stop(self) -> None:
-        """End: first what runs may end, asked again at once."""
-        if self._asked.is_set():
+        """A signal: first what runs may end, at the next one no more. Those who drain by command count for none."""
+        if self._signalled:
             self._told_twice.set()
+        self._signalled = True
         self._asked.set()
 
     @contextlib.asynccontextmanager
@@ -136,7 +139,7 @@ class Service:
         await self._unless_told_again(front.settled(), self._config.serve.drain_timeout)
         for hosted in front.registry:
             await hosted.session.interrupt()
-        await self._unless_told_again(front.settled(), 1.0)
+        await self._unless_told_again(front.executed(), 1.0)
 
     def _retention(self) -> Retention:
         config = self._config.store
