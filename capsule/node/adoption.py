@@ -158,6 +158,7 @@ def _estate(box: Adoptable, lease: socket.socket, told: dict[str, Any], given: l
             os.close(descriptor)
         raise _refused(box, "a version that this one does not know has left it")
     journal = Journal(memory, (relay[0], relay[1]))
+    journal.release_memory()
     owned = Box.adopted(box.box[0], lease, box.directory, (box.worker[0], pidfd))
     return Estate(owned, told["token"], told["message_bytes"], Ready(**told["ready"]), (stdout, stderr, page), journal)
 

@@ -18,6 +18,7 @@ from capsule.node.session import Session
 from capsule.node.verdicts import Loss, lost_with_node
 from capsule_protocol import adoption
 from capsule_protocol.errors import WorkerLost
+from capsule_protocol.states import VERDICTS
 
 if TYPE_CHECKING:
     from capsule.events import Event
@@ -74,6 +75,7 @@ class InheritedSession(Session):
     unsent: list[Remembered]
     """Those that it never got: they can be submitted, and run once all the same."""
     _heir: Heir
+    _unheard: frozenset[bytes] = frozenset()
     _held = True
 
     async def adopt(self, worker: Heir, remembered: Sequence[Remembered]) -> None:
@@ -108,9 +110,15 @@ class InheritedSession(Session):
             super().on_output(serial, stream, data)
 
     def on_event(self, message: Any, envelope: Envelope) -> None:
-        """A message in its place, unless it comes again although it has been dealt with."""
-        if not self._heir.replaying or self._lineup.sent(envelope.execution) is not None:
-            super().on_event(message, envelope)
+        """A message in its place, unless it comes again although it has been dealt with.
+
+        What was not remembered, such as the saving of a checkpoint for a client of the dead node, ends unheard.
+        """
+        if self._lineup.sent(envelope.execution) is None:
+            unheard = envelope.type in VERDICTS and name_of(envelope.execution) in self._unheard
+            if unheard or self._heir.replaying:
+                return
+        super().on_event(message, envelope)
 
     async def _recall(self, remembered: Sequence[Remembered]) -> list[tuple[Execution, int]]:
         """The executions that the worker has, and their serials."""
@@ -137,6 +145,7 @@ class InheritedSession(Session):
                 execution.missing = max(0, known - each.last)
                 found.append((execution, serial))
             self.recalled[each.id] = execution
+        self._unheard = frozenset(serials) - {name_of(execution.id) for execution, _ in found}
         return found
 
     def _resume(self, head: Execution) -> None:

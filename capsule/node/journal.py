@@ -16,7 +16,6 @@ import mmap
 import os
 import struct
 import termios
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
@@ -91,6 +90,11 @@ class Journal:
     def descriptors(self) -> list[int]:
         """What another node needs: the ends of the relay, and the memory."""
         return [*self._relay, self._memory]
+
+    def release_memory(self) -> None:
+        """The box has the memory: its mapping is enough here."""
+        os.close(self._memory)
+        self._memory = -1
 
     @property
     def abandoned(self) -> bool:
@@ -190,15 +194,15 @@ class Journal:
 
     def close(self) -> None:
         """Let go of it; the box's own descriptors keep it. Idempotent."""
-        if self._memory >= 0:
+        if not self._map.closed:
             self._words.release()
             self._ring.release()
             self._bytes.release()
             self._map.close()
-            for descriptor in (self._memory, *self._relay):
-                with suppress(OSError):
-                    os.close(descriptor)
-            self._memory = -1
+            if self._memory >= 0:
+                self.release_memory()
+            for descriptor in self._relay:
+                os.close(descriptor)
 
     def _load(self) -> None:
         """Go on from the mark, and with a reading that was under way when its node died."""

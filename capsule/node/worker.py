@@ -209,6 +209,7 @@ class Worker:
         }
         given = [*self._capture.descriptors, *self.survival.journal.descriptors]
         await self._box.linger({**told, "told": heritage}, given)
+        self.survival.journal.release_memory()
 
     async def open(
         self, owner: Owner, opening: Envelope, *, memory_bytes: int | None = None, max_processes: int | None = None

@@ -121,6 +121,15 @@ async def test_cells_that_the_worker_did_not_have_yet_run_after_those_that_it_ha
     ]
 
 
+async def test_an_execution_that_nobody_remembers_ends_unheard(place: Place) -> None:
+    place.start("import time\nprint('begun')\ntime.sleep(0.5)\nkept = 1", "display(2)")
+    await place.until_written("begun")
+    place.kill()
+    async with place.adopted([]) as session, asyncio.timeout(LONG):
+        finished = await session.submit(ExecuteRequest("kept")).finished()
+        assert (finished.verdict, finished.text, finished.execution_count) == ("ok", "1", 3)
+
+
 async def test_an_interrupt_reaches_a_cell_that_was_adopted(place: Place) -> None:
     place.start("import time\nprint('begun')\nwhile True: time.sleep(0.01)", "'the next one'")
     await place.until_written("begun")
