@@ -177,6 +177,6 @@ class Service:
 
 
 def _raise_limit() -> None:
-    """A session takes a dozen descriptors: use as many as the system allows. The process is ours alone."""
+    """A session takes more than a dozen descriptors: use as many as the system allows. The process is ours alone."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
