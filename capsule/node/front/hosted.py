@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capsule.node.front.watch import Onlooker
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
+    from capsule_bridge import Promise
 
 logger = logging.getLogger("capsule.front")
 
@@ -191,6 +192,12 @@ class Hosted:
         assert log.scribe is not None
         log.scribe.fence = entry.promise.fence if started else None
         return log
+
+    def go_on(self, ledger: Ledger, promise: Promise, execution: Execution) -> None:
+        """An execution that the worker has from an earlier node: what it tells from here on is written down."""
+        log = self._begin(execution, ledger=ledger, after=execution.told)
+        assert log.scribe is not None
+        log.scribe.fence = promise.fence
 
     def _known(self, request: ExecuteRequest, execution: str) -> EventLog | None:
         known = self.logs.get(execution)
