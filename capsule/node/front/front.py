@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from capsule.node.auth.gate import Gate
+from capsule.node.durable import Ledger
 from capsule.node.front import tcp
 from capsule.node.front.peer import Peer
 from capsule.node.front.registry import Registry
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from capsule.node.front.carrier import Carrier, Listener
     from capsule.node.front.hosted import Hosted
     from capsule.node.node import Node
+    from capsule_bridge import Bridge
     from capsule_protocol.envelope import Frames
     from capsule_protocol.errors import RemoteProtocolError
 
@@ -34,13 +36,14 @@ logger = logging.getLogger("capsule.front")
 class Front:
     """Serves clients on any number of addresses, until `close`."""
 
-    def __init__(self, node: Node, config: ServeConfig) -> None:
+    def __init__(self, node: Node, config: ServeConfig, bridge: Bridge | None = None) -> None:
         self.node = node
         self.config = config
         self.tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self.gate = Gate(self, self._loop)
-        self.registry = Registry(node, self.tasks, self.gate)
+        self.ledger = Ledger(bridge, self.tasks) if bridge is not None else None
+        self.registry = Registry(node, self.tasks, self.gate, self.ledger)
         self.draining = False
         self.on_drain: Callable[[], None] | None = None
         self.addresses: list[str] = []
@@ -87,10 +90,15 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
-        """Wait until no execution runs or waits."""
+        """Wait until no execution runs or waits, all verdicts were told, and no file is on its way."""
+        await self.executed()
+        for peer in list(self._peers):
+            await peer.streams.settled()
+
+    async def executed(self) -> None:
+        """Wait until no execution runs or waits, and all verdicts were told."""
         for hosted in self.registry:
-            for log in list(hosted.logs.values()):
-                await log.execution.ended()
+            await hosted.settled()
 
     # --- for the peers ---
 

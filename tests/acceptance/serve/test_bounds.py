@@ -134,8 +134,8 @@ def test_executions_that_nobody_acknowledges_are_bounded(served: Served) -> None
         raw.say("close", {}, session)
 
 
-def test_the_oldest_keys_are_forgotten(served: Served) -> None:
-    with Client(served.address) as client, client.session() as session:
+def test_the_oldest_keys_are_forgotten_where_nothing_is_written_down(forgetful: Served) -> None:
+    with Client(forgetful.address) as client, client.session() as session:
         code = "count = globals().get('count', 0) + 1; count"
         for number in range(MAX_KEPT + 1):
             assert session.run(code, key=f"k{number}").text == str(number + 1)
@@ -168,8 +168,8 @@ def test_who_acknowledges_without_reading_is_not_heard_until_it_reads(served: Se
         raw.greet("c_deaf")
         session = raw.open()
         before = node.memory_info().rss
-        raw.say("execute", {"code": "while True: print('x' * 1000)"}, session, "x_1")
-        acknowledgement = b"".join(pack(encode(Envelope("event_ack", {"executions": {"x_1": 2**40}}, "", session))))
+        raw.say("execute", {"code": "while True: print('x' * 1000)"}, session, "x_deaf")
+        acknowledgement = b"".join(pack(encode(Envelope("event_ack", {"executions": {"x_deaf": 2**40}}, "", session))))
         raw.socket.settimeout(1.0)
         with suppress(TimeoutError):  # it is as if the node did not read any more
             while node.memory_info().rss - before < 2 * GROWTH:
