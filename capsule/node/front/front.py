@@ -86,16 +86,17 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
-        """Wait until no execution runs or waits, and no file is on its way."""
+        """Wait until no execution runs or waits, no file is on its way, and the clients have what was said to them."""
         await self.executed()
         for peer in list(self._peers):
             await peer.streams.settled()
+        for carrier in list(self._peers.values()):
+            await carrier.flushed()
 
     async def executed(self) -> None:
         """Wait until no execution runs or waits."""
         for hosted in self.registry:
-            for log in list(hosted.logs.values()):
-                await log.execution.ended()
+            await hosted.settled()
 
     # --- for the peers ---
 

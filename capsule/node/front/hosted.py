@@ -68,6 +68,7 @@ class Hosted:
         self._under_way: dict[EventLog, None] = {}  # in the order of acceptance
         self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
+        self._closed = False
         session.on_background = self._on_background
         session.on_state = self._on_state
 
@@ -143,9 +144,16 @@ class Hosted:
         if watch in self._watches:
             self._watches.remove(watch)
 
+    async def settled(self) -> None:
+        """Wait until the verdicts of all executions have been told, behind all that came before, or it is closed."""
+        while self._under_way and not self._closed:
+            self._quiet.clear()
+            await self._quiet.wait()
+
     async def close(self) -> None:
         """End the session; who watches is told, behind the verdicts of what ran. Idempotent."""
         await self._end(SessionError("session_closed", f"the session {self.session.name!r} has been closed"))
+        self._be_over()
 
     async def kill(self) -> None:
         """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
@@ -157,6 +165,7 @@ class Hosted:
         reader, self.reader = self.reader, None
         if reader is not None:
             reader.on_closed(self, error)
+        self._be_over()
 
     async def _end(self, error: SessionError) -> None:
         self._stop_timer()
@@ -168,13 +177,16 @@ class Hosted:
         for watch in watches:
             watch.onlooker.on_watched_closed(self.session.id, error)
 
+    def _be_over(self) -> None:
+        """What its reader has not taken by now, nobody waits for."""
+        self._closed = True
+        self._quiet.set()
+
     async def _hear_last_words(self) -> None:
         """Wait, but not for long, until the verdicts of all executions have been told."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
-                while self._under_way:
-                    self._quiet.clear()
-                    await self._quiet.wait()
+                await self.settled()
 
     def _loosen(self) -> None:
         for log in self.logs.values():

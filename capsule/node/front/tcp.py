@@ -151,6 +151,9 @@ class TcpConnection:
         """Send soon. Raises PeerBusyError."""
         self._listener.send(self._identity, frames)
 
+    async def flushed(self) -> None:
+        """ZeroMQ tells nothing of that; it sends what it has after `close`."""
+
     def close(self) -> None:
         """Forget it; ZeroMQ sends what was said, and then the system ends the connection."""
         self._listener.forget(self._identity)
