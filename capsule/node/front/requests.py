@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.config import SessionOptions
+from capsule.node.front.checkpoints import Checkpoints
 from capsule.node.front.operations import Operations
 from capsule.node.questions import ALLOWED as QUESTIONS
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.node.auth.principals import Principal
-    from capsule.node.front.desk import Office
+    from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.streams import Streams
     from capsule.node.front.watch import Watch
+    from capsule.node.transfers import SessionFiles
     from capsule_protocol.envelope import Envelope
 
     Request = Callable[[Any, Envelope], Coroutine[Any, Any, None]]
@@ -42,6 +44,9 @@ class Caller(Protocol):
 
     def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
+
+    def own(self, session: str) -> Hosted:
+        """A session, by name or id, that its principal may use, whoever reads it. Raises SessionError."""
 
     def take_over(self, hosted: Hosted) -> None:
         """Read a session from now on."""
@@ -68,7 +73,7 @@ class Caller(Protocol):
 class Requests:
     """Those of one connection."""
 
-    def __init__(self, desk: Office, peer: Caller) -> None:
+    def __init__(self, desk: Desk, peer: Caller) -> None:
         self._desk = desk
         self._peer = peer
         self._under_way = 0
@@ -86,6 +91,7 @@ class Requests:
             "files": self._files,
             **dict.fromkeys(QUESTIONS, self._ask),
             **Operations(desk, peer).kinds,
+            **Checkpoints(desk, peer).kinds,
         }
 
     def start(self, message: Any, envelope: Envelope) -> bool:
@@ -134,6 +140,7 @@ class Requests:
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
         hosted = self._desk.registry.find(self._peer.principal, message.name)
+        await self._desk.registry.wake(hosted)
         if message.watch:
             watch = self._peer.watch(hosted)
             self._ready(hosted, envelope)
@@ -159,7 +166,7 @@ class Requests:
 
     async def _restart(self, _message: Any, envelope: Envelope) -> None:
         hosted = self._peer.session(envelope.session)
-        await hosted.session.restart()
+        await self._desk.registry.restart(hosted)
         self._ready(hosted, envelope)
 
     async def _info(self, _message: Any, envelope: Envelope) -> None:
@@ -173,11 +180,11 @@ class Requests:
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.interrupt()
+        done = await self._peer.session(envelope.session).interrupt()
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.cancel(message.execution)
+        done = await self._peer.session(envelope.session).cancel(message.execution)
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _ask(self, message: Any, envelope: Envelope) -> None:
@@ -189,7 +196,7 @@ class Requests:
         self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        upload = await self._peer.session(envelope.session).session.files.upload(message.name)
+        upload = await self._place(message, envelope).upload(message.name)
         streams.take_in(message.stream, envelope.session, upload)
         self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
 
@@ -197,8 +204,7 @@ class Requests:
         self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        files = self._peer.session(envelope.session).session.files
-        download = await files.download(message.name, message.offset, message.digest)
+        download = await self._place(message, envelope).download(message.name, message.offset, message.digest)
         body = {"offset": download.offset, "size": download.size, "modified": download.modified}
         self._peer.answer("download_reply", body, envelope)
         streams.give_out(message.stream, envelope.session, download)
@@ -210,6 +216,11 @@ class Requests:
     def _check_staying(self, what: str) -> None:
         if self._desk.draining:
             raise SessionError("node_closed", f"the node takes no more {what}: it is about to end")
+
+    def _place(self, message: Any, envelope: Envelope) -> SessionFiles:
+        if message.place == "checkpoints":
+            return self._peer.own(envelope.session).session.checkpoints.files
+        return self._peer.session(envelope.session).session.files
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()

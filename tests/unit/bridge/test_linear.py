@@ -7,19 +7,18 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from capsule_bridge import PromiseStore, Settlement
-from capsule_protocol.errors import CapsuleError
+from capsule_bridge import PromiseStore
+from tests.unit.bridge.caller import asked
 from tests.unit.bridge.linear import Call, explained
-from tests.unit.bridge.support import KINDS, new, open_kind
+from tests.unit.bridge.support import KINDS, open_kind
 
 pytestmark = pytest.mark.anyio
 
 PROMISES = 150
-CALLS = 12
+CALLERS = 6
 NEVER = float("inf")
 YES = True
 
@@ -31,31 +30,20 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await store.close()
 
 
-async def asked(store: PromiseStore, what: str, name: str, argument: str) -> Any:
-    """The answer in the words of `linear`."""
-    try:
-        if what == "create":
-            return (await store.create(new(name), now=1)).fresh
-        if what == "start":
-            return (await store.start(name, epoch=1, now=1)).first
-        if what == "get":
-            promise = await store.get(name, now=1)
-            return promise.value.decode() if promise.settled_at is not None else "pending"
-        ((promise, decided),) = await store.settle(Settlement(name, "resolve", argument.encode()), now=1)
-        return decided, promise.value.decode()
-    except CapsuleError as error:
-        return error.code
-
-
 async def recorded(store: PromiseStore, name: str, chance: random.Random) -> list[Call]:
     """What some callers asked of one promise, and when they heard what."""
     clock, history = itertools.count(), []
 
     async def caller(number: int) -> None:
+        # One after another, so that some come while others wait for their commit, and some after it.
+        for turn in range(chance.randrange(1, 4)):
+            await ask(f"v{number}.{turn}")
+
+    async def ask(argument: str) -> None:
         for _ in range(chance.randrange(chance.randrange(1, 5))):
             await asyncio.sleep(0)
         what = chance.choice(["create", "settle", "start", "get", "get"])
-        argument, begin = f"v{number}", next(clock)
+        begin = next(clock)
         call = asyncio.ensure_future(asked(store, what, name, argument))
         if chance.random() < 0.1:
             await asyncio.sleep(0)
@@ -66,7 +54,7 @@ async def recorded(store: PromiseStore, name: str, chance: random.Random) -> lis
             answer, end = None, NEVER
         history.append(Call(what, argument, answer, begin, end))
 
-    await asyncio.gather(*(caller(number) for number in range(CALLS)))
+    await asyncio.gather(*(caller(number) for number in range(CALLERS)))
     # Those that come later have to agree with what was heard before.
     begin = next(clock)
     history.append(Call("get", "", await asked(store, "get", name, ""), begin, float(next(clock))))
