@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import subprocess
 import sys
 import time
 from typing import Any
 
 from capsule_bridge import PromiseStore, Settlement
 from capsule_protocol.errors import CapsuleError
+from tests.unit.bridge.linear import Call
 from tests.unit.bridge.support import new
 
 PROMISES = 80
@@ -45,6 +48,28 @@ async def client(store: PromiseStore, who: str, chance: random.Random) -> list[t
         answer = await asked(store, what, name, who)
         calls.append((name, [what, who, answer, begin, time.monotonic_ns()]))
     return calls
+
+
+async def histories(url: str, schema: str, seeds: list[str]) -> dict[str, list[Call]]:
+    """What a process for each seed heard of each promise, all of them at once."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+    commands = [[sys.executable, "-P", __file__, url, schema, seed] for seed in seeds]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for command in commands
+    ]
+    for each in processes:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    outputs = await asyncio.gather(*(asyncio.to_thread(each.communicate, "") for each in processes))
+    assert [each.returncode for each in processes] == [0 for _ in seeds]
+    found: dict[str, list[Call]] = {}
+    for output, _ in outputs:
+        for line in output.splitlines():
+            name, (what, argument, answer, begin, end) = json.loads(line)
+            heard = tuple(answer) if isinstance(answer, list) else answer
+            found.setdefault(name, []).append(Call(what, argument, heard, begin, end))
+    return found
 
 
 async def main(url: str, schema: str, seed: str) -> None:

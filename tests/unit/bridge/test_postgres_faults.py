@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +20,7 @@ from capsule_bridge.postgres import PostgresStore, connect
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge import caller
 from tests.unit.bridge.contract import refused
-from tests.unit.bridge.linear import Call, explained
+from tests.unit.bridge.linear import explained
 from tests.unit.bridge.restarts import restart_rounds
 from tests.unit.bridge.support import new, postgres, schema_of
 
@@ -200,27 +196,10 @@ async def processes_of(place: str) -> list[int]:
 
 
 async def test_some_order_explains_what_callers_of_two_nodes_heard(place: str) -> None:
-    processes = [process(place, seed) for seed in ("x", "y")]
-    for each in processes:
-        assert each.stdout is not None
-        assert each.stdout.readline() == "ready\n"
-    outputs = await asyncio.gather(*(asyncio.to_thread(each.communicate, "") for each in processes))
-    assert [each.returncode for each in processes] == [0, 0]
-    histories: dict[str, list[Call]] = defaultdict(list)
-    for output, _ in outputs:
-        for line in output.splitlines():
-            name, (what, argument, answer, begin, end) = json.loads(line)
-            heard = tuple(answer) if isinstance(answer, list) else answer
-            histories[name].append(Call(what, argument, heard, begin, end))
+    histories = await caller.histories(postgres().url(), place, ["x", "y"])
     assert len(histories) == caller.PROMISES
     for history in histories.values():
         assert explained(history), history
     # If the two never met, this proves nothing: each has heard of what the other one decided.
     answers = [(call.argument, call.answer) for history in histories.values() for call in history]
     assert {("x", "y"), ("y", "x")} <= {(who[0], heard[1][0]) for who, heard in answers if isinstance(heard, tuple)}
-
-
-def process(place: str, seed: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
-    command = [sys.executable, "-P", caller.__file__, postgres().url(), place, seed]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
