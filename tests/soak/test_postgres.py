@@ -40,9 +40,7 @@ async def test_some_order_explains_all_that_nodes_heard() -> None:
     try:
         with server() as one:
             for number in range(MEETINGS):
-                histories = await caller.histories(
-                    one.url(), f"meeting{number}", [f"x{seed + number}", f"y{seed + number}"]
-                )
+                histories = caller.histories(one.url(), f"meeting{number}", [f"x{seed + number}", f"y{seed + number}"])
                 assert all(explained(history) for history in histories.values()), f"seed {seed + number}"
                 calls += sum(map(len, histories.values()))
     except NoServerError as error:
