@@ -164,7 +164,8 @@ async def test_an_outcome_that_is_not_known_is_said_to_be_so(place: str, cut: Cu
 
 
 async def test_a_database_that_hangs_is_given_up_after_its_time(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "COMMAND_SECONDS", 1.0)
+    await PostgresStore(postgres().url(), schema=place).close()  # to make the tables may take longer
+    monkeypatch.setattr(connect, "COMMAND_SECONDS", 2.0)
     store = PostgresStore(postgres().url(), schema=place)
     await store.create(new("a"), now=1)
     await store.get("a", now=1)
