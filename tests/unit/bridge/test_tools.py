@@ -17,6 +17,7 @@ import msgpack
 import pytest
 
 from capsule_bridge import Retention, Settlement, SqliteStore
+from capsule_bridge.sql import Migration
 from capsule_bridge.sqlite import schema, tools
 from capsule_bridge.sqlite.tools.check import BEING_WRITTEN, EXAMPLES
 from capsule_bridge.store import PAGE, READ_BYTES
@@ -109,7 +110,7 @@ def test_a_newer_schema_is_refused_with_a_hint_and_left_alone(path: Path, tool: 
 @pytest.mark.parametrize("tool", LOOKING)
 def test_an_older_schema_is_only_read_by_what_knows_it(path: Path, tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known = schema.migrations()
-    newest = schema.Migration(len(known) + 1, "CREATE TABLE more (x)")
+    newest = Migration(len(known) + 1, "CREATE TABLE more (x)")
     monkeypatch.setattr(schema, "migrations", lambda: (*known, newest))
     with pytest.raises(StoreError, match=f"has schema {len(known)}") as caught:
         TOOLS[tool](path)
