@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from capsule.cli.checkpoints import restore, save
 from capsule.cli.config import config
 from capsule.cli.doctor import doctor
 from capsule.cli.exits import Exit
@@ -34,7 +35,7 @@ cli.add_command(wait_ready)
 cli.add_command(keys)
 cli.add_command(config)
 cli.add_command(store)
-for command in (sessions, attach, interrupt, kill, pool, drain, doctor):
+for command in (sessions, attach, interrupt, kill, save, restore, pool, drain, doctor):
     cli.add_command(command)
 
 

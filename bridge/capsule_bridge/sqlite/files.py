@@ -140,6 +140,15 @@ class Blobs:
         self.remove(path.name for path in list(self._directory.iterdir()) if path.name not in wanted)
 
 
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory, with all above it, so that a power cut does not take it away with all that it will hold."""
+    if path.is_dir():
+        return
+    make_directory(path.parent, 0o777)
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

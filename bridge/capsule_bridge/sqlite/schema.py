@@ -26,7 +26,7 @@ def queries() -> Mapping[str, str]:
 
 @cache
 def queries_of(package: str) -> Mapping[str, str]:
-    """The queries of a package by name."""
+    """The queries in the file `queries.sql` of a package, by name."""
     return load_queries(package)
 
 

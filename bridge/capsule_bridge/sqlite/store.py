@@ -14,7 +14,7 @@ from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
 from capsule_bridge.sqlite.damage import Examination, store_error, unclean
 from capsule_bridge.sqlite.faults import no_fault
-from capsule_bridge.sqlite.files import Blobs, Lock, identity, lock_path, sync_directory, values_path
+from capsule_bridge.sqlite.files import Blobs, Lock, identity, lock_path, make_directory, sync_directory, values_path
 from capsule_bridge.sqlite.reader import Reader
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.writer import Job, Writer
@@ -61,7 +61,7 @@ class SqliteStore:
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-closer")
         self._closing: Future[None] | None = None
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path.parent)
             self._lock.acquire()
             left = unclean(path)
             self._prepare()
