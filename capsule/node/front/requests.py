@@ -115,8 +115,7 @@ class Requests:
             self._under_way -= 1
 
     async def _open(self, message: Any, envelope: Envelope) -> None:
-        if self._desk.draining:
-            raise SessionError("node_closed", "the node takes no more sessions: it is about to end")
+        self._check_staying("sessions")
         if len(message.files) != len(envelope.buffers):
             raise ArgumentError("files", "are not as many as their contents", allowed="a buffer for each name")
         named: dict[str, Any] = {
@@ -135,6 +134,7 @@ class Requests:
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
         hosted = self._desk.registry.find(self._peer.principal, message.name)
+        await self._desk.registry.wake(hosted)
         if message.watch:
             watch = self._peer.watch(hosted)
             self._ready(hosted, envelope)
@@ -160,7 +160,7 @@ class Requests:
 
     async def _restart(self, _message: Any, envelope: Envelope) -> None:
         hosted = self._peer.session(envelope.session)
-        await hosted.session.restart()
+        await self._desk.registry.restart(hosted)
         self._ready(hosted, envelope)
 
     async def _info(self, _message: Any, envelope: Envelope) -> None:
@@ -174,11 +174,11 @@ class Requests:
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.interrupt()
+        done = await self._peer.session(envelope.session).interrupt()
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.cancel(message.execution)
+        done = await self._peer.session(envelope.session).cancel(message.execution)
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _ask(self, message: Any, envelope: Envelope) -> None:
@@ -187,6 +187,7 @@ class Requests:
         self._peer.answer(f"{envelope.type}_reply", reply, envelope)
 
     async def _upload(self, message: Any, envelope: Envelope) -> None:
+        self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
         upload = await self._peer.session(envelope.session).session.files.upload(message.name)
@@ -194,6 +195,7 @@ class Requests:
         self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
 
     async def _download(self, message: Any, envelope: Envelope) -> None:
+        self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
         files = self._peer.session(envelope.session).session.files
@@ -205,6 +207,10 @@ class Requests:
     async def _files(self, _message: Any, envelope: Envelope) -> None:
         entries = await self._peer.session(envelope.session).session.files.list()
         self._peer.answer("files_reply", {"entries": [asdict(entry) for entry in entries]}, envelope)
+
+    def _check_staying(self, what: str) -> None:
+        if self._desk.draining:
+            raise SessionError("node_closed", f"the node takes no more {what}: it is about to end")
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()
