@@ -45,9 +45,9 @@ def sessions(watch: bool, interval: float, address: str, as_json: bool) -> int:
         _print(as_json, {"sessions": [asdict(one) for one in found]}, SESSIONS, _rows(found))
 
     if not watch:
-        return _run(address, as_json, once)
+        return run_on(address, as_json, once)
     try:
-        return _run(address, as_json, lambda client: _watch(client, interval, as_json=as_json))
+        return run_on(address, as_json, lambda client: _watch(client, interval, as_json=as_json))
     except KeyboardInterrupt:
         return exits.Exit.OK
 
@@ -61,9 +61,9 @@ def interrupt(name: str, address: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         done = await client.interrupt(name)
-        _say(as_json, {"name": name, "interrupted": done}, "interrupted" if done else "nothing runs")
+        say(as_json, {"name": name, "interrupted": done}, "interrupted" if done else "nothing runs")
 
-    return _run(address, as_json, work)
+    return run_on(address, as_json, work)
 
 
 @click.command()
@@ -75,9 +75,9 @@ def kill(name: str, address: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         await client.kill(name)
-        _say(as_json, {"name": name, "killed": True}, "killed")
+        say(as_json, {"name": name, "killed": True}, "killed")
 
-    return _run(address, as_json, work)
+    return run_on(address, as_json, work)
 
 
 @click.command()
@@ -90,7 +90,7 @@ def pool(address: str, as_json: bool) -> int:
         info = await client.info()
         _print(as_json, asdict(info), POOLS, _pools(info))
 
-    return _run(address, as_json, work)
+    return run_on(address, as_json, work)
 
 
 @click.command()
@@ -102,12 +102,12 @@ def drain(no_wait: bool, address: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         await client.drain(wait=not no_wait)
-        _say(as_json, {"draining": True, "ended": not no_wait}, "draining" if no_wait else "the node has ended")
+        say(as_json, {"draining": True, "ended": not no_wait}, "draining" if no_wait else "the node has ended")
 
-    return _run(address, as_json, work)
+    return run_on(address, as_json, work)
 
 
-def _run(address: str, as_json: bool, work: Callable[[AsyncClient], Awaitable[None]]) -> int:
+def run_on(address: str, as_json: bool, work: Callable[[AsyncClient], Awaitable[None]]) -> int:
     """Do it with a client of the node; an error is told, and becomes the exit code."""
     from capsule import AsyncClient
 
@@ -148,7 +148,8 @@ def _print(as_json: bool, data: dict[str, Any], headings: tuple[str, ...], rows:
         click.echo(tables.text(headings, rows, terminal=os.isatty(1)), nl=False, color=True)
 
 
-def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
+def say(as_json: bool, data: dict[str, Any], text: str) -> None:
+    """Say it in words, or as JSON."""
     click.echo(json.dumps(data) if as_json else text)
 
 

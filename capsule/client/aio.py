@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from capsule.client.arguments import check_callback, check_flag, check_text
+from capsule.client.arguments import check_callback, check_flag, check_text, check_timeout
+from capsule.client.checkpoints import Saving, check_names
 from capsule.client.credentials import check_credentials
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
@@ -18,11 +20,13 @@ from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from types import TracebackType
 
+    from capsule.client.answers import RestoreReport, SaveReport
     from capsule.client.files import Files
     from capsule.client.inner import AnyNode
+    from capsule.client.sources import Source
     from capsule.config import NodeConfig, SessionOptions
     from capsule.keys import Credentials
     from capsule.node.info import NodeInfo, SessionSummary
@@ -136,6 +140,37 @@ class AsyncClient:
         """
         await self._elsewhere("kill").kill(_check_name(name))
 
+    async def save(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        names: Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> SaveReport:
+        """Save a session of a node elsewhere to a file, by name or id, whoever has it: as `session.save` does.
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        saving, target = self._saving(name, "save"), Path(check_text(path, "path"))
+        return await saving.save(target, check_names(names), check_timeout(timeout))
+
+    async def restore(
+        self,
+        name: str,
+        source: Source,
+        *,
+        names: Iterable[str] | None = None,
+        timeout: float | None = None,
+        allow_other_interpreter: bool = False,
+    ) -> RestoreReport:
+        """Restore a file into a session of a node elsewhere, by name or id, whoever has it: as `session.restore` does.
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        saving, allow = self._saving(name, "restore"), check_flag(allow_other_interpreter, "allow_other_interpreter")
+        return await saving.restore(source, check_names(names), check_timeout(timeout), allow_other_interpreter=allow)
+
     async def drain(self, *, wait: bool = False) -> None:
         """Have a node elsewhere end as SIGTERM does: nothing new is taken, what runs may end. `wait` until it has.
 
@@ -185,6 +220,11 @@ class AsyncClient:
         node = self._started()
         assert isinstance(node, RemoteNode)
         return node
+
+    def _saving(self, name: str, what: str) -> Saving:
+        """The session that is to be saved or restored."""
+        node = self._elsewhere(what)
+        return Saving(node.checkpoints(_check_name(name)), node.own, lambda: self._closed)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -70,6 +70,60 @@ class Namespace:
         return any(entry.name == name for entry in self.entries)
 
 
+@dataclass(frozen=True, slots=True)
+class SavedName:
+    """A name in a checkpoint: the type of its value, and the bytes that it took beyond those of the names before it."""
+
+    name: str
+    type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutName:
+    """A name that could not be saved, and why.
+
+    `where` leads to the object in its value that is to blame (`jobs['a'].lock`), `""` if that is not known.
+    """
+
+    name: str
+    type: str
+    reason: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveReport:
+    """What `save` did. `path` is the file, or `data` its content where no path was given; `size` is in bytes.
+
+    `packages`: what has to be installed where it is restored, with versions. With `has_code` it also takes the same
+    minor version of Python, because there are functions or classes of the session in it.
+    """
+
+    path: str | None
+    size: int
+    saved: list[SavedName]
+    left_out: list[LeftOutName]
+    packages: dict[str, str]
+    has_code: bool
+    data: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What `restore` did: the names that it set, and which of them had a value before.
+
+    `created` is when the checkpoint was made, in seconds since the epoch, and `left_out` what had not been saved then.
+    `other_versions`: packages of which this session has another version, as (then, now).
+    """
+
+    restored: list[str]
+    replaced: list[str]
+    created: float
+    left_out: list[LeftOutName]
+    other_versions: dict[str, tuple[str, str]]
+
+
 def variable(entry: dict[str, Any]) -> Variable:
     """One entry of a `namespace_summary_reply`."""
     shape = entry.get("shape")

@@ -27,6 +27,7 @@ class ClientOptions(TypedDict, total=False):
     directory: str | os.PathLike[str] | None
     max_sessions: int
     heartbeat_interval: float
+    max_checkpoint_bytes: int
     serve: ServeConfig | dict[str, Any]
     store: StoreConfig | dict[str, Any]
 

@@ -20,12 +20,12 @@ from capsule.client.arguments import (
     check_text,
     check_timeout,
 )
+from capsule.client.checkpoints import AsyncCheckpoints
 from capsule.client.execution import AsyncEvents, AsyncExecution, OnEvent
 from capsule.client.finish import finish
 from capsule.client.loops import check_loop
 from capsule.client.progress import Progress
 from capsule.client.remote.watch import RemoteWatch
-from capsule.client.transfers import AsyncTransfers
 from capsule.events import Event, InputRequest
 from capsule.node.execution import ExecuteRequest
 from capsule.node.session import Session
@@ -46,7 +46,7 @@ OnBackground = Callable[[Event], None]
 """Gets output that came after the verdict of its execution: from threads, tasks and children that went on."""
 
 
-class AsyncSession(AsyncTransfers):
+class AsyncSession(AsyncCheckpoints):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its

@@ -10,8 +10,8 @@ from capsule.client.arguments import CellOptions, ExecuteOptions, check_callback
 from capsule.client.portal import Portal
 from capsule.client.progress import Progress
 from capsule.client.results import Collector, Result
+from capsule.client.sync_checkpoints import Checkpoints
 from capsule.client.sync_execution import Events, Execution, OnEvent, OnInput
-from capsule.client.sync_transfers import Transfers
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
+    from capsule.client.answers import RestoreReport, SaveReport
     from capsule.client.execution import AsyncExecution
     from capsule.client.files import Files
     from capsule.client.options import ClientOptions, WorkerOptions
     from capsule.client.session import AsyncSession, OnBackground
+    from capsule.client.sources import Source
     from capsule.config import NodeConfig
     from capsule.events import Event, InputRequest
     from capsule.node.info import NodeInfo, SessionSummary
@@ -118,6 +120,42 @@ class Client:
         """
         self._portal.call(self._inner.kill, name)
 
+    def save(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        names: Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> SaveReport:
+        """Save a session of a node elsewhere to a file, by name or id, whoever has it: as `session.save` does.
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        return self._portal.call(self._inner.save, name, path, names=names, timeout=timeout)
+
+    def restore(
+        self,
+        name: str,
+        source: Source,
+        *,
+        names: Iterable[str] | None = None,
+        timeout: float | None = None,
+        allow_other_interpreter: bool = False,
+    ) -> RestoreReport:
+        """Restore a file into a session of a node elsewhere, by name or id, whoever has it: as `session.restore` does.
+
+        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        """
+        return self._portal.call(
+            self._inner.restore,
+            name,
+            source,
+            names=names,
+            timeout=timeout,
+            allow_other_interpreter=allow_other_interpreter,
+        )
+
     def drain(self, *, wait: bool = False) -> None:
         """Have a node elsewhere end as SIGTERM does: nothing new is taken, what runs may end. `wait` until it has.
 
@@ -139,7 +177,7 @@ class Client:
         self.close()
 
 
-class Session(Transfers):
+class Session(Checkpoints):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its

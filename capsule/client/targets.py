@@ -80,17 +80,17 @@ class Target:
 class FileTarget(Target):
     """A file. It is gathered beside its place, under the name `.NAME.part`, which an interrupted download leaves."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, argument: str = "to") -> None:
         """Raises ArgumentError if there can be no file of this name, or somebody else downloads it now."""
         super().__init__()
         self._path = path.absolute()
         self._part = self._path.with_name(f".{self._path.name}.part")
         if self._path.is_dir():
-            raise ArgumentError("to", f"{str(path)!r} is a folder", allowed=_ALLOWED)
+            raise ArgumentError(argument, f"{str(path)!r} is a folder", allowed=_ALLOWED)
         try:
             self._file = os.open(self._part, _PART, 0o666)
         except (OSError, ValueError) as error:
-            raise ArgumentError("to", f"{str(path)!r} cannot be written: {error}", allowed=_ALLOWED) from error
+            raise ArgumentError(argument, f"{str(path)!r} cannot be written: {error}", allowed=_ALLOWED) from error
         self._open = True
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ class FileTarget(Target):
         except OSError as error:
             self._close()
             message = f"{str(path)!r} is being downloaded already: {error.strerror}"
-            raise ArgumentError("to", message, allowed=_ALLOWED) from error
+            raise ArgumentError(argument, message, allowed=_ALLOWED) from error
 
     def check(self, size: int) -> None:
         """There is as much room as the disk has."""
@@ -137,3 +137,25 @@ class FileTarget(Target):
         if self._open:
             self._open = False
             os.close(self._file)
+
+
+class CheckpointTarget(FileTarget):
+    """A file that survives the loss of power, that nobody else may read, and that is not gone on with later."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "path")
+        os.fchmod(self._file, 0o600)
+        self.restart()
+
+    def suspend(self) -> None:
+        """Leave nothing. Idempotent."""
+        self.discard()
+
+    def _settle(self) -> None:
+        os.fsync(self._file)
+        super()._settle()
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -17,6 +17,7 @@ from capsule_protocol.errors import CapsuleError, NodeError
 if TYPE_CHECKING:
     import os
 
+    from capsule.client.inner import AnyFiles
     from capsule.client.remote.streams import RemoteDownload, RemoteUpload
     from capsule.node.info import FileInfo
     from capsule.node.transfers import Download, Upload
@@ -38,15 +39,7 @@ class AsyncTransfers(AsyncQuestions):
         self.check_open()
         check_callback(progress, "progress")
         name = name_for(source, name)
-        reader = await made_on_thread(lambda: Reader(source), Reader.close)
-        try:
-            while True:
-                try:
-                    return await _send(await self._inner.files.upload(name), reader, progress)
-                except NodeError as error:
-                    self._raise_unless_lost(error, again=reader.again)
-        finally:
-            await on_thread(reader.close)
+        return await send(self._inner.files, source, name, progress, self._is_closed)
 
     @overload
     async def download(self, name: str, to: None = None, *, progress: OnProgress | None = None) -> bytes: ...
@@ -67,27 +60,52 @@ class AsyncTransfers(AsyncQuestions):
         check_file_name(name)
         path = None if to is None else Path(check_text(to, "to"))
         target = await made_on_thread(lambda: Target() if path is None else FileTarget(path), Target.suspend)
-        try:
-            while True:
-                try:
-                    download = await self._inner.files.download(name, target.offset, target.digest)
-                    return await _receive(download, target, progress)
-                except NodeError as error:
-                    self._raise_unless_lost(error, again=True)
-        except BaseException as error:
-            leave = target.discard if isinstance(error, CapsuleError) and not _is_lost(error) else target.suspend
-            await on_thread(leave)
-            raise
+        return await receive(self._inner.files, name, target, progress, self._is_closed)
 
     async def files(self) -> list[FileInfo]:
         """The files in the session's directory and its folders, by name."""
         self.check_open()
         return await self._inner.files.list()
 
-    def _raise_unless_lost(self, error: NodeError, *, again: bool) -> None:
-        """A transfer begins again on the next connection, at the offset that both ends agree on."""
-        if not _is_lost(error) or not again or self.state == "closed":
-            raise error
+    def _is_closed(self) -> bool:
+        return self.state == "closed"
+
+
+async def send(
+    files: AnyFiles, source: Source, name: str, progress: OnProgress | None, is_over: Callable[[], bool]
+) -> FileInfo:
+    """Upload to a place where files are, and go on after a lost connection, unless it `is_over`."""
+    reader = await made_on_thread(lambda: Reader(source), Reader.close)
+    try:
+        while True:
+            try:
+                return await _send(await files.upload(name), reader, progress)
+            except NodeError as error:
+                _raise_unless_lost(error, again=reader.again and not is_over())
+    finally:
+        await on_thread(reader.close)
+
+
+async def receive(
+    files: AnyFiles, name: str, target: Target, progress: OnProgress | None, is_over: Callable[[], bool]
+) -> bytes | None:
+    """Download from a place where files are, in the same way."""
+    try:
+        while True:
+            try:
+                return await _receive(await files.download(name, target.offset, target.digest), target, progress)
+            except NodeError as error:
+                _raise_unless_lost(error, again=not is_over())
+    except BaseException as error:
+        leave = target.discard if isinstance(error, CapsuleError) and not _is_lost(error) else target.suspend
+        await on_thread(leave)
+        raise
+
+
+def _raise_unless_lost(error: NodeError, *, again: bool) -> None:
+    """A transfer begins again on the next connection, at the offset that both ends agree on."""
+    if not _is_lost(error) or not again:
+        raise error
 
 
 async def _send(upload: Upload | RemoteUpload, reader: Reader, progress: OnProgress | None) -> FileInfo:

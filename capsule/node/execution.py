@@ -34,12 +34,20 @@ InputError = Literal["eof", "timeout"]
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Something that a worker does as it runs a cell, and that is none: the message that asks for it."""
+
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ExecuteRequest:
     """What to run and how.
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
     behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
-    that is the session's epoch.
+    that is the session's epoch. With a `turn` there is no code.
     """
 
     code: str
@@ -51,6 +59,7 @@ class ExecuteRequest:
     batch: str = ""
     cell: str | None = None
     if_epoch: int | None = None
+    turn: Turn | None = None
 
 
 class Host(Protocol):

@@ -62,7 +62,13 @@ class Node:
     def find_again(self, options: SessionOptions, session_id: str, epoch: int) -> Session:
         """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it."""
         session = Session(
-            options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget, known=(session_id, epoch)
+            options,
+            self._tasks,
+            self._pools,
+            self.config.heartbeat_interval,
+            self._forget,
+            lambda: self.config.max_checkpoint_bytes,
+            (session_id, epoch),
         )
         self._sessions[session.id] = session
         return session
@@ -96,7 +102,14 @@ class Node:
             raise SessionError("node_closed", "the node has been closed")
 
     async def _open(self, options: SessionOptions) -> Session:
-        session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget)
+        session = Session(
+            options,
+            self._tasks,
+            self._pools,
+            self.config.heartbeat_interval,
+            self._forget,
+            lambda: self.config.max_checkpoint_bytes,
+        )
         self._sessions[session.id] = session
         await session.start()
         return session

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from anyio import CancelScope
 
+from capsule.node.checkpoints import SessionCheckpoints
 from capsule.node.execution import ExecuteRequest, Execution, InputError
 from capsule.node.inbox import Inbox
 from capsule.node.info import SessionInfo
@@ -50,6 +51,7 @@ class Session:
         pools: Pools,
         heartbeat_interval: float,
         on_closed: Callable[[Session], None],
+        checkpoint_bytes: Callable[[], int],
         known: tuple[str, int] | None = None,
     ) -> None:
         """`known`: the id and epoch of a session that has lost its worker with an earlier node; it can be restarted."""
@@ -62,6 +64,7 @@ class Session:
         self._tasks = tasks
         self._pools = pools
         self._on_closed = on_closed
+        self._checkpoint_bytes = checkpoint_bytes
         self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = "dead" if known else "starting"
         self._executions = 0
         self._lineup = Lineup()
@@ -69,6 +72,7 @@ class Session:
         self._full: set[Execution] = set()
         self._worker: Worker | None = None
         self._files: SessionFiles | None = None
+        self._checkpoints: SessionCheckpoints | None = None
         self._watch: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -178,6 +182,18 @@ class Session:
         assert self._files is not None
         return self._files
 
+    @property
+    def checkpoints(self) -> SessionCheckpoints:
+        """The checkpoints of its worker. Raises SessionError while there is none."""
+        self._worker_or_error()
+        assert self._checkpoints is not None
+        return self._checkpoints
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """How large a checkpoint may be."""
+        return self._checkpoint_bytes()
+
     def info(self) -> SessionInfo:
         """The session as it is now."""
         worker = self._worker
@@ -238,6 +254,8 @@ class Session:
         self._pulse.stop()
         if self._files is not None:
             self._tasks.start(self._files.close())
+        if self._checkpoints is not None:
+            self._tasks.start(self._checkpoints.files.close())
         self._questions.fail(WorkerLost("worker_lost", f"the worker ended: {loss.message or loss.cause}"))
         sent, queued = self._lineup.take_all()
         for execution in sent:
@@ -359,6 +377,7 @@ class Session:
         worker = await self._open_worker()
         self._worker = worker
         self._files = SessionFiles(worker.directory)
+        self._checkpoints = SessionCheckpoints(self, worker.directory, worker.ready)
         self._watch = worker.watching
         self._late = self._inbox.late = Late()
         self._pulse.start()
@@ -398,6 +417,8 @@ class Session:
     async def _end_worker(self, cause: Literal["restart", "close"]) -> None:
         if self._files is not None:
             await self._files.close()
+        if self._checkpoints is not None:
+            await self._checkpoints.files.close()
         if self._worker is not None:
             self._worker.end(cause)
             self._pools.give_back(self._worker)

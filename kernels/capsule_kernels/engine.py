@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule_kernels.capture import Outlet
+    from capsule_kernels.checkpoints import Checkpoints
     from capsule_kernels.introspect import Answer
     from capsule_kernels.loops import SessionLoop
     from capsule_kernels.publisher import Publisher
@@ -55,6 +56,7 @@ class Engine:
     answers: dict[str, Answer]
     comms: Callable[[Envelope], None]
     runner: CellRunner
+    checkpoints: Checkpoints
     warmup: str = ""
     scratch: str = ""
     """The directory that the session gets: where it works unless it was given another, and where uploads land."""
@@ -76,6 +78,7 @@ class Engine:
             "shutdown": self._shutdown,
             **dict.fromkeys(("comm_open", "comm_msg", "comm_close"), self._comm),
             **dict.fromkeys(self.answers, self._answer),
+            **dict.fromkeys(self.checkpoints.kinds, self._checkpoint),
         }
         control = {"heartbeat": self._heartbeat, "input_reply": self.stdin.answer, "cancel": self._cancel}
         self.link.start(control)
@@ -101,6 +104,16 @@ class Engine:
         return envelope
 
     def _execute(self, envelope: Envelope) -> None:
+        body = envelope.body
+        quiet, store = body.get("quiet", False), body.get("store_history", True)
+        cell = Cell(envelope.sequence, body["code"], quiet, store, body.get("cell"))
+        self._take_turn(envelope, lambda: self.runner.run(cell))
+
+    def _checkpoint(self, envelope: Envelope) -> None:
+        self._take_turn(envelope, lambda: self.checkpoints.run(envelope.type, envelope.sequence, envelope.body))
+
+    def _take_turn(self, envelope: Envelope, work: Callable[[], dict[str, Any]]) -> None:
+        """Run what has a serial and ends in a verdict, unless it was cancelled before its turn."""
         body, serial = envelope.body, envelope.sequence
         with self.turn:
             self.started = serial
@@ -112,8 +125,7 @@ class Engine:
         self.publisher.begin(serial, envelope.execution)
         self.outlet.begin(serial)
         OWNER.set(serial)
-        quiet, store = body.get("quiet", False), body.get("store_history", True)
-        answer = self.runner.run(Cell(serial, body["code"], quiet, store, body.get("cell")))
+        answer = work()
         if os.getpid() != self.pid:  # the cell forked, and this is the child, which has come to its end
             _end_fork(answer)
         OWNER.set(0)

@@ -14,12 +14,13 @@ from typing import Any, NoReturn
 
 import msgpack
 
-from capsule_kernels import comms, loops, streams
+from capsule_kernels import borrowed, comms, loops, streams
 from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
 from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import CellRunner
 from capsule_kernels.channel import out_of_the_way
+from capsule_kernels.checkpoints import Checkpoints
 from capsule_kernels.display import Progress
 from capsule_kernels.engine import Engine
 from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
@@ -46,6 +47,7 @@ def preload() -> None:
     loops.allow_nested_runs()
     # Since Python 3.12. The threads it means are the worker's own, which hold no lock that a child could wait for.
     warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
+    borrowed.locate()
     show_zmqshell()
     _shell = build()
     comms.prepare()
@@ -79,6 +81,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     engine = _build(shell, link, outlet, interrupts)
     engine.warmup = spec.get("warmup") or ""
     engine.scratch = f"{spec['dir']}/files"
+    engine.checkpoints.folder = f"{spec['dir']}/checkpoints"
     gc.enable()
     try:
         link.accept()
@@ -114,6 +117,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         answers=introspection.answers(),
         comms=comms.install(publisher),
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
+        checkpoints=Checkpoints(shell, interrupts),
     )
 
 

@@ -134,6 +134,22 @@ CODES: dict[str, CodeInfo] = {
         "the session has as many transfers under way as it may", "Wait for some of them.", retryable=True
     ),
     "too_many_files": CodeInfo("the session has more files than can be listed", "Remove some, or put them together."),
+    # What was saved of a session
+    "checkpoint_refused": CodeInfo(
+        "the file is no checkpoint that this node has made for this principal, as it is now",
+        "Restore the file as it was saved, at the node that saved it.",
+    ),
+    "checkpoint_mismatch": CodeInfo(
+        "the session's interpreter or its packages are not those that the checkpoint needs",
+        "Open a session in an environment that has what the message names.",
+    ),
+    "checkpoint_too_large": CodeInfo(
+        "a checkpoint is larger than the node allows",
+        "Save fewer `names`, or raise the limit that the message names.",
+    ),
+    "checkpoint_failed": CodeInfo(
+        "the session could not be saved or restored", "Read the message: it says what stood in the way."
+    ),
     "name_taken": CodeInfo("there is a session of this name", "Attach to it, or choose another name."),
     "access_denied": CodeInfo(
         "the node does not let this client in", "Check the key; `capsule keys list` shows which ones are valid."
@@ -157,6 +173,10 @@ CODES: dict[str, CodeInfo] = {
     ),
     "store_locked": CodeInfo("another node uses the store", "Stop it, or give this node a store of its own."),
     "store_refused": CodeInfo("the file or the database is not a store that this version can use"),
+    "store_damaged": CodeInfo(
+        "the file of the durable store is damaged",
+        "Stop the node and keep a copy of all its files; `capsule store check` tells what is wrong.",
+    ),
     "store_closed": CodeInfo("the store has been closed"),
 }
 """Every code that can cross the wire or reach a user."""
@@ -295,6 +315,10 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "transfer_failed",
             "too_many_transfers",
             "too_many_files",
+            "checkpoint_refused",
+            "checkpoint_mismatch",
+            "checkpoint_too_large",
+            "checkpoint_failed",
             "idempotency_conflict",
             "promise_unknown",
             "promise_expired",

@@ -6,6 +6,19 @@ from typing import TYPE_CHECKING
 
 from capsule_protocol.messages.base import Failure, Message
 from capsule_protocol.messages.capability import CapabilityReply, CapabilityRequest
+from capsule_protocol.messages.checkpoints import (
+    Discard,
+    LeftOut,
+    Load,
+    LoadReply,
+    LoadReport,
+    ReadState,
+    Save,
+    SavedName,
+    SaveReply,
+    SaveReport,
+    WriteState,
+)
 from capsule_protocol.messages.comms import CommClose, CommMsg, CommOpen
 from capsule_protocol.messages.execution import (
     Cancel,
@@ -77,6 +90,8 @@ _OF_AN_EXECUTION = EVENTS | {
     "capability_request",
     "capability_reply",
     "input_reply",
+    "write_state",
+    "read_state",
 }
 _OF_THE_LINK = frozenset(
     {"hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"}
@@ -163,6 +178,31 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (DownloadReply(reply_to="m_request", size=12, modified=1700000000.5), ()),
     (Files(), ()),
     (FilesReply(reply_to="m_request", entries=[FileEntry(name="data/a.bin", size=12, modified=1700000000.5)]), ()),
+    (Save(file="c_1", names=["table"], timeout=60.0), ()),
+    (
+        SaveReply(
+            reply_to="m_request",
+            report=SaveReport(
+                names=[SavedName(name="table", type="DataFrame", size=512)],
+                left_out=[LeftOut(name="log", type="TextIOWrapper", reason="it is an open file", where="log")],
+                size=512,
+                packages={"pandas": "2.2.3"},
+            ),
+        ),
+        (),
+    ),
+    (Load(file="c_1", allow_other_interpreter=True), ()),
+    (
+        LoadReply(
+            reply_to="m_request",
+            report=LoadReport(restored=["table"], other_versions={"pandas": ["2.2.3", "2.3.0"]}),
+            created=_TIME,
+        ),
+        (),
+    ),
+    (Discard(file="c_1"), ()),
+    (WriteState(file="c_1", max_bytes=1073741824), ()),
+    (ReadState(file="c_1", offset=16, size=512, sha256=64 * "0", saved=["table"], packages={"pandas": "2.2.3"}), ()),
     (Sessions(), ()),
     (InterruptSession(name="training"), ()),
     (KillSession(name="training"), ()),

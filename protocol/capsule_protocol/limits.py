@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 MIB = 2**20
 
@@ -28,3 +29,6 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+CHECKPOINT_NAMES: Final = 10_000
+"""Names that a checkpoint of a session may have."""

@@ -37,10 +37,21 @@ _QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namesp
 _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
 _FILES = frozenset({"upload", "download", "files"})
+_CHECKPOINTS = frozenset({"save", "load"})
 _OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain"})
-_CLIENT_ONLY = frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume"}) | _OPERATIONS | _FILES
+_CLIENT_ONLY = (
+    frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume", "discard"})
+    | _OPERATIONS
+    | _FILES
+    | _CHECKPOINTS
+)
 _COMMANDS = frozenset({"hello", "open", "execute", "cancel", "interrupt", "input_reply", "checkpoint", "restore"})
 _ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
+
+_STATE = frozenset({"write_state", "read_state"})
+
+TURNS = frozenset({"execute"}) | _STATE
+"""What a worker does one after another, each with a serial and a verdict."""
 
 SENDS: dict[Link, dict[Role, frozenset[str]]] = {
     "client": {
@@ -48,10 +59,10 @@ SENDS: dict[Link, dict[Role, frozenset[str]]] = {
         "node": _BOTH_WAYS
         | _ANSWERS
         | {"ack", "watching", "info_reply"}
-        | frozenset(f"{kind}_reply" for kind in _FILES),
+        | frozenset(f"{kind}_reply" for kind in _FILES | _CHECKPOINTS),
     },
     "worker": {
-        "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | {"capability_reply"},
+        "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _STATE | {"capability_reply"},
         "worker": (_BOTH_WAYS | _ANSWERS | {"capability_request"}) - {"gap"},
     },
 }

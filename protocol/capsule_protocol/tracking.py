@@ -40,7 +40,7 @@ class Executions:
 
     def next_number(self, kind: str, execution: str, step: int = 1) -> int:
         """The number that belongs into the header of what is about to be sent; a gap takes several at once."""
-        if kind == "execute":
+        if kind in states.TURNS:
             return 0 if self._numbered else self._serial + 1
         known = self._open.get(execution)
         if known is None or kind not in states.EVENTS or not self._numbered:
@@ -50,7 +50,7 @@ class Executions:
     def note(self, envelope: Envelope, breach: Breach) -> None:
         """Take note of a message, sent or received; raises `breach` when it is not allowed now."""
         kind, execution = envelope.type, envelope.execution
-        if kind == "execute":
+        if kind in states.TURNS:
             self._begin(envelope, breach)
         elif kind == "resume":
             self._resume(envelope, breach)

@@ -22,7 +22,16 @@ from capsule import (
     Result,
     Session,
 )
-from capsule.client.answers import Completeness, Completion, HistoryEntry, Inspection, Namespace
+from capsule.client.answers import (
+    Completeness,
+    Completion,
+    HistoryEntry,
+    Inspection,
+    LeftOutName,
+    Namespace,
+    RestoreReport,
+    SaveReport,
+)
 from capsule.events import ErrorInfo
 from capsule.node.info import FileInfo, SessionInfo, SessionSummary
 
@@ -50,6 +59,12 @@ async def operator(client: AsyncClient) -> None:
     assert_type(await client.interrupt("n"), bool)
     await client.kill("n")
     await client.drain(wait=True)
+    assert_type((await client.save("n", Path("f"), names=["x"])).left_out, list[LeftOutName])
+    assert_type(await client.restore("n", "f", allow_other_interpreter=True), RestoreReport)
+    session = await client.session()
+    assert_type((await session.save()).data, bytes | None)
+    assert_type(await session.save("f", timeout=1.0), SaveReport)
+    assert_type(await session.restore(b"", names=("x",)), RestoreReport)
 
 
 async def asynchronous() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.link import Link
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
 from capsule.client.remote.watch import RemoteWatch
@@ -16,7 +18,7 @@ from capsule_protocol.errors import SessionError
 from capsule_protocol.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from capsule.config import SessionOptions
     from capsule.keys import Credentials
@@ -87,6 +89,14 @@ class RemoteNode:
         """End a session. Raises SessionError `session_unknown`."""
         await self._operate("kill_session", {"name": name})
 
+    def checkpoints(self, name: str) -> RemoteCheckpoints:
+        """Those of a session, by name or id, whoever has it."""
+        return RemoteCheckpoints(self._link.streams, name, partial(self._request, name))
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it in the background, at most until the client is closed."""
+        self._tasks.start(work)
+
     async def drain(self, *, wait: bool) -> None:
         """Have the node end when what runs has ended; `wait` for that."""
         try:
@@ -109,6 +119,10 @@ class RemoteNode:
         await self._link.connect()
         info: dict[str, Any] = (await self._link.request(kind, body, timeout=timeout, again=kind == "sessions"))["info"]
         return info
+
+    async def _request(self, session: str, kind: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+        await self._link.connect()
+        return await self._link.request(kind, body, session, timeout=timeout, again=False)
 
     async def _open(self, options: SessionOptions) -> RemoteSession:
         await self._link.connect()

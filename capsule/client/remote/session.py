@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.execution import RemoteExecution
 from capsule.client.remote.streams import RemoteFiles
 from capsule.node.info import SessionInfo
@@ -64,6 +65,7 @@ class RemoteSession:
         self.epoch = epoch
         self.on_background: Callable[[Event], None] | None = None
         self.files = RemoteFiles(line.streams, session_id, self._ask_once)
+        self.checkpoints = RemoteCheckpoints(line.streams, session_id, self._request)
         self._line = line
         self._start_timeout = start_timeout
         self._state: State = "ready"
@@ -227,6 +229,9 @@ class RemoteSession:
 
     async def _ask_once(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
         return await self._ask(kind, body, BEGIN_TIMEOUT, again=kind == "files")
+
+    async def _request(self, kind: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+        return await self._ask(kind, body, timeout, again=False)
 
     def check_open(self) -> None:
         """Raise why nothing comes any more, if that is so."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from capsule.node.info import FileInfo
 from capsule_protocol.errors import CapsuleError, LocalProtocolError, NodeError
@@ -265,10 +265,13 @@ class RemoteDownload(RemoteTransfer):
 class RemoteFiles:
     """What `capsule.node.transfers.SessionFiles` is to the client."""
 
-    def __init__(self, streams: Streams, session: str, ask: Ask) -> None:
+    def __init__(
+        self, streams: Streams, session: str, ask: Ask, place: Literal["files", "checkpoints"] = "files"
+    ) -> None:
         self._streams = streams
         self._session = session
         self._ask = ask
+        self._place = place
 
     async def list(self) -> list[FileInfo]:
         """What files there are."""
@@ -278,13 +281,13 @@ class RemoteFiles:
         """Begin to send a file."""
         await self._streams.settled(self._session, name)
         upload = RemoteUpload(self._streams, self._session, name)
-        await self._offer(upload, "upload", {"stream": upload.stream, "name": name})
+        await self._offer(upload, "upload", {"stream": upload.stream, "name": name, "place": self._place})
         return upload
 
     async def download(self, name: str, offset: int = 0, digest: str = "") -> RemoteDownload:
         """Begin to get a file."""
         download = RemoteDownload(self._streams, self._session)
-        body = {"stream": download.stream, "name": name, "offset": offset, "digest": digest}
+        body = {"stream": download.stream, "name": name, "offset": offset, "digest": digest, "place": self._place}
         await self._offer(download, "download", body)
         return download
 

@@ -1,4 +1,4 @@
-"""The key store: a directory that only its user can enter, with the node's own key and what is known of its clients'.
+"""The key store: a directory that only its user can enter, with the node's own keys and what is known of its clients'.
 
 `keys.json` holds names, roles and fingerprints, never a secret of a client. It is replaced as a whole, so that a reader
 sees the old one or the new one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import stat
 import tempfile
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILE, SERVER_FILE, LOCK_FILE = "keys.json", "server.key", "keys.lock"
+CHECKPOINT_FILE = "checkpoint.key"
+CHECKPOINT_KEY_BYTES = 32
 MAX_KEYS = 10_000
 """Keys and tokens of a store, revoked ones included."""
 MAX_BYTES = 16 * 2**20
@@ -92,6 +95,23 @@ class KeyStore:
             except ArgumentError:
                 word = ""  # it is cut off, or was edited
             raise NodeError("address_refused", f"{path} holds no key of a node", hint="Restore it from a backup.")
+
+    def checkpoint_key(self) -> bytes:
+        """What checkpoints of sessions are signed with, made when it is first asked for."""
+        self.prepare()
+        with self._locked():
+            path = self.directory / CHECKPOINT_FILE
+            if not path.exists():
+                self._write(CHECKPOINT_FILE, secrets.token_hex(CHECKPOINT_KEY_BYTES) + "\n")
+            word = _read(path).strip()
+            try:
+                key = bytes.fromhex(word)
+            except ValueError:
+                key = b""  # it is cut off, or was edited
+            if len(key) != CHECKPOINT_KEY_BYTES:
+                hint = "Restore it from a backup, or remove it: then nothing that was saved before can be restored."
+                raise NodeError("address_refused", f"{path} holds no key for checkpoints", hint=hint)
+            return key
 
     def server_public(self) -> bytes:
         """The node's public key, which its clients must know."""

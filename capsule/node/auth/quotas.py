@@ -15,7 +15,7 @@ BURST = 1.0
 MAX_BUCKETS = 10_000
 """Principals whose rate is remembered: as many as there are keys."""
 
-RATED: Final = frozenset({"open", "execute", "upload", "download", "files"}) | {
+RATED: Final = frozenset({"open", "execute", "upload", "download", "files", "save", "load"}) | {
     "complete",
     "inspect",
     "is_complete",

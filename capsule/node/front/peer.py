@@ -358,6 +358,12 @@ class Peer:
         watch = self._watches.get(session)
         return watch.hosted if watch is not None else self.session(session)
 
+    def own(self, session: str) -> Hosted:
+        """A session, by name or id, that its principal may use, whoever reads it. Raises SessionError."""
+        if session in self._watches:
+            raise SessionError("session_watched", "this client only watches the session")
+        return self._desk.registry.find(self.principal, session)
+
     def watch(self, hosted: Hosted) -> Watch:
         """Look on. Raises SessionError; a connection has a session in one way only."""
         if hosted.session.id in self._attached or hosted.session.id in self._watches:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.config import SessionOptions
+from capsule.node.front.checkpoints import Checkpoints
 from capsule.node.front.operations import Operations
 from capsule.node.questions import ALLOWED as QUESTIONS
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.node.auth.principals import Principal
-    from capsule.node.front.desk import Office
+    from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.streams import Streams
     from capsule.node.front.watch import Watch
+    from capsule.node.transfers import SessionFiles
     from capsule_protocol.envelope import Envelope
 
     Request = Callable[[Any, Envelope], Coroutine[Any, Any, None]]
@@ -42,6 +44,9 @@ class Caller(Protocol):
 
     def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
+
+    def own(self, session: str) -> Hosted:
+        """A session, by name or id, that its principal may use, whoever reads it. Raises SessionError."""
 
     def take_over(self, hosted: Hosted) -> None:
         """Read a session from now on."""
@@ -68,7 +73,7 @@ class Caller(Protocol):
 class Requests:
     """Those of one connection."""
 
-    def __init__(self, desk: Office, peer: Caller) -> None:
+    def __init__(self, desk: Desk, peer: Caller) -> None:
         self._desk = desk
         self._peer = peer
         self._under_way = 0
@@ -86,6 +91,7 @@ class Requests:
             "files": self._files,
             **dict.fromkeys(QUESTIONS, self._ask),
             **Operations(desk, peer).kinds,
+            **Checkpoints(desk, peer).kinds,
         }
 
     def start(self, message: Any, envelope: Envelope) -> bool:
@@ -190,7 +196,7 @@ class Requests:
         self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        upload = await self._peer.session(envelope.session).session.files.upload(message.name)
+        upload = await self._place(message, envelope).upload(message.name)
         streams.take_in(message.stream, envelope.session, upload)
         self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
 
@@ -198,8 +204,7 @@ class Requests:
         self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        files = self._peer.session(envelope.session).session.files
-        download = await files.download(message.name, message.offset, message.digest)
+        download = await self._place(message, envelope).download(message.name, message.offset, message.digest)
         body = {"offset": download.offset, "size": download.size, "modified": download.modified}
         self._peer.answer("download_reply", body, envelope)
         streams.give_out(message.stream, envelope.session, download)
@@ -211,6 +216,11 @@ class Requests:
     def _check_staying(self, what: str) -> None:
         if self._desk.draining:
             raise SessionError("node_closed", f"the node takes no more {what}: it is about to end")
+
+    def _place(self, message: Any, envelope: Envelope) -> SessionFiles:
+        if message.place == "checkpoints":
+            return self._peer.own(envelope.session).session.checkpoints.files
+        return self._peer.session(envelope.session).session.files
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,10 +32,11 @@ GATHERING: Final = "uploads"
 
 
 class SessionFiles:
-    """Those of one worker: the session's next worker has others."""
+    """Those of one worker in a folder of its box: the session's next worker has others."""
 
-    def __init__(self, box: Path) -> None:
+    def __init__(self, box: Path, folder: str = SCRATCH) -> None:
         self.closed = False
+        self._folder = folder
         self._box = box
         self._transfers: set[Transfer] = set()
         self._opening = 0
@@ -44,7 +46,7 @@ class SessionFiles:
     async def list(self) -> list[FileInfo]:
         """What files there are, also in folders. Raises SessionError."""
         self._check_open()
-        return await on_thread(_list, self._box)
+        return await on_thread(_list, self._box, self._folder)
 
     async def upload(self, name: str) -> Upload:
         """Begin to take in a file; one that was interrupted goes on. Raises SessionError."""
@@ -58,7 +60,7 @@ class SessionFiles:
                 await asyncio.wait(ending)
             incoming = self._parts.pop(name, None)
             if incoming is None:
-                incoming = await made_on_thread(lambda: _gather(self._box, name), Incoming.discard)
+                incoming = await made_on_thread(lambda: _gather(self._box, self._folder, name), Incoming.discard)
         finally:
             self._opening -= 1
         upload = Upload(self, incoming)
@@ -71,7 +73,7 @@ class SessionFiles:
         self._check_room()
         self._opening += 1
         try:
-            outgoing = await made_on_thread(lambda: _give_out(self._box, name), Outgoing.close)
+            outgoing = await made_on_thread(lambda: _give_out(self._box, self._folder, name), Outgoing.close)
             try:
                 while not await on_thread(outgoing.catch_up, offset, digest):
                     self._check_open()
@@ -128,7 +130,13 @@ class SessionFiles:
             raise SessionError("too_many_transfers", f"the session has {MAX_TRANSFERS} transfers under way already")
 
 
-def _top(box: Path, folder: str = SCRATCH) -> int:
+def make_folder(box: Path, folder: str) -> None:
+    """Make a folder of a box's directory, if it is not there; what is wrong with it is told when it is opened."""
+    with suppress(OSError):
+        Path(box, folder).mkdir(mode=0o700)
+
+
+def _top(box: Path, folder: str) -> int:
     try:
         return open_top(box, folder)
     except OSError as error:
@@ -136,16 +144,18 @@ def _top(box: Path, folder: str = SCRATCH) -> int:
         raise SessionError("file_refused", message) from error
 
 
-def _list(box: Path) -> list[FileInfo]:
-    top = _top(box)
+def _list(box: Path, folder: str) -> list[FileInfo]:
+    top = _top(box, folder)
     try:
         return list_files(top)
     finally:
         os.close(top)
 
 
-def _gather(box: Path, name: str) -> Incoming:
-    top = _top(box)
+def _gather(box: Path, folder: str, name: str) -> Incoming:
+    if folder != SCRATCH:
+        make_folder(box, folder)
+    top = _top(box, folder)
     try:
         Path(box, GATHERING).mkdir(mode=0o700, exist_ok=True)
         gathering = _top(box, GATHERING)
@@ -163,5 +173,5 @@ def _discard(parts: Iterable[Incoming]) -> None:
         part.discard()
 
 
-def _give_out(box: Path, name: str) -> Outgoing:
-    return Outgoing(_top(box), name)
+def _give_out(box: Path, folder: str, name: str) -> Outgoing:
+    return Outgoing(_top(box, folder), name)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from capsule_protocol.errors import RemoteProtocolError
-from capsule_protocol.messages import capability, comms, execution, introspection, link, operations, session, streams
+from capsule_protocol.messages import (
+    capability,
+    checkpoints,
+    comms,
+    execution,
+    introspection,
+    link,
+    operations,
+    session,
+    streams,
+)
 from capsule_protocol.messages.base import Failure, Message, Part
 
 if TYPE_CHECKING:
@@ -15,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MESSAGES", "Failure", "Message", "Part", "parse"]
 
-AREAS = (link, session, execution, introspection, comms, capability, streams, operations)
+AREAS = (link, session, execution, introspection, comms, capability, streams, checkpoints, operations)
 
 MESSAGES: dict[str, type[Message]] = {
     cls.TYPE: cls

@@ -6,11 +6,14 @@ And what they are asked for: the files of a session.
 # ruff: noqa: RUF012 (pydantic gives each instance its own copy of a default)
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from capsule_protocol.messages.base import Count, Data, Failure, Message, Part
+
+Place = Literal["files", "checkpoints"]
+"""Where a file of a session is: among those that code sees, or among what was saved or is to be loaded."""
 
 
 class StreamOpen(Message):
@@ -46,11 +49,15 @@ class StreamClose(Message):
 
 
 class Upload(Message):
-    """Ask to bring a file into the directory of the session in the header, by a stream of this name."""
+    """Ask to bring a file into the directory of the session in the header, by a stream of this name.
+
+    With `place` `checkpoints` it is one that is to be loaded, and code does not see it.
+    """
 
     TYPE: ClassVar[str] = "upload"
     stream: str
     name: str
+    place: Place = "files"
 
 
 class UploadReply(Message):
@@ -73,6 +80,7 @@ class Download(Message):
     name: str
     offset: Count = 0
     digest: str = ""
+    place: Place = "files"
 
 
 class DownloadReply(Message):

@@ -22,7 +22,8 @@ PIPES: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_its_code_does_what_it_says(page: Path, tmp_path: Path) -> None:
+def test_its_code_does_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # keys are made there, not in a home
     found = examples(page)
     assert found, "a page of this kind shows code"
     program = tmp_path / f"{page.stem}.py"

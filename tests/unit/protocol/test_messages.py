@@ -23,6 +23,7 @@ PROMISED = {
     *("attach", "detach", "restart", "info", "info_reply", "resume", "gap", "event_ack", "watching"),
     *("sessions", "interrupt_session", "kill_session", "drain"),
     *("stream_open", "stream_data", "stream_credit", "stream_close"),
+    *("save", "save_reply", "load", "load_reply", "discard", "write_state", "read_state"),
     *("upload", "upload_reply", "download", "download_reply", "files", "files_reply"),
 }
 

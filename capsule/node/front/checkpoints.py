@@ -1,0 +1,48 @@
+"""What clients ask for to save a session and to restore it: of their own sessions, whoever reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capsule.node.checkpoints import LoadRequest, SaveRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from capsule.node.front.desk import Desk
+    from capsule.node.front.requests import Caller
+    from capsule_protocol.envelope import Envelope
+
+
+class Checkpoints:
+    """Those of one connection. What runs meanwhile is neither seen nor disturbed: a checkpoint waits for its turn."""
+
+    def __init__(self, desk: Desk, caller: Caller) -> None:
+        self._desk = desk
+        self._caller = caller
+        self.kinds: dict[str, Callable[[Any, Envelope], Coroutine[Any, Any, None]]] = {
+            "save": self._save,
+            "load": self._load,
+            "discard": self._discard,
+        }
+
+    async def _save(self, message: Any, envelope: Envelope) -> None:
+        hosted = self._caller.own(envelope.session)
+        self._desk.gate.check_execute(hosted.owner, hosted)
+        request = SaveRequest(message.file, hosted.owner, message.names, message.timeout)
+        report = await hosted.session.checkpoints.save(request)
+        self._caller.answer("save_reply", {"report": report.model_dump()}, envelope)
+
+    async def _load(self, message: Any, envelope: Envelope) -> None:
+        hosted = self._caller.own(envelope.session)
+        self._desk.gate.check_execute(hosted.owner, hosted)
+        request = LoadRequest(
+            message.file, hosted.owner, message.names, message.timeout, message.allow_other_interpreter
+        )
+        reply = await hosted.session.checkpoints.load(request)
+        self._caller.answer("load_reply", reply.model_dump(), envelope)
+
+    async def _discard(self, message: Any, envelope: Envelope) -> None:
+        session = self._caller.own(envelope.session).session
+        await session.checkpoints.discard(message.file)
+        self._caller.answer("status", {"state": session.state}, envelope)
