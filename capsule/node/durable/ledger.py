@@ -121,6 +121,12 @@ class Ledger:
             raise SessionError("idempotency_conflict", message, details={"execution": other})
         return Entry(promise, fresh, at_once)
 
+    async def left(self, promise: Promise) -> Entry:
+        """An accepted one that nobody runs, because the call that wrote it down is said to have failed."""
+        log = await self.bridge.store.read(promise.id, after=0, limit=1)
+        self.bridge.stats.took_over(promise)
+        return Entry(promise, fresh=True, begun=log.last > 0)
+
     def scribe(self, execution: str, tell: Callable[[Event], object]) -> Scribe:
         """Who writes down what it tells."""
         return Scribe(self.bridge, promise_id(execution), self._tasks, tell)
