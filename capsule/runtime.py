@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SOCKET = "node.sock"
 STORE = "store.db"
+BOXES = "boxes"
+"""Beside the socket: the directory of the records of boxes that outlive their node."""
 UNIX, TCP = "ipc://", "tcp://"
 SCHEMES = (UNIX, TCP)
 """How an address may begin."""

@@ -246,6 +246,9 @@ class TcpConnection:
         else:
             self._listener.send(self.identity, frames)
 
+    async def flushed(self) -> None:
+        """ZeroMQ tells nothing of that; it sends what it has after `close`."""
+
     def close(self) -> None:
         """Forget it; ZeroMQ sends what was said, and then the system ends the connection."""
         self.accepted.closing = True

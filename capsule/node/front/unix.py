@@ -145,6 +145,10 @@ class UnixConnection:
         """Send soon. Raises PeerBusyError."""
         self._stream.post(frames, bulk=bulk)
 
+    async def flushed(self) -> None:
+        """Wait until the system has taken all that was to be said, or the client is gone."""
+        await self._stream.flushed()
+
     def close(self) -> None:
         """Hang up, after what was said."""
         self._stream.close()
