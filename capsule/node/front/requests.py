@@ -181,6 +181,8 @@ class Requests:
             info: dict[str, Any] = asdict(self._peer.visible(envelope.session).session.info())
         else:
             info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
+            if self._desk.ledger is not None:
+                info["bridge"] = asdict(self._desk.ledger.bridge.info())
             if not self._peer.principal.sees_all:  # what others have is not for it to know
                 mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)
                 info = {"sessions": mine, "pools": {}, "clients": 0, "offences": 0}
