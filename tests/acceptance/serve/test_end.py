@@ -201,6 +201,51 @@ def test_a_link_in_place_of_the_directory_is_refused(place: Path) -> None:
     assert "is not a directory, or a link" in done.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("trap", "told", "hint"),
+    [
+        ("open", "can be written by others (mode 777)", "chmod go-w"),
+        ("shared", "can be written by others (mode 1777)", "chmod go-w"),
+        ("group", "can be written by others (mode 770)", "chmod go-w"),
+        ("link", "is not a directory, or a link", "Remove it."),
+        ("foreign", "belongs to user 65534", "a directory of your own"),
+        ("missing", "cannot be looked at: No such file", ""),
+    ],
+)
+def test_a_further_socket_is_not_put_where_others_could_put_their_own(
+    place: Path, trap: str, told: str, hint: str
+) -> None:
+    directory = place / f"further-{trap}"
+    directory.mkdir()
+    match trap:
+        case "link":
+            directory.rename(place / "real")
+            directory.symlink_to(place / "real")
+        case "missing":
+            directory.rmdir()
+        case "foreign":
+            if os.getuid() != 0:
+                pytest.skip("only root can give a directory away")
+            os.chown(directory, 65534, 65534)
+        case _:
+            directory.chmod({"open": 0o777, "shared": 0o1777, "group": 0o770}[trap])
+    listen = ["--directory", str(place / "own"), "--listen", f"ipc://{directory}/second.sock"]
+    done = subprocess.run([str(CAPSULE), "serve", *listen], capture_output=True, check=False, timeout=LONG)
+    assert done.returncode == 3
+    assert told in done.stderr.decode()
+    assert hint in done.stderr.decode()
+    assert not (directory / "second.sock").exists()
+
+
+async def test_a_further_socket_may_be_where_others_come_in(place: Path) -> None:
+    directory = place / "further"
+    directory.mkdir(mode=0o755)
+    address = f"ipc://{directory}/second.sock"
+    with Served(place / "two", "", "--listen", address):
+        async with AsyncClient(address) as client:
+            assert (await client.info()).clients == 1
+
+
 @pytest.mark.parametrize("trap", ["open", "link", "foreign"])
 async def test_a_client_does_not_connect_where_somebody_else_could_listen(
     place: Path, monkeypatch: pytest.MonkeyPatch, trap: str
