@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capsule.node.front.watch import Onlooker
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
+    from capsule_bridge import Promise
 
 logger = logging.getLogger("capsule.front")
 
@@ -92,6 +93,7 @@ class Hosted:
         self._unfinished: dict[EventLog, None] = {}  # in the order of acceptance
         self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
+        self._closed = False
         self.asleep = False
         self.waking: asyncio.Task[None] | None = None
         self._accepting: dict[str, bool] = {}  # and whether it was cancelled meanwhile
@@ -211,6 +213,12 @@ class Hosted:
         log.scribe.fence = entry.promise.fence if started else None
         return log
 
+    def go_on(self, ledger: Ledger, promise: Promise, execution: Execution) -> None:
+        """An execution that the worker has from an earlier node: what it tells from here on is written down."""
+        log = self._begin(execution, ledger=ledger, after=execution.told)
+        assert log.scribe is not None
+        log.scribe.fence = promise.fence
+
     def _known(self, request: ExecuteRequest, execution: str) -> EventLog | None:
         known = self.logs.get(execution)
         if known is not None:
@@ -293,6 +301,7 @@ class Hosted:
     async def close(self) -> None:
         """End the session; who watches is told, behind the verdicts of what ran. Idempotent."""
         await self._end(SessionError("session_closed", f"the session {self.session.name!r} has been closed"))
+        self._be_over()
 
     async def kill(self) -> None:
         """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
@@ -304,6 +313,7 @@ class Hosted:
         reader, self.reader = self.reader, None
         if reader is not None:
             reader.on_closed(self, error)
+        self._be_over()
 
     async def _end(self, error: SessionError) -> None:
         self._stop_timer()
@@ -315,17 +325,30 @@ class Hosted:
         for watch in watches:
             watch.onlooker.on_watched_closed(self.session.id, error)
 
+    def _be_over(self) -> None:
+        """What its reader has not taken by now, nobody waits for."""
+        self._closed = True
+        self._quiet.set()
+
     async def hear_last_words(self) -> None:
         """Wait, but not for long, until the verdicts of all executions have been told."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
-                await self.settled()
+                while not self._finished:
+                    await self._change()
 
     async def settled(self) -> None:
-        """Wait until all that was asked for has its verdict, and its reader was told."""
-        while self._unfinished or self._accepting:
-            self._quiet.clear()
-            await self._quiet.wait()
+        """Wait until all that was asked for has its verdict, and its reader was told, or the session is closed."""
+        while not (self._finished or self._closed):
+            await self._change()
+
+    @property
+    def _finished(self) -> bool:
+        return not (self._unfinished or self._accepting)
+
+    async def _change(self) -> None:
+        self._quiet.clear()
+        await self._quiet.wait()
 
     def _loosen(self) -> None:
         for log in self.logs.values():
