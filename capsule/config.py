@@ -29,6 +29,9 @@ Backpressure = Literal["block", "drop_newest", "drop_oldest", "error"]
 Priority = Literal["interactive", "batch"]
 """Interactive sessions get their worker before batch sessions, which get every fifth one all the same."""
 
+Durability = Literal["power", "process", "none"]
+"""What is written down outlives: a cut of the power, the death of the node's process, nothing."""
+
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 CountFrom1 = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -38,6 +41,9 @@ MAX_BYTES = 2**48
 
 MIN_OPEN_FILES = 128
 """A worker has about 25 descriptors of its own, some of them from number 64 on; the rest is for the code."""
+
+CHECKPOINT_BYTES = 2**30
+"""What a session may save unless the node is told otherwise."""
 
 
 Bytes = Annotated[int, Field(ge=2**20, le=MAX_BYTES)]
@@ -176,11 +182,12 @@ class QuotaConfig(Config):
 class ServeConfig(Config):
     """A node that serves clients of other processes. Times are in seconds.
 
-    `listen`: addresses beside the user's own. Who is silent for `client_timeout` is taken for gone; a client that is
+    `listen`: addresses beside the user's own. Who does not greet within `greeting_timeout` is hung up on, and who is
+    silent for `client_timeout` is taken for gone; a client that is
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
-    are closed. `drain_timeout` is what running code gets when the service is told to end. `insecure`: `tcp://` without
-    encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by principal; `default` is
-    for those that have none of their own. `http` is the HOST:PORT of `/metrics`, `/healthz` and
+    are closed. `drain_timeout` is what running code and transfers get when the service is told to end. `insecure`:
+    `tcp://` without encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by
+    principal; `default` is for those that have none of their own. `http` is the HOST:PORT of `/metrics`, `/healthz` and
     `/readyz`.
     """
 
@@ -192,6 +199,9 @@ class ServeConfig(Config):
     )
     listen: tuple[str, ...] = option((), "Addresses (`ipc://PATH`, `tcp://HOST:PORT`) beside that of the user")
     max_clients: CountFrom1 = option(1000, "Connections at once, else `too_many_clients`", reload=True)
+    greeting_timeout: Seconds = option(
+        10.0, "A connection that has not said within this time who it is, is ended", reload=True
+    )
     client_timeout: Seconds = option(30.0, "A client that is silent for so long is taken for gone", reload=True)
     reconnect_timeout: Seconds = option(60.0, "How long the sessions of a client that is gone wait for it", reload=True)
     detached_ttl: Seconds | None = option(
@@ -204,7 +214,9 @@ class ServeConfig(Config):
         example="127.0.0.1:9090",
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
-    drain_timeout: Seconds = option(30.0, "What running code gets when the service is told to end", reload=True)
+    drain_timeout: Seconds = option(
+        30.0, "What running code and transfers get when the service is told to end", reload=True
+    )
     insecure: bool = option(
         False,  # noqa: FBT003 - a default
         "Addresses `tcp://…` have no encryption and ask for no key; they must be of this machine's loopback",
@@ -214,6 +226,29 @@ class ServeConfig(Config):
     )
     quotas: dict[str, QuotaConfig] = option(
         {}, "By principal, what it may use at once; `default` is for those that have none of their own", reload=True
+    )
+
+
+class StoreConfig(Config):
+    """What a service writes down, and for how long it is kept. Times are in seconds.
+
+    `durability`: what an acknowledged fact outlives: a cut of the power, the death of the node's process, or nothing.
+    """
+
+    durability: Durability = option(
+        "power",
+        "What an answer outlives: `power` a cut of the power, `process` the death of the node, `none` nothing",
+        example="process",
+    )
+    path: Path | None = option(
+        None,
+        "The file of the store; without it, `store.db` in `[serve] directory` if there is one, else in "
+        "`$XDG_STATE_HOME/capsule` or `~/.local/state/capsule`",
+        example="/var/lib/capsule/store.db",
+    )
+    results: Seconds = option(86_400.0, "How long verdicts and output are kept", reload=True)
+    tombstones: Seconds = option(
+        604_800.0, "How long it is remembered afterwards that there were any: `promise_expired`", reload=True
     )
 
 
@@ -233,9 +268,12 @@ class NodeConfig(Config):
         5.0, "Between two heartbeats of a worker; sessions take a new value when they open", reload=True
     )
     max_checkpoint_bytes: Bytes = option(
-        2**30, "What a session saves, and a checkpoint that it restores, else `checkpoint_too_large`", reload=True
+        CHECKPOINT_BYTES,
+        "What a session saves, and a checkpoint that it restores, else `checkpoint_too_large`",
+        reload=True,
     )
     serve: ServeConfig = option(ServeConfig(), "What only `capsule serve` needs")
+    store: StoreConfig = option(StoreConfig(), "What `capsule serve` writes down")
 
 
 class SessionOptions(Config):

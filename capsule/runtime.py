@@ -6,10 +6,15 @@ import fcntl
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from capsule_protocol.errors import ArgumentError, NodeError
 
+if TYPE_CHECKING:
+    from capsule.config import NodeConfig
+
 SOCKET = "node.sock"
+STORE = "store.db"
 TCP = "tcp://"
 SCHEMES = ("ipc://", TCP)
 """How an address may begin."""
@@ -23,6 +28,18 @@ def runtime_directory() -> Path:
     if given and Path(given).is_absolute() and Path(given).is_dir():
         return Path(given, "capsule")
     return Path(f"/tmp/capsule-{os.getuid()}")  # noqa: S108 - `check_directory` trusts it only if it is ours alone
+
+
+def state_directory() -> Path:
+    """`$XDG_STATE_HOME/capsule`, or `~/.local/state/capsule`; not made here."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(given) if given and Path(given).is_absolute() else Path.home() / ".local/state"
+    return base / "capsule"
+
+
+def store_path(config: NodeConfig) -> Path:
+    """The file of the store: as configured, else beside the socket of a node that has a directory of its own."""
+    return config.store.path or (config.serve.directory or state_directory()) / STORE
 
 
 def user_address() -> str:

@@ -44,12 +44,15 @@ class Drain:
         self._loop.add_reader(self._descriptor, self._drain)
         self.look_again()
 
-    def send(self, frames: Sequence[Buffer]) -> None:
-        """Send at once; raises zmq.Again when the socket takes no more, and what else ZeroMQ says."""
+    def send(self, frames: Sequence[Buffer], *, copy: bool = True) -> None:
+        """Send at once; raises zmq.Again when the socket takes no more, and what else ZeroMQ says.
+
+        Without `copy` the last frame, if it is large, is held on to until it has been sent.
+        """
         try:
             for frame in frames[:-1]:
                 self._socket.send(frame, _SNDMORE)
-            self._socket.send(frames[-1], _NOBLOCK)
+            self._socket.send(frames[-1], _NOBLOCK, copy)
         finally:
             self.look_again()
 

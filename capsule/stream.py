@@ -6,6 +6,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -27,21 +28,36 @@ LARGE_READ = 2**20
 BATCH = 256
 """Messages handed over in one go before other callbacks of the loop have their turn."""
 MAX_WAITING = 1000
-"""Messages that may wait for a peer which does not read."""
+"""Messages that may wait for a peer which does not read, of either kind."""
+MAX_WAITING_BYTES = 2**28
+"""Bytes that may wait for it, and the message that goes beyond: few large ones hold memory as many small ones do."""
 _CHUNKS = 1024
 """What one system call takes (IOV_MAX)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait for the peer. From `quiet_bytes` on it is not listened to, until it has read half of that."""
+
+    messages: int = MAX_WAITING
+    bytes: int = MAX_WAITING_BYTES
+    quiet_bytes: int = sys.maxsize
+
+
+NO_BOUNDS = Bounds(sys.maxsize, sys.maxsize)
+DEFAULT_BOUNDS = Bounds()
+
+
 class PeerBusyError(Exception):
-    """Too many messages wait for the peer already; this one was not taken."""
+    """Too many messages, or bytes, wait for the peer already; this message was not taken."""
 
 
 class Stream:
     """Owns a socket, which it reads from `start` on.
 
     `disconnected` is resolved when nothing more will come: what had come is handed over first, unless somebody pauses.
-    `on_broken` is told of a message that cannot be framed; the next one is read all the same. While more than
-    `max_held` bytes wait for the peer it is not listened to: who does not read the answers need not ask.
+    `on_broken` is told of a message that cannot be framed; the next one is read all the same. A peer that does not read
+    the answers need not ask: it is not listened to.
     """
 
     def __init__(
@@ -51,16 +67,13 @@ class Stream:
         limits: Limits,
         on_frames: OnFrames,
         on_broken: OnBroken,
-        *,
-        max_waiting: int = MAX_WAITING,
-        max_held: int = sys.maxsize,
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._loop = loop
         self._limits = limits
         self._on_frames = on_frames
         self._on_broken = on_broken
-        self._max_waiting = max_waiting
-        self._max_held = max_held
+        self._bounds = bounds
         self._held = 0  # bytes that wait for the peer
         owned.setblocking(False)  # noqa: FBT003 (the function takes it by position only)
         owned.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
@@ -95,7 +108,7 @@ class Stream:
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send at once, or as soon as the peer reads; one that has hung up gets nothing more.
 
-        Raises LocalProtocolError for what is over a limit, PeerBusyError when `max_waiting` messages wait.
+        Raises LocalProtocolError for what is over a limit, PeerBusyError when too much waits.
         """
         chunks = pack(frames, self._limits)
         if self._waiting or self._bulk:
@@ -200,20 +213,20 @@ class Stream:
     def _enqueue(self, chunks: Sequence[Buffer], queue: deque[Buffer]) -> None:
         if self._deaf or self.disconnected.done():
             return
-        if len(queue) >= self._max_waiting:
+        if len(queue) >= self._bounds.messages or self._held >= self._bounds.bytes:
             raise PeerBusyError
         self._hold(b"".join(chunks), queue)
 
     def _hold(self, data: Buffer, queue: deque[Buffer]) -> None:
         queue.append(data)
         self._held += len(data)
-        if self._held > self._max_held:
+        if self._held > self._bounds.quiet_bytes:
             self._stalled = True
             self._update()
 
     def _let_go(self, size: int) -> None:
         self._held -= size
-        if self._stalled and self._held <= self._max_held // 2:
+        if self._stalled and self._held <= self._bounds.quiet_bytes // 2:
             self._stalled = False
             self._update()
             self._loop.call_soon(self._deliver)

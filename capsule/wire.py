@@ -71,6 +71,8 @@ def execute_body(request: ExecuteRequest) -> dict[str, Any]:
         body["batch"] = request.batch
     if request.cell is not None:
         body["cell"] = request.cell
+    if request.if_epoch is not None:
+        body["if_epoch"] = request.if_epoch
     return body
 
 

@@ -1,4 +1,4 @@
-"""Area `bridge`: durable promises in a SQLite file, beneath the node; nothing else is measured beside it."""
+"""Area `bridge`: durable promises in SQLite and PostgreSQL, beneath the node; nothing else is measured beside it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from capsule_bench.model import Area, Contender, Load, Measure, Must
 
 AREA = Area(
     name="bridge",
-    title="durable promises in SQLite",
-    contenders=(Contender("capsule", "capsule_bench.bridge_capsule", ("capsule-exec", "msgpack")),),
+    title="durable promises",
+    contenders=(Contender("capsule", "capsule_bench.bridge_capsule", ("capsule-exec", "msgpack", "asyncpg")),),
     measures=(
         Measure(
             "one_caller_process",
@@ -58,6 +58,30 @@ AREA = Area(
             full=Load(samples=10, warmup=1, size=200_000, seconds=180),
             quick=Load(samples=2, size=5_000),
             must=Must(median=200),
+        ),
+        Measure(
+            "postgres_one_caller",
+            "PostgreSQL: create or settle, one caller",
+            "ms",
+            full=Load(samples=1000, warmup=100),
+            quick=Load(samples=50, warmup=6),
+        ),
+        Measure(
+            "postgres_many_callers",
+            "PostgreSQL: durable operations, 64 callers",
+            "operations/s",
+            full=Load(samples=3, warmup=1, size=20_000),
+            quick=Load(samples=1, size=2_000),
+            higher_is_better=True,
+            must=Must(median=8_000),
+        ),
+        Measure(
+            "postgres_wake_up",
+            "PostgreSQL: settled at one node, until one who waits at another has the verdict",
+            "ms",
+            full=Load(samples=500, warmup=50),
+            quick=Load(samples=50, warmup=5),
+            must=Must(median=2),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Contender `capsule` of area `bridge`: the SQLite store, through its asynchronous face."""
+"""Contender `capsule` of area `bridge`: the SQLite store, through its asynchronous face; and that in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,26 +10,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capsule_bench import bridge_postgres
 from capsule_bench.figures import milliseconds, per_second
 from capsule_bench.machine import memory
 from capsule_bench.model import Load, Measured, WrongResultError
-from capsule_bridge import NewPromise, Settlement, SqliteStore, fingerprint, promise_id
+from capsule_bench.promises import CALLERS, NOW, accept, settle
+from capsule_bridge import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from capsule_bridge.sqlite.connect import Level
 
-CALLERS = 64
 PENDING = 1_000
 RESUMED = 1_000
 AT_ONCE = 10
 """Events that one append carries: what a pump gathers while it waits for the one before."""
-CODE = "for number in range(100):\n    print(number, 'of', 100)\n" * 3
 EVENT = b"e" * 200
-VALUE = b"v" * 200
-MARK = fingerprint("execute", CODE, {"timeout": 30.0})
-NOW = 1
 
 
 @asynccontextmanager
@@ -41,22 +38,6 @@ async def opened(level: Level) -> AsyncIterator[SqliteStore]:
             yield store
         finally:
             await store.close()
-
-
-async def accept(store: SqliteStore, name: str) -> str:
-    """Create the promise of an execution with a key."""
-    new = NewPromise(promise_id(name), "execute", "s", MARK, CODE.encode(), principal="p", key=name)
-    created = await store.create(new, now=NOW)
-    if not created.fresh:
-        raise WrongResultError(f"{name} was there already")
-    return new.id
-
-
-async def settle(store: SqliteStore, name: str) -> None:
-    """Give the verdict."""
-    ((_, decided),) = await store.settle(Settlement(name, "resolve", VALUE), now=NOW)
-    if not decided:
-        raise WrongResultError(f"{name} had a verdict already")
 
 
 def one_caller_process(load: Load) -> Measured:
@@ -177,3 +158,18 @@ async def _fill(store: SqliteStore, size: int) -> None:
 
     await asyncio.gather(*(caller() for _ in range(CALLERS * 4)))
     await store.close()
+
+
+def postgres_one_caller(load: Load) -> Measured:
+    """Create, settle, create, settle …, each timed."""
+    return asyncio.run(bridge_postgres.one_caller(load))
+
+
+def postgres_many_callers(load: Load) -> Measured:
+    """As `many_callers`."""
+    return asyncio.run(bridge_postgres.many_callers(load))
+
+
+def postgres_wake_up(load: Load) -> Measured:
+    """From the call by which one node settles until another, which waits, has the verdict in its hands."""
+    return asyncio.run(bridge_postgres.wake_up(load))

@@ -10,6 +10,7 @@ from capsule_bridge.records import (
     Created,
     Expired,
     Fence,
+    Lease,
     Log,
     LoggedEvent,
     NewPromise,
@@ -22,7 +23,7 @@ from capsule_bridge.records import (
 from capsule_bridge.sqlite import SqliteStore
 from capsule_bridge.states import PROMISE, Action, State
 from capsule_bridge.stats import BridgeInfo
-from capsule_bridge.store import PromiseStore
+from capsule_bridge.store import Leases, PromiseStore, Watched
 
 __all__ = [
     "PROMISE",
@@ -33,6 +34,8 @@ __all__ = [
     "Durability",
     "Expired",
     "Fence",
+    "Lease",
+    "Leases",
     "Log",
     "LoggedEvent",
     "MemoryStore",
@@ -45,6 +48,7 @@ __all__ = [
     "SqliteStore",
     "Started",
     "State",
+    "Watched",
     "execution_promise",
     "fingerprint",
     "open_store",

@@ -18,6 +18,14 @@ class Fence(NamedTuple):
     version: int
 
 
+class Lease(NamedTuple):
+    """Who owns what is called `name`; `version` is higher than that of every lease before."""
+
+    name: str
+    owner: str
+    version: int
+
+
 @dataclass(frozen=True, slots=True)
 class NewPromise:
     """A promise to be made.

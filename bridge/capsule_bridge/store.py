@@ -9,15 +9,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from capsule_bridge.records import (
         Created,
         Expired,
         Fence,
+        Lease,
         Log,
         NewPromise,
         Promise,
@@ -100,3 +101,42 @@ class PromiseStore(Protocol):
 
     async def close(self) -> None:
         """Finish what was asked for and let go of all; idempotent. Later calls raise `store_closed`."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What a store has besides if several nodes may share it: it tells of what any of them did.
+
+    A node that shares no store learns all of it from its own calls.
+    """
+
+    def subscribe(
+        self, heard: Callable[[Collection[str]], None], waiting: Callable[[], Collection[str]]
+    ) -> Callable[[], None]:
+        """Call `heard` with ids of promises whose verdict or log has changed, once committed; answers how to end it.
+
+        These are hints: whoever waits for one of the ids asks the store for it. Some may come twice, and some that
+        nobody waits for. `waiting` answers the ids that are waited for: they are looked at from time to time, and told
+        without a look after a connection was lost, so that a hint which got lost only comes late. Both are called in
+        the event loop in which `subscribe` was.
+        """
+
+
+@runtime_checkable
+class Leases(Protocol):
+    """What a store has besides if several nodes may share it: who of them owns what, by the one clock that they share.
+
+    A lease counts until its time is over by the store's own clock, whatever the nodes' clocks say.
+    """
+
+    async def acquire(self, name: str, owner: str, *, seconds: float) -> Lease | None:
+        """Take what is free, was not renewed in time, or is this owner's own already; None if another one has it.
+
+        Every lease has a higher version than all before it: as an epoch it fences those who had it earlier.
+        """
+
+    async def renew(self, lease: Lease, *, seconds: float) -> bool:
+        """Keep it for so long from now; False if it has been released or belongs to somebody else."""
+
+    async def release(self, lease: Lease) -> None:
+        """Give it back, if it is still ours."""

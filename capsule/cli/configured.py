@@ -21,7 +21,7 @@ _HELP = {
     "--listen": ("ADDRESS", "Address beside that of the user. Repeatable."),
     "--max-clients": ("NUMBER", "Connections at once."),
     "--max-sessions": ("NUMBER", "Open sessions at once."),
-    "--drain-timeout": ("SECONDS", "What running code gets when the service is told to end."),
+    "--drain-timeout": ("SECONDS", "What running code and transfers get when the service is told to end."),
     "--insecure": ("", "Let tcp:// addresses of the loopback be without encryption, for anybody on this machine."),
 }
 

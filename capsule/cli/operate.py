@@ -84,7 +84,7 @@ def kill(name: str, address: str, as_json: bool) -> int:
 @address_option
 @json_option
 def pool(address: str, as_json: bool) -> int:
-    """Show the pools of a running node: one for each environment that was used."""
+    """Show the pools of a running node: one for each environment."""
 
     async def work(client: AsyncClient) -> None:
         info = await client.info()

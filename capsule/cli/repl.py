@@ -16,6 +16,7 @@ from capsule.cli.options import address_option, json_option, one_session, sessio
 from capsule.cli.show import JsonLines, Presenter, Screen
 from capsule.cli.sink import Sink
 from capsule.cli.stdin import Stdin
+from capsule.cli.watch import Onlooker
 from capsule.events import Event, Finished
 from capsule_protocol.errors import CapsuleError
 
@@ -42,13 +43,16 @@ def repl(**session: Any) -> int:
 
 @click.command()
 @click.argument("name")
+@click.option("--watch", is_flag=True, help="Take nothing over: show what its executions tell, until Ctrl-C.")
 @address_option
 @json_option
-def attach(name: str, address: str, as_json: bool) -> int:
+def attach(name: str, watch: bool, address: str, as_json: bool) -> int:
     """Open a console on the session NAME (or of this id) of a running node.
 
     It takes the session over: whoever had it is told. On leaving, the session stays, with all that runs in it.
     """
+    if watch:
+        return Onlooker(name, address, as_json=as_json).run()
     return asyncio.run(Guest(name, address, as_json=as_json).main({}))
 
 

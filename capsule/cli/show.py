@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from capsule.cli import render
 from capsule.cli.exits import is_system_exit, of_system_exit
 from capsule.client.progress import describe
-from capsule.events import ClearOutput, Display, Event, Finished, Output, Progress, Status
+from capsule.events import ClearOutput, Display, Event, Finished, Gap, Output, Progress, Status
 
 if TYPE_CHECKING:
     from capsule.cli.sink import Sink
@@ -66,6 +66,9 @@ class Screen:
                 self._progress = True
             case Status() if self._err.terminal:
                 await self.tell(f"{event.state}: {event.reason}" if event.reason else event.state)
+            case Gap():
+                lost = f"{event.missing} events are" if event.missing else "events may be"
+                await self.tell(f"{lost} missing here")
             case Finished():
                 await self._finished(event)
             case _:

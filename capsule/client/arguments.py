@@ -22,12 +22,14 @@ class CellOptions(TypedDict, total=False):
     """How one piece of code runs.
 
     `quiet`: no value, no count, no history. `store_history`: it counts, and gets its `In` and `Out`. `cell`: the name
-    of its source in tracebacks.
+    of its source in tracebacks. `if_epoch`: it is refused with `epoch_mismatch` unless that is the session's epoch, to
+    which each worker that is lost or restarted adds 1.
     """
 
     quiet: bool
     store_history: bool
     cell: str | None
+    if_epoch: int | None
 
 
 class ExecuteOptions(CellOptions, total=False):
@@ -75,19 +77,20 @@ def check_timeout(timeout: float | None, argument: str = "timeout") -> float | N
     return seconds
 
 
-def check_key(key: str | None, *, remembered: bool) -> str:
-    """The id that an execution with this idempotency key has in its session; without a key, "".
+def check_key(key: str | None, session: str, *, remembered: bool) -> str:
+    """The id of the execution that this idempotency key stands for in a session; without a key, "".
 
     Refused where nothing remembers executions: in library mode.
     """
     if key is None:
         return ""
     if not remembered:
-        message = "is not supported in library mode: nothing remembers executions yet"
+        message = "is not supported in library mode: nothing remembers executions"
         raise ArgumentError("key", message, allowed="None", code="unsupported")
     if not check_text(key, "key"):
         raise ArgumentError("key", "is empty", allowed="a str with at least one character")
-    return EXECUTION + urlsafe_b64encode(sha256(key.encode("utf-8", "surrogatepass")).digest()).decode()[:16]
+    named = f"{session}\0{key}".encode("utf-8", "surrogatepass")
+    return EXECUTION + urlsafe_b64encode(sha256(named).digest()).decode()[:16]
 
 
 def check_flag(value: bool, argument: str) -> bool:
@@ -134,11 +137,19 @@ def check_execute(options: Mapping[str, Any]) -> ExecuteOptions:
         return ExecuteOptions()
     check_names(options, ExecuteOptions.__annotations__)
     for name, value in options.items():
-        if name != "cell":
+        if name == "if_epoch":
+            check_epoch(value)
+        elif name != "cell":
             check_flag(value, name)
         elif value is not None:
             check_text(value, name)
     return ExecuteOptions(**options)  # type: ignore[no-any-return,typeddict-item]  # checked above
+
+
+def check_epoch(epoch: object) -> None:
+    """Refuse what is no epoch of a session."""
+    if epoch is not None and (type(epoch) is not int or epoch < 1):
+        raise ArgumentError("if_epoch", f"is {epoch!r:.80}", allowed="an epoch of the session, from 1, or None")
 
 
 def check_names(given: Iterable[str], known: Iterable[str]) -> None:

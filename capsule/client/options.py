@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule.client.files import Files
-    from capsule.config import Backpressure, EnvironmentConfig, Priority, ServeConfig
+    from capsule.config import Backpressure, EnvironmentConfig, Priority, ServeConfig, StoreConfig
 
 
 class ClientOptions(TypedDict, total=False):
@@ -29,6 +29,7 @@ class ClientOptions(TypedDict, total=False):
     heartbeat_interval: float
     max_checkpoint_bytes: int
     serve: ServeConfig | dict[str, Any]
+    store: StoreConfig | dict[str, Any]
 
 
 class WorkerOptions(TypedDict, total=False):

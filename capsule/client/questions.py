@@ -38,6 +38,11 @@ class AsyncQuestions:
         return self._inner.name
 
     @property
+    def epoch(self) -> int:
+        """1 for its first worker, and 1 more for each whose state was lost; as far as this client knows."""
+        return self._inner.epoch
+
+    @property
     def state(self) -> str:
         """`starting`, `ready`, `busy`, `restarting`, `dead` or `closed`."""
         return self._inner.state

@@ -194,8 +194,9 @@ class AsyncSession(AsyncCheckpoints):
     async def watch(self) -> AsyncIterator[Event]:
         """All events of all executions, of a session that was attached to with `watch=True`, until the session ends.
 
-        It begins with what runs, as far as the node keeps that. Who is slow holds up nobody: a `Gap` says how many
-        events were left out. Raises SessionError `unsupported` for any other session, and what ended the connection.
+        It begins with what runs, as far as the node keeps that. Events numbered 0 came after their verdict. Who is slow
+        holds up nobody: a `Gap` says how many events were left out. Raises SessionError `unsupported` for any other
+        session, and what ended the connection.
         """
         self.check_watching()
         while events := await self.next_watched():
@@ -232,7 +233,7 @@ class AsyncSession(AsyncCheckpoints):
     ) -> AsyncExecution:
         """Check everything, then submit. `allow_input` without `on_input`: whoever reads the events answers."""
         self.check_open()
-        execution_id = check_key(key, remembered=not isinstance(self._inner, Session))
+        execution_id = check_key(key, self.id, remembered=not isinstance(self._inner, Session))
         check_callback(on_input, "on_input")
         request = ExecuteRequest(
             code=check_code(code),

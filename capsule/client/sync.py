@@ -202,6 +202,11 @@ class Session(Checkpoints):
         return self._inner.name
 
     @property
+    def epoch(self) -> int:
+        """1 for its first worker, and 1 more for each whose state was lost; as far as this client knows."""
+        return self._inner.epoch
+
+    @property
     def state(self) -> str:
         """`starting`, `ready`, `busy`, `restarting`, `dead` or `closed`."""
         return self._inner.state
@@ -221,7 +226,7 @@ class Session(Checkpoints):
 
         `timeout` in seconds, counted from the start of the code. Without `on_input`, `input()` raises EOFError. Both
         callbacks are called in the calling thread. `progress`: output and elapsed time are shown, in a terminal, in a
-        notebook, or as plain text. `key` is refused until executions are durable. Raises ArgumentError
+        notebook, or as plain text. `key` is refused in library mode. Raises ArgumentError
         for a bad argument, SessionError when the session cannot run code, and what the callbacks raised.
         """
         check_callback(on_event, "on_event")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgpack
 
+from capsule.node.resources import no_descriptor
 from capsule_protocol.errors import WorkerLost
 
 _MESSAGE_BYTES = 64 * 1024
@@ -52,6 +53,7 @@ class Box:
         self.worker_pidfd = -1
         self._directory = directory
         self._lease = lease
+        self._short = False  # a descriptor was sent, and there is none to be had for it here
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[str] = self._loop.create_future()
         self._bound: asyncio.Future[bool] = self._loop.create_future()
@@ -61,7 +63,10 @@ class Box:
 
     @classmethod
     async def open(cls, pid: int, lease: socket.socket, directory: str) -> Box:
-        """The box at the other end of the lease, once its worker runs; WorkerLost if it cannot start one."""
+        """The box at the other end of the lease, once its worker runs.
+
+        Raises WorkerLost if it cannot start one, SessionError `descriptors_exhausted` if this end cannot have it.
+        """
         box = cls(pid, lease, directory)
         try:
             failure = await box._started
@@ -70,6 +75,8 @@ class Box:
             raise
         if failure:
             box._release()
+            if box._short:
+                raise no_descriptor()
             raise WorkerLost("worker_start_failed", f"the worker could not be started: {failure}")
         return box
 
@@ -133,7 +140,10 @@ class Box:
     def _on_lease(self) -> None:
         while True:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._lease, _MESSAGE_BYTES, 4, flags=socket.MSG_CMSG_CLOEXEC)
+                data, descriptors, flags, _ = socket.recv_fds(
+                    self._lease, _MESSAGE_BYTES, 4, flags=socket.MSG_CMSG_CLOEXEC
+                )
+                self._short = self._short or bool(flags & socket.MSG_CTRUNC)
             except BlockingIOError:
                 return
             except OSError:

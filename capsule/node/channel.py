@@ -44,6 +44,12 @@ class _Text:
         self.dropped = dropped
 
 
+class _Sealed(_Text):
+    """Output that does not grow any more: something else came behind it."""
+
+    __slots__ = ()
+
+
 class _Other(NamedTuple):
     """Any other event."""
 
@@ -140,6 +146,17 @@ class Channel:
         self._entries.append(_Other(size, make, droppable))
         self._size += size
         self._wake()
+
+    def mark(self) -> int:
+        """The number of the newest event so far, taken or not: what is added from here on gets a later one.
+
+        It may not be reached, if older output is dropped.
+        """
+        last = self._entries[-1] if self._entries else None
+        if type(last) is _Text:
+            sealed = self._entries[-1] = _Sealed(last.stream, "", last.size, last.dropped)
+            sealed.parts = last.parts
+        return self._number + len(self._entries)
 
     def close(self, make: Callable[[int], E]) -> E:
         """Add the last event and return it: from here on the numbers of all events are settled."""

@@ -46,8 +46,8 @@ class ExecuteRequest:
     """What to run and how.
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
-    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. With a `turn` there is
-    no code.
+    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
+    that is the session's epoch. With a `turn` there is no code.
     """
 
     code: str
@@ -58,6 +58,7 @@ class ExecuteRequest:
     stop_on_error: bool = False
     batch: str = ""
     cell: str | None = None
+    if_epoch: int | None = None
     turn: Turn | None = None
 
 
@@ -78,6 +79,9 @@ class Host(Protocol):
     def on_late(self, event: Event) -> None:
         """An event that belongs to no stream any more."""
 
+    def on_released(self) -> None:
+        """An execution that was held may be sent."""
+
     def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
         """Answer a request of the worker."""
 
@@ -90,6 +94,8 @@ class Execution:
 
     __slots__ = (
         "_channel",
+        "_clearance",
+        "_held",
         "_host",
         "_inputs",
         "_loop",
@@ -125,6 +131,8 @@ class Execution:
         self._rests = [b"", b""]
         self._inputs: dict[str, asyncio.TimerHandle | None] = {}
         self._waiters: list[asyncio.Future[None]] = []
+        self._clearance: Callable[[], object] | None = None
+        self._held = False
         options = host.options
         self._channel = Channel(execution_id, options.backpressure, options.buffer_bytes, self._full, self._room)
 
@@ -144,6 +152,10 @@ class Execution:
         """The next event if there is one now."""
         self._reading = True
         return self._channel.take()
+
+    def mark(self) -> int:
+        """The number of the newest event so far, taken or not."""
+        return self._channel.mark()
 
     def listen(self, on_ready: Callable[[], object]) -> None:
         """Have this called whenever there may be an event to take, instead of waiting for it."""
@@ -179,7 +191,25 @@ class Execution:
             raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
         self._answer(request_id, value, error)
 
+    def hold(self, clearance: Callable[[], object]) -> None:
+        """Do not send it to the worker before `release`; the function is called once, when it is due."""
+        self._clearance = clearance
+
+    def release(self) -> None:
+        """It may be sent."""
+        self._clearance = None
+        self._held = False
+        self._host.on_released()
+
     # --- the session's side ---
+
+    def clear(self) -> bool:
+        """Whether it may be sent now; if not, whoever holds it has been asked to release it."""
+        clearance, self._clearance = self._clearance, None
+        if clearance is not None:
+            self._held = True
+            clearance()
+        return not self._held
 
     def begin(self) -> None:
         """The worker runs the code from now on, at the latest. Idempotent."""

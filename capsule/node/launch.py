@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import itertools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import msgpack
 
 from capsule.node.box import Box, ExitStatus
 from capsule.node.leases import lease_pair
-from capsule.node.resources import box_parent
+from capsule.node.resources import box_parent, is_shortage, no_descriptor, remove_directory
 from capsule_protocol.errors import EnvironmentFailed, WorkerLost
 
 if TYPE_CHECKING:
@@ -74,15 +73,17 @@ class Zygote:
     ) -> Zygote:
         """Start a zygote and wait until it has imported everything; EnvironmentFailed says why it could not.
 
-        WorkerLost says that it was killed meanwhile. There is no time limit: cancel it. `directory` is where its boxes
-        have theirs; `worker` names the function ("module:function") that workers run.
+        WorkerLost says that it was killed meanwhile, SessionError `descriptors_exhausted` that this process cannot have
+        it. There is no time limit: cancel it. `directory` is where its boxes have theirs; `worker` names the function
+        ("module:function") that workers run.
         """
         setup = {"op": "setup", "preload": list(preload), "path": list(path), "boxes": str(box_parent(directory))}
         if worker is not None:
             setup["worker"] = worker
         interpreter = _interpreter(python)
-        last_words = os.memfd_create("capsule-zygote")
+        last_words = -1
         try:
+            last_words = os.memfd_create("capsule-zygote")
             zygote = _launch(interpreter, setup, dict(env or {}), last_words)
             try:
                 await zygote._imported(interpreter, last_words)  # noqa: SLF001 (its own instance)
@@ -90,8 +91,13 @@ class Zygote:
                 zygote._destroy()  # noqa: SLF001 (its own instance)
                 raise
             return zygote
+        except OSError as error:
+            if is_shortage(error):
+                raise no_descriptor() from error
+            raise
         finally:
-            os.close(last_words)
+            if last_words >= 0:
+                os.close(last_words)
 
     async def fork(self, spec: Mapping[str, Any], descriptors: Sequence[int]) -> Box:
         """A new box with a running worker; the descriptors are stdout, stderr and page, and stay the caller's too.
@@ -106,7 +112,7 @@ class Zygote:
         except BaseException:
             ours.close()
             # If a box was forked all the same it finds its lease closed and removes what is there by then.
-            shutil.rmtree(spec["dir"], ignore_errors=True)
+            remove_directory(spec["dir"])
             raise
 
     def close(self) -> None:
@@ -224,9 +230,17 @@ def _launch(interpreter: str, setup: dict[str, Any], env: dict[str, str], last_w
             )
         except OSError as error:
             ours.close()
+            if is_shortage(error):
+                raise
             message = f"the interpreter {interpreter} could not be started: {error.strerror or error}"
             raise EnvironmentFailed("environment_failed", message) from error
-        zygote = Zygote(process, ours)
+        try:
+            zygote = Zygote(process, ours)
+        except OSError:  # it has said nothing, and been told nothing
+            ours.close()
+            process.kill()
+            process.wait()
+            raise
         try:
             ours.send(msgpack.packb(setup))
             _kill_when_closed(theirs, process.pid)

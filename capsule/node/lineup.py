@@ -7,6 +7,7 @@ fails: what is at the worker is beyond recall.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class Lineup:
         """How many have not been sent."""
         return len(self._queue)
 
+    def has_room(self, ahead: int) -> bool:
+        """Whether one more may be sent at once, when so many others have been lined up before it."""
+        behind = self._queue[-1] if self._queue else self._last if self._sent else None
+        stops = behind is not None and behind.request.stop_on_error
+        return len(self) + ahead < WINDOW and not stops
+
     @property
     def head(self) -> Execution | None:
         """The oldest of those that the worker has: the one that runs."""
@@ -48,10 +55,17 @@ class Lineup:
             return None
         if self._sent and self._last is not None and self._last.request.stop_on_error:
             return None
+        if not self._all_clear(WINDOW - len(self._sent)):
+            return None
         execution = self._queue.popleft()
         execution.serial = serial
         self._sent[execution.id] = self._by_serial[serial] = self._last = execution
         return execution
+
+    def _all_clear(self, room: int) -> bool:
+        """Whether the next one may be sent; if not, those for which there is room are asked for together."""
+        first, *_ = [execution.clear() for execution in islice(self._queue, room)]
+        return first
 
     def sent(self, execution_id: str) -> Execution | None:
         """One that the worker has, by id."""

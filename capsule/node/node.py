@@ -59,6 +59,12 @@ class Node:
             raise SessionError("too_many_sessions", f"the node has max_sessions={self.config.max_sessions} already")
         return await self._openings.run_or_undo(self._open(options), Session.close)
 
+    def find_again(self, options: SessionOptions, session_id: str, epoch: int) -> Session:
+        """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it."""
+        session = self._make(options, (session_id, epoch))
+        self._sessions[session.id] = session
+        return session
+
     def info(self) -> NodeInfo:
         """The node as it is now."""
         return NodeInfo(sessions=len(self._sessions), pools=self._pools.info())
@@ -88,16 +94,14 @@ class Node:
             raise SessionError("node_closed", "the node has been closed")
 
     async def _open(self, options: SessionOptions) -> Session:
-        session = Session(
-            options,
-            self._tasks,
-            self._pools,
-            self.config.heartbeat_interval,
-            self._forget,
-            lambda: self.config.max_checkpoint_bytes,
-        )
+        session = self._make(options)
         self._sessions[session.id] = session
         await session.start()
+        return session
+
+    def _make(self, options: SessionOptions, known: tuple[str, int] | None = None) -> Session:
+        session = Session(options, self._tasks, self._pools, self.config.heartbeat_interval, self._forget, known=known)
+        session.checkpoint_bytes = lambda: self.config.max_checkpoint_bytes
         return session
 
     async def _place(self, environment: str) -> Place:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from capsule.node.environments import has_ended
 from capsule.node.worker import Place, Preparation, Worker
-from capsule_pool import BreakerConfig, Pool, PoolConfig
+from capsule_pool import BreakerConfig, Pool, PoolConfig, PoolInfo
 from capsule_protocol.errors import WorkerLost
 from capsule_protocol.limits import DEFAULT_LIMITS
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from capsule.config import EnvironmentConfig, SessionOptions
     from capsule.node.tasks import Tasks
-    from capsule_pool import OnEvent, PoolInfo
+    from capsule_pool import OnEvent
 
 
 TRIES = 20
@@ -98,8 +98,9 @@ class Pools:
             self._tasks.start(worker.close())
 
     def info(self) -> dict[str, PoolInfo]:
-        """The pools that there are, by environment."""
-        return {name: pool.info() for name, pool in self._pools.items()}
+        """The pools by environment, also of those that nobody has used."""
+        unused = {name: PoolInfo.unused(name, _pool_config(config)) for name, config in self._configs.items()}
+        return unused | {name: pool.info() for name, pool in self._pools.items()}
 
     async def close(self) -> None:
         """Close all of them, and wait until no worker is left."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from capsule_protocol import page as shared
+from capsule_protocol.errors import SessionError
 
 PIPE_BYTES = 2**20
 SOCKET_PATH_BYTES = 107
@@ -29,8 +32,6 @@ class Descriptors:
                 os.set_blocking(read, False)
                 _enlarge(read)
         except OSError:
-            for descriptor in self._reads:
-                os.close(descriptor)
             self.close()
             raise
 
@@ -44,16 +45,27 @@ class Descriptors:
         page, stdout, stderr = self._given
         return [stdout, stderr, page]
 
-    @property
-    def read_ends(self) -> tuple[int, int]:
+    def take_reads(self) -> tuple[int, int]:
         """The node's ends; whoever takes them closes them."""
         stdout, stderr = self._reads
+        self._reads.clear()
         return stdout, stderr
 
     def close(self) -> None:
-        """Close what was for the worker. Idempotent."""
-        while self._given:
-            os.close(self._given.pop())
+        """Close what was for the worker, and what nobody has taken. Idempotent."""
+        for descriptors in (self._given, self._reads):
+            while descriptors:
+                os.close(descriptors.pop())
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether this process, or the system, has no descriptor left."""
+    return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
+
+
+def no_descriptor() -> SessionError:
+    """What is told then."""
+    return SessionError("descriptors_exhausted", "the node has no file descriptor left for another session")
 
 
 def _enlarge(pipe: int) -> None:
@@ -75,3 +87,11 @@ def box_parent(wanted: Path | None) -> Path:
 def box_directory(parent: Path | None, zygote: int) -> Path:
     """A fresh and private directory for a box. Its name tells the zygote that it may remove it, if it is empty."""
     return Path(tempfile.mkdtemp(prefix=f"capsule-{zygote}-", dir=box_parent(parent)))
+
+
+def remove_directory(directory: str | Path) -> None:
+    """Remove a box's directory; an empty one also where there is no descriptor to look into it."""
+    try:
+        Path(directory).rmdir()
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)

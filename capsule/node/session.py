@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from anyio import CancelScope
 
+from capsule.config import CHECKPOINT_BYTES
 from capsule.node.checkpoints import SessionCheckpoints
 from capsule.node.execution import ExecuteRequest, Execution, InputError
 from capsule.node.inbox import Inbox
@@ -51,20 +52,20 @@ class Session:
         pools: Pools,
         heartbeat_interval: float,
         on_closed: Callable[[Session], None],
-        checkpoint_bytes: Callable[[], int],
+        known: tuple[str, int] | None = None,
     ) -> None:
-        self.id = new_id(SESSION)
+        """`known`: the id and epoch of a session that has lost its worker with an earlier node; it can be restarted."""
+        self.id, self.epoch = known or (new_id(SESSION), 1)
         self.name = options.name or self.id
         self.options = options
-        self.epoch = 1
         self.on_background: Callable[[Event], None] | None = None
         self.on_state: Callable[[str, str], None] | None = None
+        self.checkpoint_bytes: Callable[[], int] = lambda: CHECKPOINT_BYTES
         self._loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._pools = pools
         self._on_closed = on_closed
-        self._checkpoint_bytes = checkpoint_bytes
-        self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = "starting"
+        self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = "dead" if known else "starting"
         self._executions = 0
         self._lineup = Lineup()
         self._late = Late()
@@ -99,16 +100,32 @@ class Session:
         head = self._lineup.head
         return len(self._lineup) - (head is not None and head.state == "running")
 
-    def submit(self, request: ExecuteRequest, execution_id: str = "") -> Execution:
-        """Line up an execution, under a fresh id unless one is given.
+    def has_room(self, ahead: int = 0) -> bool:
+        """Whether an execution would be sent to the worker at once, behind so many that are not lined up yet."""
+        return self._lineup.has_room(ahead)
 
-        Raises ArgumentError, or SessionError if the session takes none.
-        """
+    def check(self, request: ExecuteRequest, ahead: int = 0) -> None:
+        """Raises what `submit` would; `ahead`: how many will be submitted before it."""
         check_request(request, self.options.message_bytes)
         self._worker_or_error()
-        if self._lineup.queued >= self.options.max_queue:
+        if request.if_epoch not in (None, self.epoch):
+            message = f"the session {self.name!r} is in epoch {self.epoch}, not in {request.if_epoch}"
+            raise SessionError("epoch_mismatch", message, details={"epoch": self.epoch})
+        if self._lineup.queued + ahead >= self.options.max_queue:
             raise SessionError("queue_full", f"the session has max_queue={self.options.max_queue} executions waiting")
+
+    def submit(
+        self, request: ExecuteRequest, execution_id: str = "", *, clearance: Callable[[], object] | None = None
+    ) -> Execution:
+        """Line up an execution, under a fresh id unless one is given.
+
+        With a `clearance`, that is called when it is due, and it waits for its `release`. Raises ArgumentError, or
+        SessionError if the session takes none.
+        """
+        self.check(request)
         execution = Execution(execution_id or new_id(EXECUTION), self, request, self._loop)
+        if clearance is not None:
+            execution.hold(clearance)
         self._executions += 1
         self._lineup.add(execution)
         self._dispatch()
@@ -172,10 +189,10 @@ class Session:
         assert self._checkpoints is not None
         return self._checkpoints
 
-    @property
-    def checkpoint_bytes(self) -> int:
-        """How large a checkpoint may be."""
-        return self._checkpoint_bytes()
+    async def saved(self) -> None:
+        """Wait until nothing is being saved or restored."""
+        if self._checkpoints is not None:
+            await self._checkpoints.settled()
 
     def info(self) -> SessionInfo:
         """The session as it is now."""
@@ -290,6 +307,10 @@ class Session:
         if not self._full and self._worker is not None:
             self._pulse.paused = False
             self._worker.resume()
+
+    def on_released(self) -> None:
+        """An execution that was held may be sent."""
+        self._dispatch()
 
     def on_late(self, event: Event) -> None:
         """An event that belongs to no stream any more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ from capsule.node.capture import Capture
 from capsule.node.handshake import Greeting
 from capsule.node.memory import own_bytes
 from capsule.node.merge import Merge
-from capsule.node.resources import Descriptors, box_directory
+from capsule.node.resources import Descriptors, box_directory, is_shortage, no_descriptor, remove_directory
 from capsule.node.verdicts import Loss, LossCause
 from capsule.node.worker_link import Door
 from capsule_protocol import page as shared
-from capsule_protocol.errors import RemoteProtocolError, WorkerLost
+from capsule_protocol.errors import CapsuleError, RemoteProtocolError, WorkerLost
 from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.marks import TOKEN_SIZE, TOKEN_START
 from capsule_protocol.messages import Message, parse
@@ -101,7 +100,7 @@ class Worker:
             self._page = shared.Page(self._fds.page)
             undo.callback(self._page.close)
             self._merge = Merge(self._token, self._on_output, self._on_tied)
-            self._capture = Capture(loop, self._fds.read_ends, self._page, self._merge, self._violation)
+            self._capture = Capture(loop, self._fds.take_reads(), self._page, self._merge, self._violation)
             undo.callback(self._capture.close)
             self._shell = Door(loop, self._limits, self._on_envelope, self._violation)
             undo.callback(self._shell.close)
@@ -133,7 +132,9 @@ class Worker:
 
     @classmethod
     async def prepare(cls, place: Place, preparation: Preparation) -> Worker:
-        """A worker that has greeted, and run its warm-up code. Raises WorkerLost or EnvironmentFailed.
+        """A worker that has greeted, and run its warm-up code.
+
+        Raises WorkerLost, EnvironmentFailed, or SessionError `descriptors_exhausted`.
 
         There is no time limit: cancel it. After an error or a cancellation nothing is left.
         """
@@ -274,7 +275,7 @@ class Worker:
         try:
             self._box = await place.zygote.fork(spec, self._fds.given())
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_directory(directory)
             raise
         self._fds.close()
         await self._box.bound()
@@ -386,5 +387,7 @@ class Worker:
             self.kill("violation", "it broke its link")
 
 
-def _not_started(error: OSError) -> WorkerLost:
+def _not_started(error: OSError) -> CapsuleError:
+    if is_shortage(error):
+        return no_descriptor()
     return WorkerLost("worker_start_failed", f"the worker could not be started: {error}")

@@ -69,19 +69,24 @@ class Breaker:
         self._in_a_row = 0
         self._failures.clear()
 
-    def failed(self, now: float, error: BaseException, *, probe: bool) -> None:
-        """An attempt failed. One that began before the breaker opened decides nothing any more."""
+    def failed(self, now: float, error: BaseException, *, probe: bool, counts: bool = True) -> None:
+        """An attempt failed. One that began before the breaker opened decides nothing any more.
+
+        One that does not count opens nothing, for what failed was not what is made; it only leaves open what is.
+        """
         self.error = error
         if self.state != "closed" and not probe:
             self._move("failure")
             return
-        self._failures.append(now)
-        self._forget(now)
+        if counts:
+            self._failures.append(now)
+            self._forget(now)
         self._in_a_row += 1
-        if probe:
+        if probe and (counts or self.state != "closed"):
             self._move("failure_of_the_probe")
         else:
-            self._move("too_many_failures" if len(self._failures) >= self.config.failures else "failure")
+            many = counts and len(self._failures) >= self.config.failures
+            self._move("too_many_failures" if many else "failure")
         self.next_attempt = now + self._random() * self.longest(self._in_a_row)
 
     def longest(self, in_a_row: int) -> float:

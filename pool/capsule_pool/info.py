@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from capsule_pool.breaker import BreakerInfo
+from capsule_pool.stats import Stats, StatsInfo
 
 if TYPE_CHECKING:
-    from capsule_pool.breaker import BreakerInfo
-    from capsule_pool.stats import StatsInfo
+    from capsule_pool.config import PoolConfig
 
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """Sizes, breaker and counts. `memory` is what the idle members hold, in bytes; 0 without `idle_bytes`."""
+    """Sizes, breaker and counts. `memory` is what the idle members hold, in bytes; 0 without `idle_bytes`.
+
+    `unused`: nobody has asked for a member so far, and none was made.
+    """
 
     name: str
-    state: Literal["open", "closed"]
+    state: Literal["unused", "open", "closed"]
     idle: int
     starting: int
     in_use: int
@@ -26,6 +31,24 @@ class PoolInfo:
     memory: int
     breaker: BreakerInfo
     stats: StatsInfo
+
+    @classmethod
+    def unused(cls, name: str, config: PoolConfig) -> Self:
+        """Of a pool that is yet to be made."""
+        return cls(
+            name=name,
+            state="unused",
+            idle=0,
+            starting=0,
+            in_use=0,
+            closing=0,
+            waiting=0,
+            min_idle=config.min_idle,
+            max_sessions=config.max_sessions,
+            memory=0,
+            breaker=BreakerInfo("closed", 0, 0.0, ""),
+            stats=Stats().info(),
+        )
 
 
 def line(info: PoolInfo) -> str:

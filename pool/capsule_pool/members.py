@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +22,9 @@ class Member(Protocol):
         """End it and wait until nothing of it is left. Idempotent; works on a dead one too."""
 
 
+SHORTAGES: Final = frozenset({"descriptors_exhausted"})
+"""Codes of errors that tell of this process, and not of what it makes."""
+
 M = TypeVar("M", bound=Member)
 M_co = TypeVar("M_co", bound=Member, covariant=True)
 
@@ -33,5 +36,6 @@ class Factory(Protocol[M_co]):
         """A member that is ready for use.
 
         What it raises is a failed creation: an error with a true `retryable` is tried again for whoever waits, any
-        other is told to one of them. When it is cancelled, nothing is left.
+        other is told to one of them, and so is one whose `code` is in SHORTAGES, which the breaker does not count. When
+        it is cancelled, nothing is left.
         """

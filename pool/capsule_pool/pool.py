@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from typing import TYPE_CHECKING, Generic, Self
 
+from capsule_pool import refusals
 from capsule_pool.assign import State, assign
 from capsule_pool.breaker import Breaker
 from capsule_pool.config import PoolConfig
 from capsule_pool.info import PoolInfo, line
-from capsule_pool.members import M
+from capsule_pool.members import SHORTAGES, M
 from capsule_pool.owner import Owner
+from capsule_pool.refill import Refill
 from capsule_pool.roster import Entry, Roster
 from capsule_pool.states import Census
 from capsule_pool.stats import EventKind, OnEvent, PoolEvent, Stats
 from capsule_pool.waiting import Waiter, Waiting
-from capsule_protocol.errors import PoolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from capsule_pool.config import Priority
     from capsule_pool.members import Factory
     from capsule_pool.states import MemberEvent, MemberState
+    from capsule_protocol.errors import PoolError
 
 logger = logging.getLogger("capsule.pool")
-
-_LONGEST_DELAY = 5
-"""A stream of acquires puts a refill off by this many `refill_delay` at most."""
 
 
 class Pool(Generic[M]):
@@ -64,8 +62,7 @@ class Pool(Generic[M]):
         self._census = Census()
         self._closed = False
         self._streak = 0
-        self._last_acquire = -math.inf
-        self._lacking_since = math.inf
+        self._refill = Refill()
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -96,11 +93,13 @@ class Pool(Generic[M]):
         """A member for the caller alone, who releases it. A caller that is cancelled leaves nothing behind.
 
         Raises PoolError: `pool_closed`; `pool_exhausted` if `max_waiting` callers wait; `pool_timeout`;
-        `pool_unavailable` while members cannot be made. Raises what the factory raised if it is not `retryable`.
+        `pool_unavailable` while members cannot be made. Raises what the factory raised if it is not `retryable`,
+        or is one of SHORTAGES.
         """
         self._check_room()
-        self._last_acquire = self._now()
-        waiter = self._waiting.add(priority, self._last_acquire)
+        began = self._now()
+        self._refill.acquired(began)
+        waiter = self._waiting.add(priority, began)
         self._step()
         hit = waiter.answer.done()
         limit = self.config.acquire_timeout if timeout is None else timeout
@@ -110,8 +109,9 @@ class Pool(Generic[M]):
         except BaseException:
             self._leave(waiter)
             raise
-        self._last_acquire = self._now()
-        self._emit("acquired", "hit" if hit else "miss", self._last_acquire - waiter.since)
+        now = self._now()
+        self._refill.acquired(now)
+        self._emit("acquired", "hit" if hit else "miss", now - began)
         return member
 
     def release(self, member: M) -> None:
@@ -149,7 +149,7 @@ class Pool(Generic[M]):
         if not self._closed:
             self._closed = True
             for waiter in self._waiting.take_all():
-                waiter.answer.set_exception(self._closed_error())
+                waiter.answer.set_exception(refusals.closed(self.name))
             if self._timer is not None:
                 self._timer.cancel()
             for creation in self._creations:
@@ -165,16 +165,12 @@ class Pool(Generic[M]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise self._closed_error()
+            raise refusals.closed(self.name)
 
     def _check_room(self) -> None:
         self._check_open()
         if len(self._waiting) >= self.config.max_waiting:
-            message = f"the pool {self.name!r} has max_waiting={self.config.max_waiting} waiters already"
-            raise PoolError("pool_exhausted", message)
-
-    def _closed_error(self) -> PoolError:
-        return PoolError("pool_closed", f"the pool {self.name!r} has been closed")
+            raise refusals.crowded(self.name, self.config.max_waiting)
 
     async def _answer(self, waiter: Waiter[M], limit: float | None) -> M:
         self._emit("waiting")
@@ -184,8 +180,8 @@ class Pool(Generic[M]):
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            message = f"the pool {self.name!r} had no session within {limit:g} s"
-            raise PoolError("pool_timeout", message, details={"waiting": len(self._waiting)}) from error
+            assert limit is not None
+            raise refusals.late(self.name, limit, len(self._waiting)) from error
 
     def _leave(self, waiter: Waiter[M]) -> None:
         """Its acquire has failed; a member that came at the last moment is for the next one."""
@@ -198,14 +194,7 @@ class Pool(Generic[M]):
 
     def _refuse(self, number: int, now: float) -> None:
         breaker = self._breaker.info(now)
-        cause = self._breaker.error
-        error = PoolError(
-            "pool_unavailable",
-            f"the pool {self.name!r} makes no sessions now; it tries again in {breaker.next_attempt:.1f} s. "
-            f"The last attempt failed: {breaker.cause}",
-            details={**getattr(cause, "details", {}), "next_attempt": breaker.next_attempt, "cause": breaker.cause},
-        )
-        error.__cause__ = cause
+        error = refusals.unavailable(self.name, breaker, self._breaker.error)
         self._waiting.take(number).answer.set_exception(error)
         self._emit("refused", breaker.cause)
 
@@ -251,7 +240,7 @@ class Pool(Generic[M]):
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            raise _unusable(f"a session was not ready within create_timeout={limit:g} s") from error
+            raise refusals.slow(limit) from error
 
     def _reject_too_large(self, member: M) -> PoolError | None:
         """End a member that is over its budget, and say so."""
@@ -260,7 +249,7 @@ class Pool(Generic[M]):
             return None
         self._emit("evicted", "memory")
         self._end(member, "starting", "rejected")
-        return _unusable(f"a new session holds {held} bytes; member_bytes={allowed} is allowed")
+        return refusals.too_large(held, allowed)
 
     def _made(self, member: M) -> None:
         if self._closed:  # while it was on its way here
@@ -278,13 +267,14 @@ class Pool(Generic[M]):
 
     def _failed(self, error: Exception, began: float, *, probe: bool) -> None:
         now = self._now()
-        self._breaker.failed(now, error, probe=probe)
+        short = getattr(error, "code", "") in SHORTAGES
+        self._breaker.failed(now, error, probe=probe, counts=not short)
         self._emit("failed", f"{type(error).__name__}: {error}", now - began)
         self._tell_breaker()
         waiter = self._waiting.oldest()
         if waiter is None:
             logger.warning("pool %s: no session could be made for later: %s", self.name, error)
-        elif not getattr(error, "retryable", False):
+        elif short or not getattr(error, "retryable", False):
             self._waiting.take(waiter.number).answer.set_exception(error)
         self._step()
 
@@ -349,15 +339,10 @@ class Pool(Generic[M]):
             others=self._roster.in_use + self._census.sizes["closing"],
             streak=self._streak,
             may_start=self._breaker.may_start(now),
-            may_refill=self._breaker.may_refill(now) and now >= self._refill_at(),
+            may_refill=self._breaker.may_refill(now) and now >= self._refill.at(self.config.refill_delay),
             probe=self._breaker.state == "open",
             size=self._roster.size,
         )
-
-    def _refill_at(self) -> float:
-        """A burst of acquires is not slowed by making members for later."""
-        delay = self.config.refill_delay
-        return min(self._last_acquire + delay, self._lacking_since + _LONGEST_DELAY * delay)
 
     def _set_timer(self, now: float, again: float | None) -> None:
         """Come back when the next idle member is too old, or when one may be made for later."""
@@ -365,10 +350,10 @@ class Pool(Generic[M]):
             self._timer.cancel()
             self._timer = None
         lacking = self._roster.idle + len(self._creations) < self.config.min_idle
-        self._lacking_since = min(self._lacking_since, now) if lacking else math.inf
+        self._refill.note(now, lacking=lacking)
         times = [] if again is None else [again]
         if lacking:
-            times += [self._refill_at(), self._breaker.next_attempt]
+            times += [self._refill.at(self.config.refill_delay), self._breaker.next_attempt]
         later = [time for time in times if time > now]
         if later:
             self._timer = self._loop.call_at(min(later), self._step)
@@ -389,11 +374,6 @@ class Pool(Generic[M]):
                 self._on_event(event)
             except Exception:
                 logger.exception("on_event of pool %s failed", self.name)
-
-
-def _unusable(message: str) -> PoolError:
-    """A failure that the next attempt would most likely repeat."""
-    return PoolError("pool_unavailable", message, retryable=False)
 
 
 def _this_task() -> asyncio.Task[None]:

@@ -91,6 +91,11 @@ CODES: dict[str, CodeInfo] = {
     "client_closed": CodeInfo("the client has been closed", "Create a new client."),
     "node_closed": CodeInfo("the node has been closed"),
     "too_many_sessions": CodeInfo("the node has as many sessions as it may", "Close one of them.", retryable=True),
+    "descriptors_exhausted": CodeInfo(
+        "the node has no file descriptor left for another session",
+        "Close sessions, or allow the node more open files.",
+        retryable=True,
+    ),
     "request_timeout": CodeInfo("a request was not answered in time", retryable=True),
     "internal_error": CodeInfo("the node made a mistake of its own", "Report it, with what the node has logged."),
     "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
@@ -101,8 +106,9 @@ CODES: dict[str, CodeInfo] = {
     ),
     "too_many_watchers": CodeInfo("the session has as many watchers as it may", retryable=True),
     "execution_unknown": CodeInfo("the node has no execution of this id, or has forgotten it"),
-    "key_conflict": CodeInfo(
-        "the idempotency key was used before with another request", "Use a key of its own for each request."
+    "epoch_mismatch": CodeInfo(
+        "the session is in another epoch: its state is not the one that was meant",
+        "Make the state anew, then run the code without `if_epoch`, or with the present epoch.",
     ),
     "too_many_requests": CodeInfo(
         "the client has as many requests under way as it may", "Wait for some of them.", retryable=True
@@ -166,7 +172,7 @@ CODES: dict[str, CodeInfo] = {
         retryable=True,
     ),
     "store_locked": CodeInfo("another node uses the store", "Stop it, or give this node a store of its own."),
-    "store_refused": CodeInfo("the file is not a store that this version can use"),
+    "store_refused": CodeInfo("the file or the database is not a store that this version can use"),
     "store_closed": CodeInfo("the store has been closed"),
 }
 """Every code that can cross the wire or reach a user."""
@@ -285,6 +291,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "client_closed",
             "node_closed",
             "too_many_sessions",
+            "descriptors_exhausted",
             "internal_error",
             "session_unknown",
             "session_taken",
@@ -292,7 +299,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "session_watched",
             "too_many_watchers",
             "execution_unknown",
-            "key_conflict",
+            "epoch_mismatch",
             "too_many_requests",
             "name_taken",
             "permission_denied",

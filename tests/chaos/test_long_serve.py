@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from capsule.client.remote import link
+from tests.acceptance.auth import siege as network
+from tests.acceptance.auth.support import Guarded
 from tests.acceptance.serve.kills import Kills
 from tests.acceptance.serve.siege import CONFIG, Siege, lay
 from tests.acceptance.serve.support import Served
@@ -21,6 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
 
 ROUNDS = 300
 ATTACKS = 2500
+NETWORK_ATTACKS = 260
 
 
 @pytest.fixture
@@ -54,5 +57,12 @@ async def test_300_rounds_on_a_network_that_fails_in_every_way(
 def test_100_000_hostile_messages(place: Path) -> None:
     with Served(place / "besieged", CONFIG) as besieged, Siege(besieged, place) as siege:
         lay(siege, ATTACKS)
+        siege.end()
+        assert siege.sent.total() >= 100_000
+
+
+def test_100_000_hostile_messages_over_the_network(place: Path) -> None:
+    with Guarded(place, network.CONFIG) as besieged, network.NetworkSiege(besieged) as siege:
+        network.lay(siege, NETWORK_ATTACKS)
         siege.end()
         assert siege.sent.total() >= 100_000

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from capsule_bridge.sqlite.faults import Fault
 
-INLINE_BYTES = 64 * 1024
+INLINE_BYTES = 65 * 1024
 """A value over this is in a file of its own, so that rows and the log of the database stay small."""
 
 

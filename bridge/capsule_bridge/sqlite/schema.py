@@ -1,46 +1,34 @@
-"""The SQL of the store, read from its files: named queries, and numbered migrations that are applied in order."""
+"""The SQL of the store: named queries, and numbered migrations that are applied in order."""
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from capsule_bridge.sql import load_migrations, load_queries
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from capsule_bridge.sql import Migration
+
 APPLICATION = 0x43617073
 """SQLite's mark of a file's owner: "Caps"."""
-
-
-class Migration(NamedTuple):
-    """A step from the version before."""
-
-    version: int
-    script: str
 
 
 @cache
 def queries() -> Mapping[str, str]:
     """The queries by name."""
-    text = (files(__package__) / "queries.sql").read_text(encoding="utf-8")
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return {name: query.strip() for name, query in zip(parts[::2], parts[1::2], strict=True)}
+    return load_queries(__package__)
 
 
 @cache
 def migrations() -> tuple[Migration, ...]:
     """All migrations, oldest first."""
-    folder = files(__package__) / "migrations"
-    scripts = sorted((item for item in folder.iterdir() if item.name.endswith(".sql")), key=lambda item: item.name)
-    found = tuple(Migration(int(item.name[:4]), item.read_text(encoding="utf-8")) for item in scripts)
-    assert [each.version for each in found] == list(range(1, len(found) + 1)), "migrations are numbered 1, 2, 3 …"
-    return found
+    return load_migrations(__package__)
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:

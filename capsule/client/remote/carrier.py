@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from capsule.runtime import check_socket
-from capsule.stream import Stream
+from capsule.stream import NO_BOUNDS, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +49,7 @@ class UnixCarrier:
             limits,
             on_frames,
             on_broken,
-            max_waiting=sys.maxsize,
+            NO_BOUNDS,
         )
         self._stream.disconnected.add_done_callback(lambda _: ended())
         self._stream.connect(path)

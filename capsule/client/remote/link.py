@@ -277,6 +277,8 @@ class Link:
     def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None
         self._restored = False
+        for acks in self._acks.values():
+            acks.pop("", None)  # counted on this connection
         for timer in (self._beat_timer, self._ack_timer):
             if timer is not None:
                 timer.cancel()

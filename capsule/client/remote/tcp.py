@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import sys
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zmq
 from zmq.utils import z85
 
 from capsule import keys
+from capsule.lane import Lane, hold_little
 from capsule.sockets import Drain
 from capsule_protocol.errors import NodeError
 
@@ -28,6 +32,7 @@ GOODBYE = 200
 _FAILED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 _REFUSED = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _ENDED = int(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED) | _FAILED | _REFUSED
+_CONNECTED = int(zmq.EVENT_CONNECTED)
 _EVENT = struct.Struct("=HI")
 
 
@@ -56,28 +61,39 @@ class TcpCarrier:
         self._socket.setsockopt(zmq.RECONNECT_IVL, NEVER_AGAIN)
         if credentials is not None:
             _encrypt(self._socket, credentials)
+        self._bulk = Lane(loop, partial(self._send, copy=False), self._go_on, sys.maxsize)
         self._drain = Drain(self._socket, loop, self._take)
-        self._monitor = Drain(self._socket.get_monitor_socket(_ENDED), loop, self._ended)
+        self._monitor = Drain(self._socket.get_monitor_socket(_ENDED | _CONNECTED), loop, self._on_event)
         self._connect()
         self._drain.start()
         self._monitor.start()
 
-    def send(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:  # noqa: ARG002 - ZeroMQ keeps the order
-        """Send soon."""
+    def send(self, frames: Sequence[Buffer], *, bulk: bool = False) -> None:
+        """Send soon; what is no bulk overtakes what is."""
+        if bulk:
+            self._bulk.send(frames)
+        else:
+            self._send(frames)
+
+    def _send(self, frames: Sequence[Buffer], *, copy: bool = True) -> None:
         if self._drain.closed:
             return
         try:
-            self._drain.send(frames)
+            self._drain.send(frames, copy=copy)
         except zmq.Again:
             self._there = False  # there is no connection any more, which the monitor is about to tell
 
     def close(self) -> None:
         """Hang up, after what was said. Idempotent."""
         if not self._drain.closed:
+            self._bulk.close()
             self._socket.disable_monitor()
             self._monitor.close()
             self._drain.close(GOODBYE if self._there else 0)
             self._context.term()
+
+    def _go_on(self) -> None:
+        self._bulk.go_on()
 
     def _connect(self) -> None:
         try:
@@ -92,8 +108,12 @@ class TcpCarrier:
         self._on_frames(frames)
         return not self._drain.closed
 
-    def _ended(self, frames: list[Any]) -> bool:
-        event, _ = _EVENT.unpack(frames[0])
+    def _on_event(self, frames: list[Any]) -> bool:
+        event, value = _EVENT.unpack(frames[0])
+        if event == _CONNECTED:
+            with suppress(OSError):  # it is over already
+                hold_little(value)
+            return True
         self._monitor.pause()  # one reason is enough
         self._there = False
         if event == _REFUSED:

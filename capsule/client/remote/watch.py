@@ -34,8 +34,10 @@ class RemoteWatch(RemoteSession):
     def __init__(self, line: Line, session_id: str, name: str, epoch: int) -> None:
         super().__init__(line, session_id, name, epoch, REQUEST_TIMEOUT)
         self._loop = asyncio.get_running_loop()
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[Event, int]] = deque()  # with the numbers under which they are acknowledged
         self._seen: dict[str, int] = {}  # the number of the last event, of each execution that runs
+        self._asides = 0  # events of no execution's stream that came
+        self._asides_before = 0  # those of them that came on an earlier connection
         self._dealt = 0
         self._waiter: asyncio.Future[None] | None = None
 
@@ -69,8 +71,9 @@ class RemoteWatch(RemoteSession):
 
     def attaching(self) -> dict[str, Any]:
         """What to say on a new connection."""
-        if not self._events or self._events[-1] is not UNKNOWN:
-            self._add(UNKNOWN)
+        self._asides_before = self._asides
+        if not self._events or self._events[-1][0] is not UNKNOWN:
+            self._add(UNKNOWN, 0)
         return {"name": self.id, "watch": True}
 
     def add(self, event: Event) -> None:
@@ -83,11 +86,12 @@ class RemoteWatch(RemoteSession):
         self._seen[event.execution_id] = event.sequence
         if isinstance(event, Finished):
             del self._seen[event.execution_id]
-        self._add(event)
+        self._add(event, event.sequence)
 
     def background(self, event: Event) -> None:
-        """What was left out."""
-        self._add(event)
+        """Output that came after its verdict, or how much of anything was left out."""
+        self._asides += 1
+        self._add(event, self._asides)
 
     def resume(self) -> None:
         """The link is there again; the node tells by itself what runs."""
@@ -100,16 +104,18 @@ class RemoteWatch(RemoteSession):
     # --- inside ---
 
     def _take(self) -> Event:
-        event = self._events.popleft()
+        event, number = self._events.popleft()
         self._dealt += size_of(event)
         ended = isinstance(event, Finished)
-        if event.sequence and (ended or self._dealt >= ACK_BYTES):
+        if not event.sequence:
+            number -= self._asides_before
+        if number > 0 and (ended or self._dealt >= ACK_BYTES):
             self._dealt = 0
-            self.acknowledge(event.execution_id, event.sequence, soon=not ended)
+            self.acknowledge(event.execution_id if event.sequence else "", number, soon=not ended)
         return event
 
-    def _add(self, event: Event) -> None:
-        self._events.append(event)
+    def _add(self, event: Event, number: int) -> None:
+        self._events.append((event, number))
         self._wake()
 
     def _wake(self) -> None:

@@ -138,10 +138,10 @@ class Gate:
         quota = self._quota(owner)
         if quota is not None:
             sessions = list(self._house.owned(owner))
-            unfinished = [one.session.under_way for one in sessions if one.session.under_way]
+            unfinished = [one.under_way for one in sessions if one.under_way]
             running = len(unfinished)
             usage = Usage(len(sessions), running, sum(unfinished) - running, self._used(owner, quota, sessions))
-            quotas.check_execute(quota, usage, busy=hosted.session.under_way > 0)
+            quotas.check_execute(quota, usage, busy=hosted.under_way > 0)
 
     def refused(self, principal: Principal, action: str, error: CapsuleError) -> None:
         """Tell the operator. Whether a session exists is no matter here either: both cases are told alike."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from capsule.keys import CLIENT, encode, new_secret, public_key, read
-from capsule.runtime import check_directory
+from capsule.runtime import check_directory, state_directory
 from capsule_protocol.errors import ArgumentError, NodeError
 
 if TYPE_CHECKING:
@@ -67,18 +67,11 @@ class _File(BaseModel):
     keys: Annotated[tuple[KeyRecord, ...], Field(max_length=MAX_KEYS)] = ()
 
 
-def state_directory() -> Path:
-    """`$XDG_STATE_HOME/capsule/keys`, or `~/.local/state/capsule/keys`; not made here."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(given) if given and Path(given).is_absolute() else Path.home() / ".local/state"
-    return base / "capsule" / "keys"
-
-
 class KeyStore:
     """The store in one directory, which is made at first need. Everything raises NodeError where it is not safe."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = directory or state_directory()
+        self.directory = directory or state_directory() / "keys"
 
     def prepare(self) -> None:
         """Make the directory, and refuse one that others can enter."""

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from capsule.node.auth.gate import Gate
+from capsule.node.durable import Ledger
 from capsule.node.front import tcp
 from capsule.node.front.peer import Peer
 from capsule.node.front.registry import Registry
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from capsule.node.front.carrier import Carrier, Listener
     from capsule.node.front.hosted import Hosted
     from capsule.node.node import Node
+    from capsule_bridge import Bridge
     from capsule_protocol.envelope import Frames
     from capsule_protocol.errors import RemoteProtocolError
 
@@ -34,13 +36,14 @@ logger = logging.getLogger("capsule.front")
 class Front:
     """Serves clients on any number of addresses, until `close`."""
 
-    def __init__(self, node: Node, config: ServeConfig) -> None:
+    def __init__(self, node: Node, config: ServeConfig, bridge: Bridge | None = None) -> None:
         self.node = node
         self.config = config
         self.tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self.gate = Gate(self, self._loop)
-        self.registry = Registry(node, self.tasks, self.gate)
+        self.ledger = Ledger(bridge, self.tasks) if bridge is not None else None
+        self.registry = Registry(node, self.tasks, self.gate, self.ledger)
         self.draining = False
         self.on_drain: Callable[[], None] | None = None
         self.addresses: list[str] = []
@@ -50,6 +53,7 @@ class Front:
         self._listeners: list[Listener] = []
         self._peers: dict[Peer, Carrier] = {}
         self._clients: dict[tuple[str, str], Peer] = {}
+        self._deadlines: dict[Peer, asyncio.TimerHandle] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -86,10 +90,17 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
-        """Wait until no execution runs or waits."""
+        """Wait until no execution runs or waits, all verdicts were told, and no checkpoint or file is on its way."""
+        await self.executed()
         for hosted in self.registry:
-            for log in list(hosted.logs.values()):
-                await log.execution.ended()
+            await hosted.session.saved()
+        for peer in list(self._peers):
+            await peer.streams.settled()
+
+    async def executed(self) -> None:
+        """Wait until no execution runs or waits, and all verdicts were told."""
+        for hosted in self.registry:
+            await hosted.settled()
 
     # --- for the peers ---
 
@@ -113,6 +124,7 @@ class Front:
 
     def greeted(self, peer: Peer) -> None:
         """A client has greeted; what it left of an earlier connection is over."""
+        self._no_deadline(peer)
         who = peer.owner, peer.client
         earlier = self._clients.get(who)
         if earlier is not None and peer.client:
@@ -124,6 +136,7 @@ class Front:
         carrier = self._peers.pop(peer, None)
         if carrier is not None:
             carrier.close()
+            self._no_deadline(peer)
             if self._clients.get((peer.owner, peer.client)) is peer:
                 del self._clients[peer.owner, peer.client]
             peer.lose()
@@ -156,6 +169,7 @@ class Front:
         peer = Peer(self, principal, DEFAULT_LIMITS, refusal)
         peer.seen = self._loop.time()
         self._peers[peer] = carrier
+        self._deadlines[peer] = self._loop.call_later(self.config.greeting_timeout, self._hang_up, peer)
         return peer
 
     def take(self, peer: Peer, frames: list[bytes]) -> None:
@@ -173,6 +187,16 @@ class Front:
         peer.offend(error)
 
     # --- inside ---
+
+    def _hang_up(self, peer: Peer) -> None:
+        """It has had the time to greet; its place is for others."""
+        logger.info("%r has not greeted in time: it is dropped", peer)
+        self.drop(peer)
+
+    def _no_deadline(self, peer: Peer) -> None:
+        deadline = self._deadlines.pop(peer, None)
+        if deadline is not None:
+            deadline.cancel()
 
     def _sweep(self) -> None:
         """Drop the connections that have been silent for too long: a client that lives sends heartbeats."""

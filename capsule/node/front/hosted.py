@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from capsule.events import Finished
+from capsule.node.durable.ledger import execution_of
+from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
-from capsule_protocol.errors import SessionError
+from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from capsule.events import Event
-    from capsule.node.execution import ExecuteRequest
+    from capsule.node.durable import Entry, Ledger
+    from capsule.node.execution import ExecuteRequest, Execution
     from capsule.node.front.watch import Onlooker
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
+
+logger = logging.getLogger("capsule.front")
 
 MAX_KEPT = 1000
 """Executions with an idempotency key that a session remembers; the oldest are forgotten."""
@@ -47,12 +53,31 @@ class Reader(Protocol):
         """The session is over for this reader; the error says why."""
 
 
-class Hosted:
-    """One session of the front: its owner, its reader if there is one, and the logs of its executions."""
+class _Place(NamedTuple):
+    """A place in the order of acceptance: behind one, before another, and how many were there already."""
 
-    def __init__(self, session: Session, owner: str, tasks: Tasks, expire: Callable[[Hosted], None]) -> None:
+    before: asyncio.Event
+    passed: asyncio.Event
+    ahead: int
+
+
+class Hosted:
+    """One session of the front: its owner, its reader if there is one, and the logs of its executions.
+
+    `asleep`: an earlier node had it, and nobody has asked for it since.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        owner: str,
+        tasks: Tasks,
+        expire: Callable[[Hosted], None],
+        ledger: Ledger | None = None,
+    ) -> None:
         self.session = session
         self.owner = owner
+        self.ledger = ledger
         self.logs: dict[str, EventLog] = {}
         self.reader: Reader | None = None
         self.on_verdict: Callable[[str], None] | None = None
@@ -64,8 +89,14 @@ class Hosted:
         self._timer: asyncio.TimerHandle | None = None
         self._kept: deque[str] = deque()
         self._watches: list[Watch] = []
-        self._under_way: set[EventLog] = set()
+        self._unfinished: dict[EventLog, None] = {}  # in the order of acceptance
+        self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
+        self.asleep = False
+        self.waking: asyncio.Task[None] | None = None
+        self._accepting: dict[str, bool] = {}  # and whether it was cancelled meanwhile
+        self._last_accepted = asyncio.Event()
+        self._last_accepted.set()
         session.on_background = self._on_background
         session.on_state = self._on_state
 
@@ -74,24 +105,127 @@ class Hosted:
         """Seconds since it was opened."""
         return self._loop.time() - self._opened
 
-    def submit(self, request: ExecuteRequest, execution: str, *, keep: bool) -> tuple[EventLog, bool]:
-        """The log of an execution, and whether it is a new one: not if its id is known. `keep`: it has a key.
+    @property
+    def under_way(self) -> int:
+        """How many executions have no verdict yet."""
+        return self.session.under_way + self.accepting
 
-        Raises SessionError: `key_conflict` if the id came with another request, and what `Session.submit` raises.
+    @property
+    def accepting(self) -> int:
+        """How many executions are being written down, and not lined up yet."""
+        return len(self._accepting)
+
+    def submit(self, request: ExecuteRequest, execution: str, key: str | None) -> EventLog:
+        """The log of an execution: a new one, or that of the same request before.
+
+        Raises SessionError: `idempotency_conflict` if it came before with another request, and what `Session.submit`
+        raises.
         """
+        known = self._known(request, execution)
+        if known is not None:
+            return known
+        log = self._begin(self.session.submit(request, execution), keep=key is not None)
+        if key is not None:
+            self._remember(execution)
+        return log
+
+    def accept(
+        self, ledger: Ledger, request: ExecuteRequest, execution: str, key: str | None
+    ) -> Coroutine[None, None, EventLog | None]:
+        """As `submit`, and it is written down; the log, when it is; None: it is in the ledger only.
+
+        It counts from now on. Raises as `submit` does, at once; what is waited for raises SessionError
+        `idempotency_conflict` and `promise_expired`, and StoreError.
+        """
+        known = self._known(request, execution)
+        if known is not None:
+            return _that(known)
+        self.session.check(request, self.accepting)
+        place = _Place(self._last_accepted, asyncio.Event(), self.accepting)
+        self._last_accepted = place.passed
+        self._accepting.setdefault(execution, False)
+        return self._accept(ledger, request, execution, key, place)
+
+    async def _accept(
+        self, ledger: Ledger, request: ExecuteRequest, execution: str, key: str | None, place: _Place
+    ) -> EventLog | None:
+        """Written down side by side, lined up in the order in which they came."""
+        try:
+            entry = await ledger.accept(self.session, self.owner, request, execution, key=key, ahead=place.ahead)
+        finally:
+            await place.before.wait()
+            cancelled = self._accepting.pop(execution, False)
+            self._quiet.set()
+            place.passed.set()
+        if not entry.fresh:
+            return self.logs.get(execution)
+        log = await self.line_up(ledger, entry, request)
+        if cancelled:
+            await self.session.cancel(execution)
+        return log
+
+    async def lined_up(self) -> None:
+        """Wait until all that was asked for before is lined up."""
+        await self._last_accepted.wait()
+
+    async def interrupt(self) -> bool:
+        """As `Session.interrupt`; what was asked for before and is not lined up yet counts as running."""
+        if self._accepting and not self.session.under_way:
+            await self._last_accepted.wait()
+        return await self.session.interrupt()
+
+    async def cancel(self, execution: str) -> bool:
+        """As `Session.cancel`, also while it is being accepted."""
+        if execution in self._accepting:
+            self._accepting[execution] = True
+            return True
+        return await self.session.cancel(execution)
+
+    async def line_up(self, ledger: Ledger, entry: Entry, request: ExecuteRequest) -> EventLog | None:
+        """An accepted execution; None: the session has ended meanwhile, which is written down as its verdict."""
+        execution, started = execution_of(entry.promise), entry.promise.started_at is not None
+        try:
+            made = self.session.submit(request, execution, clearance=None if started else self._clearance(execution))
+        except CapsuleError as error:
+            await ledger.give_up(entry.promise, error, started=False)
+            return None
+        if entry.begun:
+            made.begin()
+        log = self._begin(made, ledger=ledger, written=int(entry.begun))
+        assert log.scribe is not None
+        log.scribe.fence = entry.promise.fence if started else None
+        return log
+
+    def _known(self, request: ExecuteRequest, execution: str) -> EventLog | None:
         known = self.logs.get(execution)
         if known is not None:
             if known.execution.request != request:
-                raise SessionError("key_conflict", f"execution {execution[:64]!r} was asked for with another request")
-            return known, False
-        if len(self.logs) >= MAX_LOGS:
+                message = f"execution {execution[:64]!r} was asked for with another request"
+                raise SessionError("idempotency_conflict", message)
+        elif len(self.logs) + self.accepting >= MAX_LOGS:
             raise SessionError("queue_full", f"{MAX_LOGS} executions have verdicts that no client has acknowledged")
-        log = self.logs[execution] = EventLog(self.session.submit(request, execution), self._on_event, keep=keep)
-        if keep:
-            self._remember(execution)
-        self._under_way.add(log)
+        return known
+
+    def _begin(self, execution: Execution, **how: Any) -> EventLog:
+        log = self.logs[execution.id] = EventLog(execution, self._on_event, **how)
+        self._unfinished[log] = None
         log.pump()
-        return log, True
+        return log
+
+    def _clearance(self, execution: str) -> Callable[[], object]:
+        return lambda: self._tasks.start(self._start(execution))
+
+    async def _start(self, execution: str) -> None:
+        """It is due: its start is written down before it is sent."""
+        log = self.logs[execution]
+        assert log.scribe is not None
+        try:
+            await log.scribe.start(self.session.epoch)
+        except CapsuleError:  # it is another node's, or the store has been closed
+            logger.exception("execution %s is not started", execution)
+            await self.session.cancel(execution)
+        else:
+            log.execution.release()
 
     def acknowledge(self, execution: str, number: int) -> None:
         """The client has dealt with the events up to this one."""
@@ -150,7 +284,7 @@ class Hosted:
         error = SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
         await self._end(error)
         if self.reader is not None:
-            await self._hear_last_words()
+            await self.hear_last_words()
         self._loosen()
         reader, self.reader = self.reader, None
         if reader is not None:
@@ -161,18 +295,22 @@ class Hosted:
         await self.session.close()
         if self._watches:
             self._loosen()
-            await self._hear_last_words()
+            await self.hear_last_words()
         watches, self._watches = self._watches, []
         for watch in watches:
             watch.onlooker.on_watched_closed(self.session.id, error)
 
-    async def _hear_last_words(self) -> None:
+    async def hear_last_words(self) -> None:
         """Wait, but not for long, until the verdicts of all executions have been told."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
-                while self._under_way:
-                    self._quiet.clear()
-                    await self._quiet.wait()
+                await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until all that was asked for has its verdict, and its reader was told."""
+        while self._unfinished or self._accepting:
+            self._quiet.clear()
+            await self._quiet.wait()
 
     def _loosen(self) -> None:
         for log in self.logs.values():
@@ -192,7 +330,7 @@ class Hosted:
 
     def _on_event(self, log: EventLog, event: Event) -> None:
         if isinstance(event, Finished):
-            self._under_way.discard(log)
+            self._unfinished.pop(log, None)
             self._quiet.set()
             if self.on_verdict is not None:
                 self.on_verdict(event.verdict)
@@ -200,10 +338,17 @@ class Hosted:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):
             watch.on_event(log, event)
+        self._aside.go_on()
 
     def _on_background(self, event: Event) -> None:
         if self.reader is not None:
             self.reader.on_background(self.session.id, event)
+        if self._watches:
+            self._aside.add(event, self._unfinished)
+
+    def _tell_aside(self, event: Event) -> None:
+        for watch in list(self._watches):
+            watch.on_background(event)
 
     def _on_state(self, state: str, reason: str) -> None:
         if self.reader is not None:
@@ -220,3 +365,7 @@ class Hosted:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def _that(log: EventLog) -> EventLog:
+    return log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.events import Event, Finished
@@ -12,6 +13,7 @@ from capsule.wire import size_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capsule.node.durable import Ledger
     from capsule.node.execution import Execution
 
 WINDOW = 2**20
@@ -28,14 +30,27 @@ class _Kept(NamedTuple):
 class EventLog:
     """Takes the events of one execution, as its only consumer, and hands them to `on_event`.
 
-    While `loose` (its client has detached) nothing waits for acknowledgements. With `keep`, events are kept when they
-    were acknowledged too: the execution has an idempotency key, and may be asked for again.
+    `last` is the number of the newest one that was told. With a ledger events are written down before they are told,
+    except for the first `written` ones, which are already. While `loose` (its client has detached) nothing waits for
+    acknowledgements. With `keep`, events are kept when they were acknowledged too: the execution has an idempotency
+    key, and may be asked for again; with a ledger that is not needed.
     """
 
-    def __init__(self, execution: Execution, on_event: Callable[[EventLog, Event], object], *, keep: bool) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        on_event: Callable[[EventLog, Event], object],
+        *,
+        keep: bool = False,
+        ledger: Ledger | None = None,
+        written: int = 0,
+    ) -> None:
         self.execution = execution
         self.keep = keep
         self.ended = False
+        self.scribe = ledger.scribe(execution.id, self._tell) if ledger is not None else None
+        self.last = 0
+        self._written = written
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._pumping = False
@@ -45,12 +60,8 @@ class EventLog:
         self._held = 0
         self._acked = 0
         self._ahead = 0
+        self._untold = 0
         execution.listen(self._pump_soon)
-
-    @property
-    def last(self) -> int:
-        """The number of the newest event."""
-        return self._first + len(self._events) - 1
 
     @property
     def over(self) -> bool:
@@ -60,9 +71,15 @@ class EventLog:
     def pump(self) -> None:
         """Take what events there are, as long as those before them are acknowledged."""
         self._pumping = False
-        while (self._ahead < WINDOW or self._loose) and (event := self.execution.take()) is not None:
+        while self._has_room() and (event := self.execution.take()) is not None:
             self._add(event)
-            self._on_event(self, event)
+            if self.scribe is None or event.sequence <= self._written:
+                self._tell(event)
+            else:
+                self.scribe.write(event)
+
+    def _has_room(self) -> bool:
+        return self._untold < WINDOW and (self._ahead < WINDOW or self._loose)
 
     def acknowledge(self, number: int) -> None:
         """The client has dealt with the events up to this one; those that it cannot have seen do not count."""
@@ -76,10 +93,10 @@ class EventLog:
             self._pump_soon()
 
     def since(self, after: int) -> tuple[int, list[Event]]:
-        """How many events behind `after` are not kept any more, and those that follow."""
+        """How many events behind `after` are not kept here, and those that follow, as far as they were told."""
         missing = max(0, self._first - 1 - after)
         skipped = max(0, after - self._first + 1)
-        return missing, [kept.event for kept in list(self._events)[skipped:]]
+        return missing, [kept.event for kept in islice(self._events, skipped, self.last - self._first + 1)]
 
     def loosen(self, loose: bool, /) -> None:
         """Nobody reads for now, on purpose (True); or somebody does again."""
@@ -92,11 +109,21 @@ class EventLog:
         self._events.append(_Kept(event, size))
         self._held += size
         self._ahead += size
+        self._untold += size
+
+    def _tell(self, event: Event) -> None:
+        """It is written down, where events are."""
+        stalled = self._untold >= WINDOW
+        self.last = event.sequence
         self.ended = isinstance(event, Finished)
+        self._untold -= self._events[event.sequence - self._first].size
         self._trim()
+        self._on_event(self, event)
+        if stalled:
+            self._pump_soon()
 
     def _trim(self) -> None:
-        while self._events and self._is_superfluous():
+        while self._first <= self.last and self._is_superfluous():
             size = self._events.popleft().size
             self._held -= size
             if self._first > self._acked:
@@ -108,7 +135,8 @@ class EventLog:
         acknowledged = self._first <= self._acked
         if acknowledged and not self.keep:
             return True
-        return self._held > REPLAY_BYTES and len(self._events) > 1 and (acknowledged or self._loose)
+        bound = REPLAY_BYTES if self.scribe is None else WINDOW
+        return self._held > bound and len(self._events) > 1 and (acknowledged or self._loose)
 
     def _pump_soon(self) -> None:
         """In the loop's next turn, so that what comes in one turn is told together."""

@@ -40,7 +40,7 @@ class Operations:
         self._caller.answer("info_reply", {"info": {"sessions": rows}}, envelope)
 
     async def _interrupt(self, message: Any, envelope: Envelope) -> None:
-        done = await self._find(message.name).session.interrupt()
+        done = await self._find(message.name).interrupt()
         self._caller.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _kill(self, message: Any, envelope: Envelope) -> None:
@@ -51,7 +51,7 @@ class Operations:
     async def _drain(self, message: Any, envelope: Envelope) -> None:
         self._desk.drain()
         if not message.wait:  # whoever waits is answered by the end
-            executions = sum(hosted.session.under_way for hosted in self._desk.registry)
+            executions = sum(hosted.under_way for hosted in self._desk.registry)
             self._caller.answer("info_reply", {"info": {"draining": True, "executions": executions}}, envelope)
 
     def _find(self, name: str) -> Hosted:

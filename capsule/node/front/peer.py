@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from capsule.events import Finished, Gap, Started
 from capsule.node.auth.principals import ANONYMOUS
+from capsule.node.durable.ledger import execution_unknown
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
 from capsule.node.front.streams import Streams
@@ -28,15 +30,18 @@ from capsule_protocol.messages.session import Attach
 from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from capsule.events import Event
     from capsule.node.auth.principals import Principal
+    from capsule.node.durable import Ledger
     from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
     from capsule.node.front.watch import Watch
     from capsule_protocol.limits import Limits
+
+logger = logging.getLogger("capsule.front")
 
 FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
@@ -77,6 +82,11 @@ class Peer:
     def owner(self) -> str:
         """To whom its sessions belong."""
         return self.principal.name
+
+    @property
+    def greeted(self) -> bool:
+        """Whether its client has said who it is, and may be here."""
+        return self._connection.state == "active"
 
     def take(self, frames: list[bytes]) -> None:
         """Act on one message. A breach of the protocol ends the connection; what cannot be read is answered."""
@@ -137,13 +147,23 @@ class Peer:
     def on_event(self, session: str, log: EventLog, event: Event) -> None:
         """An event of an execution that this connection follows."""
         execution = log.execution.id
-        if execution in self._following:
+        if execution not in self._following:
+            return
+        try:
             self._tell(session, execution, event)
+        except CapsuleError:  # a mistake of ours costs this connection; its client comes back, and goes on
+            logger.exception("%r could not be told of event %d of %s", self, event.sequence, execution)
+            self._desk.drop(self)
 
     def on_background(self, session: str, event: Event) -> None:
-        """An event of none."""
+        """An event of none; one that is over a limit of the link is told to be missing."""
         kind, body, buffers = to_message(event)
-        self._transmit(Envelope(kind, body, "", session, event.execution_id, 0, 0.0, buffers))
+        try:
+            self._transmit(Envelope(kind, body, "", session, event.execution_id, 0, 0.0, buffers))
+        except LocalProtocolError as error:
+            if error.code != "message_too_large":
+                raise
+            self._transmit(Envelope("gap", {"missing": 1}, "", session))
 
     def on_state(self, session: str, state: str, reason: str) -> None:
         """The session is in another state."""
@@ -206,7 +226,6 @@ class Peer:
         return self._desk.gate.by_token(token)
 
     def _execute(self, message: Any, envelope: Envelope) -> None:
-        execution = envelope.execution
         request = ExecuteRequest(
             message.code,
             message.timeout,
@@ -216,35 +235,75 @@ class Peer:
             message.stop_on_error,
             message.batch,
             message.cell,
+            message.if_epoch,
         )
+        execution = envelope.execution
         try:
             if self._desk.draining:
                 raise SessionError("node_closed", "the node takes no more executions: it is about to end")
             hosted = self.session(envelope.session)
             if execution not in hosted.logs:
                 self._desk.gate.check_execute(hosted.owner, hosted)
-            # Followed from its acknowledgement on, which precedes all events: those come from a task of their own.
-            log, _ = hosted.submit(request, execution, keep=message.key is not None)
+            if hosted.ledger is not None:
+                accepted = hosted.accept(hosted.ledger, request, execution, message.key)
+                self._desk.tasks.start(self._accept(hosted, hosted.ledger, accepted, envelope))
+                return
+            # Followed from its acknowledgement on, which precedes all events: those come in a turn of their own.
+            log = hosted.submit(request, execution, message.key)
         except CapsuleError as error:
             self._refuse(error, envelope.session, execution)
             return
-        self._follow(envelope.session, log, 0)
+        self._follow(envelope.session, execution, *log.since(0), after=0)
+
+    async def _accept(
+        self,
+        hosted: Hosted,
+        ledger: Ledger,
+        accepted: Coroutine[None, None, EventLog | None],
+        envelope: Envelope,
+    ) -> None:
+        try:
+            log = await accepted
+        except CapsuleError as error:
+            self._refuse(error, envelope.session, envelope.execution)
+            return
+        await self._catch_up(hosted, ledger, log, 0, envelope)
 
     def _resume(self, message: Any, envelope: Envelope) -> None:
         try:
-            log = self.session(envelope.session).logs.get(envelope.execution)
+            hosted = self.session(envelope.session)
+            log = hosted.logs.get(envelope.execution)
+            if hosted.ledger is not None:
+                self._desk.tasks.start(self._catch_up(hosted, hosted.ledger, log, message.after, envelope))
+                return
             if log is None:
-                raise SessionError("execution_unknown", f"there is no execution {envelope.execution[:64]!r}")
-            if message.after > log.last:
-                raise ArgumentError("after", f"is {message.after}", allowed=f"at most {log.last}, the last event")
+                raise execution_unknown(envelope.execution)
+            _check_after(message.after, log.last)
         except CapsuleError as error:
             self._refuse(error, envelope.session, envelope.execution, "resume")
             return
-        self._follow(envelope.session, log, message.after)
+        self._follow(envelope.session, envelope.execution, *log.since(message.after), after=message.after)
 
-    def _follow(self, session: str, log: EventLog, after: int) -> None:
-        execution = log.execution.id
-        missing, events = log.since(after)
+    async def _catch_up(
+        self, hosted: Hosted, ledger: Ledger, log: EventLog | None, after: int, envelope: Envelope
+    ) -> None:
+        """Tell what is logged behind a number, from memory if it is there; then what comes."""
+        try:
+            missing, events = (1, []) if log is None else log.since(after)
+            if missing:
+                missing, events, last = await ledger.history(hosted.session.id, hosted.logs, envelope.execution, after)
+            else:
+                assert log is not None
+                last = log.last
+            _check_after(after, last)
+        except CapsuleError as error:
+            self._refuse(error, envelope.session, envelope.execution, envelope.type)
+            return
+        if not self.gone and hosted.session.id in self._attached:
+            self._follow(envelope.session, envelope.execution, missing, events, after=after)
+
+    def _follow(self, session: str, execution: str, missing: int, events: list[Event], *, after: int) -> None:
+        """Acknowledge it, tell these events, and have those that come told."""
         began = not (after or missing) and bool(events) and isinstance(events[0], Started)
         self._transmit(Envelope("ack", {}, "", session, execution, int(began)))
         if began:
@@ -252,7 +311,9 @@ class Peer:
         if missing:
             self._tell(session, execution, Gap(execution, after + missing, missing))
         self._following.add(execution)
-        log.loosen(False)  # noqa: FBT003 - positional only
+        log = self._attached[session].logs.get(execution)
+        if log is not None:
+            log.loosen(False)  # noqa: FBT003 - positional only
         for event in events:
             self._tell(session, execution, event)
 
@@ -353,6 +414,11 @@ class Peer:
         """How large a message may be."""
         return self._connection.limits.message_bytes
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams one of the ends has not closed."""
+        return len(self._connection.streams)
+
     def credit(self, stream: str) -> int:
         """How many bytes of a stream this end may still send."""
         return self._connection.streams.credit(stream)
@@ -392,6 +458,11 @@ class Peer:
             frames = self._connection.transmit(envelope)
             self._desk.gate.carried(self.principal, frames)
             self._desk.send(self, frames, bulk=envelope.type in BULK)
+
+
+def _check_after(after: int, last: int) -> None:
+    if after > last:
+        raise ArgumentError("after", f"is {after}", allowed=f"at most {last}, the last event")
 
 
 def _in_place_of(event: Event, error: LocalProtocolError) -> Wired:

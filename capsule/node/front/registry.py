@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from capsule.config import SessionOptions
     from capsule.node.auth.gate import Gate
     from capsule.node.auth.principals import Principal
+    from capsule.node.durable import Ledger
     from capsule.node.node import Node
+    from capsule.node.session import Session
     from capsule.node.tasks import Tasks
 
 FEW = 10
@@ -25,9 +27,10 @@ FEW = 10
 class Registry:
     """Which session belongs to whom. What belongs to somebody else does not exist for those who ask."""
 
-    def __init__(self, node: Node, tasks: Tasks, gate: Gate) -> None:
+    def __init__(self, node: Node, tasks: Tasks, gate: Gate, ledger: Ledger | None = None) -> None:
         self._node = node
-        self._tasks = tasks
+        self._ledger = ledger
+        self.tasks = tasks
         self._gate = gate
         self._under_way: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
@@ -48,7 +51,7 @@ class Registry:
             return await self._open(owner, options)
         task = self._opening.get((owner, client, key))
         if task is None:
-            task = self._opening[owner, client, key] = self._tasks.start(self._open(owner, options))
+            task = self._opening[owner, client, key] = self.tasks.start(self._open(owner, options))
         try:
             return await asyncio.shield(task)
         except CapsuleError:
@@ -81,21 +84,52 @@ class Registry:
 
     def expire(self, hosted: Hosted) -> None:
         """Nobody came back in time."""
-        self._tasks.start(self.close(hosted))
+        self.tasks.start(self.close(hosted))
 
     async def close(self, hosted: Hosted) -> None:
         """End a session; nobody finds it any more."""
         self._forget(hosted)
         await hosted.close()
+        await self._write_off(hosted)
 
     async def kill(self, hosted: Hosted) -> None:
         """End a session under whoever reads it."""
         self._forget(hosted)
         await hosted.kill()
+        await self._write_off(hosted)
 
     async def close_all(self) -> None:
-        """End all sessions."""
-        await asyncio.gather(*(self.close(hosted) for hosted in self))
+        """End all sessions with the node; where they are written down, the next one finds them."""
+        await asyncio.gather(*(hosted.close() for hosted in self))
+        for hosted in self:
+            self._forget(hosted)
+
+    def find_again(self, session: Session, owner: str) -> Hosted:
+        """A session of an earlier node, which has lost its worker."""
+        hosted = self._add(session, owner)
+        if session.options.name is not None:
+            self._names[owner, session.name] = hosted
+        return hosted
+
+    async def wake(self, hosted: Hosted) -> None:
+        """Give a session that was found again a worker, in its next epoch. Raises as `Session.restart`."""
+        if not hosted.asleep:
+            return
+        if hosted.waking is None:
+            hosted.waking = self.tasks.start(self.restart(hosted))
+        waking = hosted.waking
+        try:
+            await asyncio.shield(waking)
+        except CapsuleError:
+            hosted.waking = None  # the next attempt is one
+            raise
+
+    async def restart(self, hosted: Hosted) -> None:
+        """A new worker, and a new epoch, which is written down before anybody hears of it."""
+        await hosted.session.restart()
+        if self._ledger is not None:
+            await self._ledger.restarted(hosted.session)
+        hosted.asleep = False
 
     async def _open(self, owner: str, options: SessionOptions) -> Hosted:
         self._gate.check_open(owner, self._under_way[owner])
@@ -119,11 +153,30 @@ class Registry:
             if name is not None:
                 del self._names[owner, name]
             raise
-        hosted = self._hosted[session.id] = Hosted(session, owner, self._tasks, self.expire)
-        hosted.on_verdict = self._count
+        if self._ledger is not None:
+            await self._write_down(self._ledger, session, owner)
+        hosted = self._add(session, owner)
         self.opened[options.environment] += 1
         if name is not None:
             self._names[owner, name] = hosted
+        return hosted
+
+    async def _write_down(self, ledger: Ledger, session: Session, owner: str) -> None:
+        try:
+            await ledger.opened(session, owner)
+        except BaseException:
+            self._names.pop((owner, session.name), None)
+            self.tasks.start(session.close())
+            raise
+
+    async def _write_off(self, hosted: Hosted) -> None:
+        if self._ledger is not None:
+            await hosted.hear_last_words()
+            await self._ledger.closed(hosted.session)
+
+    def _add(self, session: Session, owner: str) -> Hosted:
+        hosted = self._hosted[session.id] = Hosted(session, owner, self.tasks, self.expire, self._ledger)
+        hosted.on_verdict = self._count
         return hosted
 
     def _count(self, verdict: str) -> None:

@@ -121,8 +121,7 @@ class Requests:
             self._under_way -= 1
 
     async def _open(self, message: Any, envelope: Envelope) -> None:
-        if self._desk.draining:
-            raise SessionError("node_closed", "the node takes no more sessions: it is about to end")
+        self._check_staying("sessions")
         if len(message.files) != len(envelope.buffers):
             raise ArgumentError("files", "are not as many as their contents", allowed="a buffer for each name")
         named: dict[str, Any] = {
@@ -141,6 +140,7 @@ class Requests:
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
         hosted = self._desk.registry.find(self._peer.principal, message.name)
+        await self._desk.registry.wake(hosted)
         if message.watch:
             watch = self._peer.watch(hosted)
             self._ready(hosted, envelope)
@@ -166,7 +166,7 @@ class Requests:
 
     async def _restart(self, _message: Any, envelope: Envelope) -> None:
         hosted = self._peer.session(envelope.session)
-        await hosted.session.restart()
+        await self._desk.registry.restart(hosted)
         self._ready(hosted, envelope)
 
     async def _info(self, _message: Any, envelope: Envelope) -> None:
@@ -180,11 +180,11 @@ class Requests:
         self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.interrupt()
+        done = await self._peer.session(envelope.session).interrupt()
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).session.cancel(message.execution)
+        done = await self._peer.session(envelope.session).cancel(message.execution)
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _ask(self, message: Any, envelope: Envelope) -> None:
@@ -193,16 +193,20 @@ class Requests:
         self._peer.answer(f"{envelope.type}_reply", reply, envelope)
 
     async def _upload(self, message: Any, envelope: Envelope) -> None:
+        self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        upload = await self._place(message, envelope).upload(message.name)
+        upload = await (await self._place(message, envelope)).upload(message.name)
         streams.take_in(message.stream, envelope.session, upload)
         self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
 
     async def _download(self, message: Any, envelope: Envelope) -> None:
+        if message.place == "files":  # else its session was saved before, and it is all that is left to do
+            self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        download = await self._place(message, envelope).download(message.name, message.offset, message.digest)
+        files = await self._place(message, envelope)
+        download = await files.download(message.name, message.offset, message.digest)
         body = {"offset": download.offset, "size": download.size, "modified": download.modified}
         self._peer.answer("download_reply", body, envelope)
         streams.give_out(message.stream, envelope.session, download)
@@ -211,10 +215,16 @@ class Requests:
         entries = await self._peer.session(envelope.session).session.files.list()
         self._peer.answer("files_reply", {"entries": [asdict(entry) for entry in entries]}, envelope)
 
-    def _place(self, message: Any, envelope: Envelope) -> SessionFiles:
+    async def _place(self, message: Any, envelope: Envelope) -> SessionFiles:
         if message.place == "checkpoints":
-            return self._peer.own(envelope.session).session.checkpoints.files
+            hosted = self._peer.own(envelope.session)
+            await self._desk.registry.wake(hosted)
+            return hosted.session.checkpoints.files
         return self._peer.session(envelope.session).session.files
+
+    def _check_staying(self, what: str) -> None:
+        if self._desk.draining:
+            raise SessionError("node_closed", f"the node takes no more {what}: it is about to end")
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()

@@ -9,13 +9,15 @@ import resource
 import signal
 from typing import TYPE_CHECKING
 
+from capsule.node.durable.recovery import recover
 from capsule.node.front.front import Front
 from capsule.node.front.notify import notify
 from capsule.node.node import Node
-from capsule.runtime import SOCKET, lock, make_directory, runtime_directory
+from capsule.runtime import SOCKET, lock, make_directory, runtime_directory, store_path
+from capsule_bridge import Bridge, Retention, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from capsule.config import NodeConfig
     from capsule.node.front.monitor import Monitor
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 class Service:
     """Run it once. The first SIGTERM or SIGINT drains: no new work, what runs may end; the second ends it now.
 
-    With `reloading`, SIGHUP asks for it.
+    So it is also while the node drains by command: the first signal then changes nothing. With `reloading`, SIGHUP asks
+    for it.
     """
 
     def __init__(self, config: NodeConfig, reloading: Reloading | None = None) -> None:
@@ -34,6 +37,7 @@ class Service:
         self._reloading = reloading
         self._has_terminal = os.isatty(0)
         self._asked = asyncio.Event()
+        self._signalled = False
         self._told_twice = asyncio.Event()
 
     async def run(self, on_ready: Callable[[Front], None]) -> None:
@@ -49,8 +53,11 @@ class Service:
             # Whoever starts us under nohup wants it to be ignored.
             if self._reloading is not None and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
                 loop.add_signal_handler(signal.SIGHUP, self._hang_up, self._reloading)
-            async with Node(self._config, on_pool_event=None if monitor is None else monitor.pools) as node:
-                front = Front(node, self._config.serve)
+            async with (
+                self._bridge() as bridge,
+                Node(self._config, on_pool_event=None if monitor is None else monitor.pools) as node,
+            ):
+                front = Front(node, self._config.serve, bridge)
                 try:
                     await self._watch(front, monitor)
                     await self._serve(front, node, on_ready)
@@ -64,10 +71,23 @@ class Service:
             os.close(held)
 
     def stop(self) -> None:
-        """End: first what runs may end, asked again at once."""
-        if self._asked.is_set():
+        """A signal: first what runs may end, at the next one no more. Those who drain by command count for none."""
+        if self._signalled:
             self._told_twice.set()
+        self._signalled = True
         self._asked.set()
+
+    @contextlib.asynccontextmanager
+    async def _bridge(self) -> AsyncIterator[Bridge | None]:
+        config = self._config.store
+        if config.durability == "none":
+            yield None
+            return
+        bridge = Bridge(open_store(config.durability, store_path(self._config)))
+        try:
+            yield bridge
+        finally:
+            await bridge.close()
 
     def _monitor(self) -> Monitor | None:
         if self._config.serve.http is None:
@@ -90,6 +110,9 @@ class Service:
 
     async def _serve(self, front: Front, node: Node, on_ready: Callable[[Front], None]) -> None:
         await node.prepare()
+        if front.ledger is not None:
+            await recover(front.ledger, front.registry, node, self._config.serve.detached_ttl)
+            front.tasks.start(front.ledger.keep_tidy(self._retention))
         for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
             front.listen(address)
         front.on_drain = self._asked.set
@@ -101,7 +124,11 @@ class Service:
         await self._unless_told_again(front.settled(), self._config.serve.drain_timeout)
         for hosted in front.registry:
             await hosted.session.interrupt()
-        await self._unless_told_again(front.settled(), 1.0)
+        await self._unless_told_again(front.executed(), 1.0)
+
+    def _retention(self) -> Retention:
+        config = self._config.store
+        return Retention(round(config.results * 1000), round(config.tombstones * 1000))
 
     async def _reload_until_asked(self, front: Front, node: Node) -> None:
         """Wait for the end. What fails in the reloading of a configuration, ends the service too: it is a bug."""

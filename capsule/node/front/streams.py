@@ -40,6 +40,10 @@ class Carrier(Protocol):
     def message_bytes(self) -> int:
         """How large a message may be."""
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams one of the ends has not closed."""
+
     def transmit(self, envelope: Envelope) -> None:
         """Send a message."""
 
@@ -221,6 +225,7 @@ class Streams:
         self._carrier = carrier
         self._tasks = tasks
         self._streams: dict[str, _Stream] = {}
+        self._fewer = asyncio.Event()
         self.handlers: dict[str, Callable[[Any, Envelope], None]] = {
             "stream_open": self._on_open,
             "stream_data": self._on_data,
@@ -241,8 +246,15 @@ class Streams:
         if not stream or stream in self._streams:
             raise ArgumentError("stream", f"{stream[:64]!r} is in use, or empty", allowed="a name of its own")
 
+    async def settled(self) -> None:
+        """Wait until no file is on its way: the client closes a download when it has all of it."""
+        while not self._carrier.gone and (self._streams or self._carrier.open_streams):
+            self._fewer.clear()
+            await self._fewer.wait()
+
     def lose(self) -> None:
         """The connection is over."""
+        self._fewer.set()
         for stream in list(self._streams.values()):
             if stream.task is not None:
                 stream.task.cancel()
@@ -266,6 +278,7 @@ class Streams:
         def done(_task: asyncio.Task[None]) -> None:
             self._streams.pop(name, None)
             stream.let_go()
+            self._fewer.set()
 
         stream.task.add_done_callback(done)
 
@@ -292,3 +305,4 @@ class Streams:
         stream = self._streams.get(message.stream)
         if stream is not None:
             stream.on_close(message.metadata, whole=message.error is None)
+        self._fewer.set()

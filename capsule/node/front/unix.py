@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from capsule.node.auth.principals import group_id
-from capsule.stream import Stream
+from capsule.stream import Bounds, Stream
 from capsule_protocol.errors import NodeError
 from capsule_protocol.limits import DEFAULT_LIMITS
 
@@ -33,6 +33,8 @@ BACKLOG = 1024
 """Clients that may wait to be taken; the system may allow fewer."""
 UNREAD = 10_000
 """Messages that may wait for one client; who lets more pile up is dropped, and may come back."""
+UNREAD_MOST = 128 * 2**20
+"""Bytes that may wait for it: twice the largest message. They come of windows that the client itself has opened."""
 UNREAD_BYTES = 4 * 2**20
 """Bytes that may wait for one client before the node listens to it no more, until it has read half of them."""
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -131,8 +133,8 @@ class UnixConnection:
         self, hall: Hall, connected: socket.socket, principal: Principal, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._hall = hall
-        bounds = {"max_waiting": UNREAD, "max_held": UNREAD_BYTES}
-        self._stream = Stream(loop, connected, DEFAULT_LIMITS, self._take, self._broken, **bounds)
+        bounds = Bounds(UNREAD, UNREAD_MOST, UNREAD_BYTES)
+        self._stream = Stream(loop, connected, DEFAULT_LIMITS, self._take, self._broken, bounds)
         self._peer = hall.meet(principal, self)
         self._stream.disconnected.add_done_callback(lambda _: hall.drop(self._peer))
         self._stream.start()

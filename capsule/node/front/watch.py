@@ -28,6 +28,9 @@ class Onlooker(Protocol):
     def tell(self, session: str, execution: str, event: Event) -> None:
         """Send an event."""
 
+    def on_background(self, session: str, event: Event) -> None:
+        """Send an event of no execution's stream."""
+
     def on_state(self, session: str, state: str, reason: str) -> None:
         """The session is in another state."""
 
@@ -46,6 +49,7 @@ class Watch:
         self.onlooker = onlooker
         self._session = hosted.session.id
         self._told: dict[str, int] = {}  # the number of the last event told, of each execution that runs
+        self._asides = 0  # events of no execution's stream that he was told
         self._missing = 0
         self._ahead = 0
         self._sent: dict[tuple[str, int], int] = {}  # oldest first
@@ -74,6 +78,14 @@ class Watch:
         if ended:
             del self._told[execution]
 
+    def on_background(self, event: Event) -> None:
+        """An event of no execution's stream."""
+        if self._ahead >= WINDOW:
+            self._missing += event.missing if isinstance(event, Gap) else 1
+            return
+        self._tell_missing()
+        self._tell_aside(event)
+
     def acknowledge(self, executions: Mapping[str, int]) -> None:
         """He has dealt with these events, and all that came before them."""
         for mark in executions.items():
@@ -92,4 +104,11 @@ class Watch:
     def _tell_missing(self) -> None:
         missing, self._missing = self._missing, 0
         if missing:
-            self.onlooker.tell(self._session, "", Gap("", 0, missing))
+            self._tell_aside(Gap("", 0, missing))
+
+    def _tell_aside(self, event: Event) -> None:
+        """These have no numbers: he counts them, and acknowledges so many."""
+        self._asides += 1
+        size = self._sent["", self._asides] = size_of(event)
+        self._ahead += size
+        self.onlooker.on_background(self._session, event)

@@ -16,7 +16,10 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Execute(Message):
-    """Run code. `cell` names the source in tracebacks; `key` makes the request idempotent."""
+    """Run code. `cell` names the source in tracebacks; `key` makes the request idempotent, together with its id.
+
+    `if_epoch`: only if the session is in this epoch, so that nobody runs on an empty heap by mistake.
+    """
 
     TYPE: ClassVar[str] = "execute"
     code: str
@@ -29,6 +32,7 @@ class Execute(Message):
     executor: Literal["auto"] = "auto"
     timeout: Seconds | None = None
     key: str | None = None
+    if_epoch: Count | None = None
 
 
 class Output(Message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -256,6 +257,23 @@ async def test_pool_has_a_row_for_each_environment(served: Served, remote: Async
         assert row.rstrip().endswith("closed")
 
 
+async def test_pool_shows_an_environment_that_nobody_has_used(place: Path) -> None:
+    with Served(place / "fresh", "[environments.default]\n[environments.spare]\nmin_idle = 3\n") as served:
+        pools = (await answer("pool", "--address", served.address))["pools"]
+        assert {name: (one["state"], one["idle"], one["min_idle"]) for name, one in pools.items()} == {
+            "default": ("unused", 0, 1),
+            "spare": ("unused", 0, 3),
+        }
+        async with served.client() as client, client.session():
+            pools = (await client.info()).pools
+            assert (pools["default"].state, pools["spare"].state) == ("open", "unused")
+        done = await capsule("pool", "--address", served.address)
+        assert [row.split()[:2] for row in done.stdout.decode().splitlines()[1:]] == [
+            ["default", "open"],
+            ["spare", "unused"],
+        ]
+
+
 # drain
 
 
@@ -301,6 +319,27 @@ async def test_drain_without_waiting_returns_at_once(place: Path) -> None:
             await client.interrupt(session.id)  # so that nothing runs any more
             assert (await running.result()).verdict == "interrupted"
             assert await asyncio.to_thread(served.process.wait, LONG) == 0
+
+
+async def test_in_a_drain_by_command_only_a_second_signal_ends_the_node_at_once(place: Path) -> None:
+    """Whoever sends the first, a service manager say, may not know of the command."""
+    go = place / "go"
+    long = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n6 * 7"
+    with Served(place / "signalled", "[serve]\ndrain_timeout = 600.0\n") as served:
+        async with served.client() as client, client.session(name="last") as session:
+            running, last = session.submit(long), session.submit(FOR_EVER)
+            await runs(running)
+            await client.drain()
+            await client.drain()
+            served.process.send_signal(signal.SIGTERM)
+            for _ in range(3):  # it has heard the signal when it answers
+                assert [one.name for one in await client.sessions()] == ["last"]
+            go.touch()
+            assert (await running.result()).text == "42"
+            await runs(last)
+            served.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(served.process.wait, LONG) == 0
+    go.unlink()
 
 
 # all of them

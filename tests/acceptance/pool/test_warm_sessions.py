@@ -289,7 +289,7 @@ async def test_a_breaker_opens_and_pauses_as_its_environment_says() -> None:
     environment = {"python": "/nowhere/python", "min_idle": 0, "breaker": breaker}
     async with AsyncClient(environments={"default": environment}) as client:
         for _ in range(2):
-            assert (await client.info()).pools == {} or (await client.info()).pools["default"].breaker.state == "closed"
+            assert (await client.info()).pools["default"].breaker.state == "closed"
             with pytest.raises(EnvironmentFailed):
                 await client.session()
         info = (await client.info()).pools["default"].breaker
@@ -389,10 +389,19 @@ async def test_deaths_are_counted_and_closed_sessions_are_not_among_them() -> No
 
 
 async def test_a_client_tells_of_its_pools() -> None:
-    async with AsyncClient(environments={"default": {"min_idle": 0}}) as client:
-        assert (await client.info()).pools == {}
+    sizes = {"min_idle": 0, "max_sessions": 7}
+    async with AsyncClient(environments={"default": sizes, "other": {"min_idle": 2}}) as client:
+        before = (await client.info()).pools
+        assert {name: (one.state, one.min_idle) for name, one in before.items()} == {
+            "default": ("unused", 0),
+            "other": ("unused", 2),
+        }
         async with client.session() as session:
             assert isinstance(session, AsyncSession)
             info = await client.info()
+            after = info.pools["default"]
+            assert (before["default"].name, before["default"].max_sessions) == (after.name, after.max_sessions)
+            assert before["default"].stats.counts.keys() == after.stats.counts.keys()
+            assert (after.state, info.pools["other"]) == ("open", before["other"])
             assert (info.sessions, info.pools["default"].in_use) == (1, 1)
             assert info.pools["default"].breaker.state == "closed"

@@ -23,14 +23,26 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def served(place: Path) -> Iterator[Served]:
-    """A service for a module of tests."""
-    with Served(place / "node") as running:
+FORGETFUL = '[store]\ndurability = "none"\n'
+
+
+@pytest.fixture(scope="module", params=["", FORGETFUL], ids=["durable", "forgetful"])
+def served(place: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    """A service for a module of tests, which writes all down, or nothing."""
+    directory = Path(tempfile.mkdtemp(dir=place)) / "node"
+    with Served(directory, request.param) as running:
         yield running
         assert running.stop() == 0
         assert running.log.read_text() == ""
-        assert [path.name for path in running.directory.iterdir()] == ["node.lock"]
+        left = {path.name for path in directory.iterdir()} - {"node.lock"}
+        assert left == (set() if request.param else {"store.db", "store.db.lock", "store.db.values"})
+
+
+@pytest.fixture
+def forgetful(place: Path) -> Iterator[Served]:
+    """A service that writes nothing down."""
+    with Served(place / "forgetful", FORGETFUL) as running:
+        yield running
 
 
 @pytest.fixture

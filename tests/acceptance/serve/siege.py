@@ -21,6 +21,7 @@ from tests.acceptance.serve.support import LONG, UNOBEYED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capsule_protocol.envelope import Envelope
     from tests.acceptance.serve.support import Served
 
 CONFIG = "max_sessions = 20\n[serve]\nclient_timeout = 20.0\nreconnect_timeout = 0.5\nmax_clients = 200\n"
@@ -122,8 +123,7 @@ class Siege:
                     break
             raw.stop_talking()
             while (message := raw.hear()) is not None:
-                refusal = message.type == "error" and not message.execution and not message.body["reply_to"]
-                self._answered += refusal and message.body["code"] in OFFENCES
+                self._answered += is_offence(message)
 
     def end(self) -> None:
         """All is as it was: descriptors, memory, sessions. Each offence counts, and the neighbour has all events."""
@@ -170,42 +170,51 @@ class Siege:
         wait_until(lambda: (self._client.info().clients, self._client.info().sessions) == (1, 2))
 
     def _bytes(self, move: Move) -> bytes:
-        frames: list[Any]
-        match move.kind:
-            case "hello":
-                frames = list(encode(hello(f"c_{move.example}")))
-            case "attach":
-                frames = list(encode(hello()._replace(type="attach", body={"name": "mine"}, id="m_1")))
-            case "frame" | "frames":
-                frames = [move.data] * (1 if move.kind == "frame" else 3)
-            case "deep":
-                body: Any = []
-                for _ in range(60):
-                    body = [body]
-                frames = list(encode(hello()._replace(body={"versions": body})))
-            case "buffers":
-                frames = [*encode(hello()), *[b""] * 1025]
-            case "oversized":
-                return struct.pack(">QI", 2**27 << move.at % 37, 2)
-            case "bytes":
-                return move.data
-            case _:
-                frames = self._damaged(move)
-        return b"".join(pack(frames, ANYTHING))
+        if move.kind == "oversized":
+            return struct.pack(">QI", 2**27 << move.at % 37, 2)
+        if move.kind == "bytes":
+            return move.data
+        return b"".join(pack(frames_of(move, self._prey), ANYTHING))
 
-    def _damaged(self, move: Move) -> list[Any]:
-        """A message of the examples, whole or not."""
-        _, envelope = UNOBEYED[move.example]
-        if envelope.session:
-            envelope = envelope._replace(session=self._prey)
-        frames = [bytes(frame) for frame in encode(envelope)]
-        if move.kind != "message":
-            at = move.at % len(frames)
-            frame = bytearray(frames[at] or b"x")
-            place = move.at % len(frame)
-            frame[place] = move.byte
-            frames[at] = bytes(frame[:place] if move.kind == "cut" else frame)
-        return frames
+
+def frames_of(move: Move, prey: str) -> list[Any]:
+    """The message that a move stands for; `prey` is the id of a session that examples are about."""
+    match move.kind:
+        case "hello":
+            return list(encode(hello(f"c_{move.example}")))
+        case "attach":
+            return list(encode(hello()._replace(type="attach", body={"name": "mine"}, id="m_1")))
+        case "frame" | "frames":
+            return [move.data] * (1 if move.kind == "frame" else 3)
+        case "deep":
+            body: Any = []
+            for _ in range(60):
+                body = [body]
+            return list(encode(hello()._replace(body={"versions": body})))
+        case "buffers":
+            return [*encode(hello()), *[b""] * 1025]
+    return _damaged(move, prey)
+
+
+def _damaged(move: Move, prey: str) -> list[Any]:
+    """A message of the examples, whole or not."""
+    _, envelope = UNOBEYED[move.example]
+    if envelope.session:
+        envelope = envelope._replace(session=prey)
+    frames = [bytes(frame) for frame in encode(envelope)]
+    if move.kind != "message":
+        at = move.at % len(frames)
+        frame = bytearray(frames[at] or b"x")
+        place = move.at % len(frame)
+        frame[place] = move.byte
+        frames[at] = bytes(frame[:place] if move.kind == "cut" else frame)
+    return frames
+
+
+def is_offence(message: Envelope) -> bool:
+    """Whether the node says so."""
+    refusal = message.type == "error" and not message.execution and not message.body["reply_to"]
+    return refusal and message.body["code"] in OFFENCES
 
 
 def lay(siege: Siege, attacks: int) -> None:

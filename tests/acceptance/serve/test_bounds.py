@@ -15,7 +15,7 @@ from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import NodeError
 from capsule_protocol.framing import pack
-from tests.acceptance.serve.raw import Raw
+from tests.acceptance.serve.raw import Raw, hello
 from tests.acceptance.serve.siege import GROWTH, wait_until
 from tests.acceptance.serve.support import LONG, Served
 
@@ -95,6 +95,25 @@ def test_a_client_that_is_silent_is_dropped_after_client_timeout_and_its_place_i
                 one.close()
 
 
+def test_connections_that_do_not_greet_are_ended_and_their_places_are_free(place: Path) -> None:
+    config = f"[serve]\ngreeting_timeout = 2.0\nclient_timeout = 600.0\nmax_clients = {MAX_CLIENTS}\n"
+    greeting = b"".join(pack(encode(hello())))
+    with Served(place / "polite", config) as polite, Client(polite.address) as honest, honest.session() as session:
+        silent = [Raw(polite.address) for _ in range(MAX_CLIENTS - 1)]
+        for number, one in enumerate(silent):
+            one.write(greeting[: number * len(greeting) // MAX_CLIENTS])
+        with pytest.raises(NodeError) as caught, Client(polite.address) as too_many:
+            too_many.info()
+        assert caught.value.code == "too_many_clients"
+        for one in silent:
+            assert one.hear() is None
+            one.close()
+        with Client(polite.address) as next_one:
+            assert next_one.info().clients == 2
+        assert session.run("1").text == "1"
+        assert honest.info().offences == 0
+
+
 @pytest.mark.slow
 def test_executions_that_nobody_acknowledges_are_bounded(served: Served) -> None:
     with Raw(served.address) as raw:
@@ -115,8 +134,8 @@ def test_executions_that_nobody_acknowledges_are_bounded(served: Served) -> None
         raw.say("close", {}, session)
 
 
-def test_the_oldest_keys_are_forgotten(served: Served) -> None:
-    with Client(served.address) as client, client.session() as session:
+def test_the_oldest_keys_are_forgotten_where_nothing_is_written_down(forgetful: Served) -> None:
+    with Client(forgetful.address) as client, client.session() as session:
         code = "count = globals().get('count', 0) + 1; count"
         for number in range(MAX_KEPT + 1):
             assert session.run(code, key=f"k{number}").text == str(number + 1)
@@ -149,8 +168,8 @@ def test_who_acknowledges_without_reading_is_not_heard_until_it_reads(served: Se
         raw.greet("c_deaf")
         session = raw.open()
         before = node.memory_info().rss
-        raw.say("execute", {"code": "while True: print('x' * 1000)"}, session, "x_1")
-        acknowledgement = b"".join(pack(encode(Envelope("event_ack", {"executions": {"x_1": 2**40}}, "", session))))
+        raw.say("execute", {"code": "while True: print('x' * 1000)"}, session, "x_deaf")
+        acknowledgement = b"".join(pack(encode(Envelope("event_ack", {"executions": {"x_deaf": 2**40}}, "", session))))
         raw.socket.settimeout(1.0)
         with suppress(TimeoutError):  # it is as if the node did not read any more
             while node.memory_info().rss - before < 2 * GROWTH:

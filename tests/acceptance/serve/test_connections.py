@@ -133,8 +133,8 @@ async def test_a_client_that_never_reads_holds_up_its_own_code_only(served: Serv
         assert (await endless.run("2")).text == "2"
 
 
-async def test_output_that_nobody_reads_after_a_detach_is_dropped_and_told(served: Served) -> None:
-    async with served.client() as first:
+async def test_output_that_nobody_reads_after_a_detach_is_dropped_and_told(forgetful: Served) -> None:
+    async with forgetful.client() as first:
         session = await first.session(name="loud")
         await session.run("go = __import__('threading').Event()")
         code = "for n in range(20_000): print(n, 'x' * 1000)\nn"
@@ -143,7 +143,7 @@ async def test_output_that_nobody_reads_after_a_detach_is_dropped_and_told(serve
             while running.state != "running":
                 await asyncio.sleep(0.001)
         await session.detach()
-    async with served.client() as second:
+    async with forgetful.client() as second:
         again = await second.attach("loud")
         async with asyncio.timeout(LONG):
             await again.run("done = 1")  # what was under way has ended

@@ -104,12 +104,14 @@ async def test_killed_it_leaves_no_process_and_its_clients_are_told(
     assert psutil.wait_procs(children, timeout=LONG)[1] == []
 
 
-async def test_a_session_does_not_survive_its_node_but_the_client_does(mortal: Served, place: Path) -> None:
-    async with mortal.client() as client:
+async def test_a_session_that_nobody_wrote_down_does_not_survive_its_node_but_the_client_does(
+    forgetful: Served,
+) -> None:
+    async with forgetful.client() as client:
         session = await client.session()
-        mortal.kill()
-        mortal.process.wait()
-        with Served(mortal.directory) as second:
+        forgetful.kill()
+        forgetful.process.wait()
+        with Served(forgetful.directory) as second:
             with pytest.raises(SessionError) as caught:
                 await session.run("1")
             assert caught.value.code == "session_unknown"

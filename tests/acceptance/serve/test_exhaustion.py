@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import time
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from capsule import CapsuleError, Client
+from capsule import AsyncClient, AsyncSession, CapsuleError, Client
+from capsule.config import SessionOptions
 from tests.acceptance.serve.raw import Raw
 from tests.acceptance.serve.siege import wait_until
 from tests.acceptance.serve.support import LONG, Served
@@ -23,8 +25,14 @@ if TYPE_CHECKING:
 
 FEW = 90
 """Descriptors of a node: enough for a handful of sessions."""
+STRICT = (
+    "[environments.default]\nmin_idle = 0\n"
+    "[environments.default.breaker]\nfailures = 1\npause = 3600.0\nlongest_pause = 3600.0\n"
+)
+"""One failure that counts, and there are no sessions for an hour."""
 CONFIG = "[environments.default]\nmin_idle = 0\n[environments.default.breaker]\nlongest_pause = 0.5\n"
 NOT_NOW = {"worker_start_failed", "pool_unavailable"}
+SHORT = {"descriptors_exhausted"}
 HOUR = 3600
 CLOCK = """
 import os, time
@@ -38,12 +46,12 @@ time.time = shifted
 """
 
 
-def opened(client: Client) -> Session | None:
+def opened(client: Client, expected: set[str]) -> Session | None:
     """A session, or None if there can be none now."""
     try:
         return client.session()
     except CapsuleError as error:
-        if error.code in NOT_NOW:
+        if error.code in expected:
             return None
         raise
 
@@ -53,11 +61,11 @@ def has_jumped(session: Session, jump: float) -> bool:
     return abs(session.info().last_heartbeat - time.time() - jump) < HOUR / 2
 
 
-def check_recovered(client: Client) -> None:
+def check_recovered(client: Client, expected: set[str]) -> None:
     """There are sessions again, after at most the pause of the breaker."""
 
     def is_served() -> bool:
-        session = opened(client)
+        session = opened(client, expected)
         if session is None:
             return False
         with session:
@@ -69,7 +77,7 @@ def check_recovered(client: Client) -> None:
 def test_without_descriptors_new_sessions_and_clients_have_to_wait_and_the_others_go_on(place: Path) -> None:
     under = ["sh", "-c", f'ulimit -n {FEW} && exec "$@"', "sh"]
     with (
-        Served(place / "few", CONFIG, under=under) as served,
+        Served(place / "few", STRICT, under=under) as served,
         Client(served.address) as client,
         client.session() as session,
     ):
@@ -77,14 +85,14 @@ def test_without_descriptors_new_sessions_and_clients_have_to_wait_and_the_other
         assert session.run("x = 1").verdict == "ok"
         with ExitStack() as stack:
             for _ in range(FEW):
-                another = opened(client)
+                another = opened(client, SHORT)
                 if another is None:
                     break
                 stack.enter_context(another)
             else:
                 pytest.fail("the descriptors did not end")
             assert session.run("x").text == "1"
-        check_recovered(client)
+        check_recovered(client, SHORT)
         before = node.num_fds()
         with ExitStack() as stack:
             for _ in range(FEW):
@@ -92,8 +100,36 @@ def test_without_descriptors_new_sessions_and_clients_have_to_wait_and_the_other
             wait_until(lambda: "no client can be taken" in served.log.read_text())
             assert session.run("x").text == "1"
         with Client(served.address) as late:
-            check_recovered(late)
+            check_recovered(late, SHORT)
         wait_until(lambda: node.num_fds() <= before)
+        assert "Traceback" not in served.log.read_text()
+
+
+def test_a_burst_beyond_the_descriptors_leaves_the_environment_in_order(place: Path) -> None:
+    under = ["sh", "-c", f'ulimit -n {FEW} && exec "$@"', "sh"]
+
+    async def burst(client: AsyncClient) -> list[AsyncSession]:
+        opening = [client.open(SessionOptions()) for _ in range(2 * FEW)]
+        ended = await asyncio.gather(*opening, return_exceptions=True)
+        sessions = [one for one in ended if isinstance(one, AsyncSession)]
+        assert {getattr(one, "code", one) for one in ended if one not in sessions} == SHORT
+        return sessions
+
+    async def main(served: Served) -> None:
+        async with served.client() as client:
+            for _ in range(2):
+                sessions = await burst(client)
+                assert len(sessions) > 1
+                breaker = (await client.info()).pools["default"].breaker
+                assert (breaker.state, breaker.failures) == ("closed", 0)
+                assert [(await one.run("6 * 7")).text for one in sessions] == ["42"] * len(sessions)
+                await asyncio.gather(*(one.close() for one in sessions))
+
+    with Served(place / "burst", STRICT, under=under) as served:
+        asyncio.run(main(served))
+        with Client(served.address) as client:
+            check_recovered(client, SHORT)
+        assert served.stop() == 0
         assert "Traceback" not in served.log.read_text()
 
 
@@ -125,7 +161,7 @@ def test_without_room_on_the_disk_new_sessions_have_to_wait_and_the_others_go_on
         assert caught.value.code in NOT_NOW, caught.value
         assert session.run("number > 0").text == "True"
         assert session.run("import shutil; shutil.rmtree('fill')").verdict == "ok"
-        check_recovered(client)
+        check_recovered(client, NOT_NOW)
         assert session.run("number > 0").text == "True"
         assert "Traceback" not in served.log.read_text()
 

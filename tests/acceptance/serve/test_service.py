@@ -179,7 +179,7 @@ async def test_a_key_runs_code_once_and_gives_the_same_events_again(remote: Asyn
         assert (await session.run("counted")).text == "1"
         with pytest.raises(SessionError) as caught:
             await session.run("another", key="k")
-        assert caught.value.code == "key_conflict"
+        assert caught.value.code == "idempotency_conflict"
 
 
 async def test_a_session_that_was_left_goes_on_and_is_found_again(served: Served) -> None:

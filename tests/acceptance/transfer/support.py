@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ast
 import random
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from capsule_protocol.envelope import Envelope
+from tests.acceptance.serve.support import RawClient
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from capsule import AsyncSession
+    from tests.acceptance.serve.support import Served
 
 MIB = 2**20
 
@@ -49,3 +54,39 @@ def leave_at(limit: int, seen: list[int]) -> Callable[[int, int | None], None]:
             raise Leave
 
     return progress
+
+
+class Raw:
+    """A client that has a session, and says what a test likes."""
+
+    def __init__(self, line: RawClient) -> None:
+        self.line = line
+        self.session = ""
+
+    async def say(self, kind: str, body: dict[str, Any], *buffers: bytes) -> None:
+        await self.line.send(Envelope(kind, body, "m_1", self.session, buffers=buffers))
+
+    async def hear(self, *kinds: str) -> Envelope:
+        """The next message of one of these types."""
+        while (envelope := await self.line.receive()).type not in kinds:
+            pass
+        return envelope
+
+    async def ask(self, kind: str, body: dict[str, Any]) -> Envelope:
+        await self.say(kind, body)
+        return await self.hear("ready", f"{kind}_reply", "error")
+
+    async def run(self, code: str) -> None:
+        """Run code that ends well; once in a session."""
+        await self.line.send(Envelope("execute", {"code": code}, "", self.session, "x_1"))
+        assert (await self.hear("result", "error")).type == "result"
+
+
+@asynccontextmanager
+async def greeted(served: Served) -> AsyncIterator[Raw]:
+    """One that the node has let in, without a session."""
+    with RawClient(served.address) as line:
+        raw = Raw(line)
+        await raw.say("hello", {"versions": ["1.0"], "role": "client", "client": "c_raw"})
+        await raw.hear("welcome")
+        yield raw

@@ -4,59 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from capsule import CapsuleError, SessionError
-from capsule_protocol.envelope import Envelope
-from tests.acceptance.serve.support import LONG, RawClient, Served
-from tests.acceptance.transfer.support import MIB, content, directory, names
+from capsule.node.front.unix import UNREAD_MOST
+from tests.acceptance.serve.support import LONG, Served
+from tests.acceptance.transfer.support import MIB, Raw, content, directory, greeted, names
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from capsule import AsyncSession
+    from capsule_protocol.envelope import Envelope
 
 pytestmark = pytest.mark.anyio
 
 
-class Raw:
-    """A client that has a session, and says what a test likes."""
-
-    def __init__(self, line: RawClient) -> None:
-        self.line = line
-        self.session = ""
-
-    async def say(self, kind: str, body: dict[str, Any], *buffers: bytes) -> None:
-        await self.line.send(Envelope(kind, body, "m_1", self.session, buffers=buffers))
-
-    async def hear(self, *kinds: str) -> Envelope:
-        """The next message of one of these types."""
-        while (envelope := await self.line.receive()).type not in kinds:
-            pass
-        return envelope
-
-    async def ask(self, kind: str, body: dict[str, Any]) -> Envelope:
-        await self.say(kind, body)
-        return await self.hear("ready", f"{kind}_reply", "error")
-
-
-@contextmanager
-def connected(served: Served) -> Iterator[RawClient]:
-    with RawClient(served.address) as line:
-        yield line
-
-
 @pytest.fixture
 async def raw(served: Served) -> AsyncIterator[Raw]:
-    with connected(served) as line:
-        raw = Raw(line)
-        await raw.say("hello", {"versions": ["1.0"], "role": "client", "client": "c_raw"})
-        await raw.hear("welcome")
+    async with greeted(served) as raw:
         raw.session = (await raw.ask("open", {})).session
         yield raw
         await raw.say("close", {})
@@ -129,8 +100,7 @@ async def test_a_wrong_digest_leaves_nothing(raw: Raw, served: Served) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0b", "a/../b", "", "link/file", "link"])
 async def test_names_that_lead_astray_are_refused_by_the_node_itself(raw: Raw, served: Served, name: str) -> None:
-    await raw.line.send(Envelope("execute", {"code": "import os; os.symlink('/etc', 'link')"}, "", raw.session, "x_1"))
-    await raw.hear("result")
+    await raw.run("import os; os.symlink('/etc', 'link')")
     asked = "link/passwd" if name == "link/file" else name
     assert (await raw.ask("download", {"stream": "t", "name": asked})).body["code"] == "file_refused"
     if name != "link":  # an upload of this name replaces the link
@@ -140,10 +110,7 @@ async def test_names_that_lead_astray_are_refused_by_the_node_itself(raw: Raw, s
 async def test_more_than_there_is_credit_for_costs_the_connection_only(served: Served, place: Path) -> None:
     with Served(place / "greedy", "[serve]\nreconnect_timeout = 0.5\n") as other:
         async with other.client() as client, client.session() as honest:
-            with connected(other) as line:
-                greedy = Raw(line)
-                await greedy.say("hello", {"versions": ["1.0"], "role": "client", "client": "c_raw"})
-                await greedy.hear("welcome")
+            async with greeted(other) as greedy:
                 greedy.session = (await greedy.ask("open", {})).session
                 credit = (await upload(greedy, "t")).body["size"]
                 await greedy.say("stream_data", {"stream": "t"}, bytes(credit + 1))
@@ -157,9 +124,7 @@ async def test_more_than_there_is_credit_for_costs_the_connection_only(served: S
 
 async def test_downloads_that_nobody_reads_hold_next_to_nothing(served: Served, raw: Raw) -> None:
     """No credit: nothing is read. The eighth is the last, and the session answers all the same."""
-    code = "open('large', 'w').truncate(2**30)"
-    await raw.line.send(Envelope("execute", {"code": code}, "", raw.session, "x_1"))
-    await raw.hear("result")
+    await raw.run("open('large', 'w').truncate(2**30)")
     before = psutil.Process(served.process.pid).memory_info().rss
     for number in range(8):
         assert (await raw.ask("download", {"stream": f"t{number}", "name": "large"})).type == "download_reply"
@@ -172,16 +137,32 @@ async def test_downloads_that_nobody_reads_hold_next_to_nothing(served: Served, 
     assert (await raw.ask("download", {"stream": "t9", "name": "large"})).type == "download_reply"
 
 
+async def test_a_reader_that_gives_credit_and_does_not_read_is_dropped(served: Served, place: Path) -> None:
+    """Else the node would hold all of a file that it has the credit to send."""
+    with Served(place / "generous", "[serve]\nreconnect_timeout = 0.5\n") as other:
+        async with other.client() as client, client.session() as honest, greeted(other) as generous:
+            generous.session = (await generous.ask("open", {})).session
+            await generous.run("open('large', 'w').truncate(2**34)")
+            await generous.ask("download", {"stream": "t", "name": "large"})
+            await generous.hear("stream_open")
+            before = psutil.Process(other.process.pid).memory_info().rss
+            await generous.say("stream_credit", {"stream": "t", "size": 2**34})
+            async with asyncio.timeout(LONG):
+                while (await client.info()).clients > 1:
+                    assert (await honest.run("6 * 7")).text == "42"
+            assert psutil.Process(other.process.pid).memory_info().rss - before < UNREAD_MOST + 64 * MIB
+            with pytest.raises((EOFError, ConnectionError)):
+                await generous.hear("nothing")
+        assert other.stop() == 0
+
+
 async def test_a_connection_that_ends_leaves_no_descriptor(served: Served) -> None:
     async with served.client() as client, client.session(name="kept") as session:
         there = await directory(session)
         await session.upload(b"x", "x")
         await session.detach()
         for _ in range(3):
-            with connected(served) as line:
-                raw = Raw(line)
-                await raw.say("hello", {"versions": ["1.0"], "role": "client", "client": "c_other"})
-                await raw.hear("welcome")
+            async with greeted(served) as raw:
                 raw.session = (await raw.ask("attach", {"name": "kept"})).session
                 await upload(raw, "t")
                 await raw.say("stream_data", {"stream": "t"}, b"data")
@@ -213,13 +194,13 @@ async def test_a_session_that_is_taken_over_ends_the_others_transfer(served: Ser
         await again.close()
 
 
-async def test_a_node_that_ends_ends_its_transfers(place: Path) -> None:
+async def test_a_node_that_is_told_twice_to_end_ends_its_transfers(place: Path) -> None:
     with Served(place / "ending") as served:
         async with served.client() as client:
             session = await client.session()
 
             def end(done: int, _total: int | None) -> None:
-                if done == 2 * MIB:
+                if done in {2 * MIB, 32 * MIB}:  # further apart than what may be on its way: it hears both
                     served.process.terminate()
 
             with pytest.raises(CapsuleError) as caught:

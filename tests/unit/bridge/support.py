@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from capsule_bench.database import NoServerError, Server, server
 from capsule_bridge import MemoryStore, NewPromise, PromiseStore, SqliteStore
 
-KINDS = ["memory", "sqlite-process", "sqlite-power"]
+KINDS = ["memory", "sqlite-process", "sqlite-power", "postgres"]
 LARGE = b"\x00large\xff" * 20_000
 """A value that does not fit into a row."""
+UNTIL_THE_END = ExitStack()
+"""What all tests share; conftest.py ends it."""
 
 
 def new(id: str, **fields: Any) -> NewPromise:
@@ -18,7 +27,29 @@ def new(id: str, **fields: Any) -> NewPromise:
 
 
 def open_kind(kind: str, folder: Path) -> PromiseStore:
-    """A store of the kind; again, with what is there, if it is kept in files."""
+    """A store of the kind; again, with what is there, unless it is kept in memory."""
     if kind == "memory":
         return MemoryStore()
+    if kind == "postgres":
+        from capsule_bridge.postgres import PostgresStore
+
+        return PostgresStore(postgres().url(), schema=schema_of(folder))
     return SqliteStore(folder / "store.db", "power" if kind == "sqlite-power" else "process")
+
+
+def schema_of(folder: Path) -> str:
+    """Where the store of this directory is within the one database of all tests."""
+    return f"t{blake2b(os.fsencode(folder), digest_size=8).hexdigest()}"
+
+
+def postgres() -> Server:
+    """The server for all tests that only need one, started when the first of them asks. Skips if there is none."""
+    try:
+        return _postgres()
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
+@cache
+def _postgres() -> Server:
+    return UNTIL_THE_END.enter_context(server("max_connections=200"))

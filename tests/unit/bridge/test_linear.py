@@ -7,14 +7,13 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from capsule_bridge import PromiseStore, Settlement
-from capsule_protocol.errors import CapsuleError
+from capsule_bridge import PromiseStore
+from tests.unit.bridge.caller import asked
 from tests.unit.bridge.linear import Call, explained
-from tests.unit.bridge.support import KINDS, new, open_kind
+from tests.unit.bridge.support import KINDS, open_kind
 
 pytestmark = pytest.mark.anyio
 
@@ -29,22 +28,6 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     store = open_kind(request.param, tmp_path)
     yield store
     await store.close()
-
-
-async def asked(store: PromiseStore, what: str, name: str, argument: str) -> Any:
-    """The answer in the words of `linear`."""
-    try:
-        if what == "create":
-            return (await store.create(new(name), now=1)).fresh
-        if what == "start":
-            return (await store.start(name, epoch=1, now=1)).first
-        if what == "get":
-            promise = await store.get(name, now=1)
-            return promise.value.decode() if promise.settled_at is not None else "pending"
-        ((promise, decided),) = await store.settle(Settlement(name, "resolve", argument.encode()), now=1)
-        return decided, promise.value.decode()
-    except CapsuleError as error:
-        return error.code
 
 
 async def recorded(store: PromiseStore, name: str, chance: random.Random) -> list[Call]:

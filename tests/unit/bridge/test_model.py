@@ -162,6 +162,12 @@ class FileComparison(Comparison):
     kind = "sqlite-process"
 
 
+class DatabaseComparison(Comparison):
+    """The same for the store in a database."""
+
+    kind = "postgres"
+
+
 async def _awaited(call: Awaitable[T]) -> T:
     return await call
 
@@ -171,4 +177,8 @@ TestMemory.settings = settings(max_examples=100, stateful_step_count=40, deadlin
 TestSqlite = FileComparison.TestCase
 TestSqlite.settings = settings(
     max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestPostgres = DatabaseComparison.TestCase
+TestPostgres.settings = settings(
+    max_examples=10, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from capsule_bridge import LoggedEvent, MemoryStore, Retention, Settlement, SqliteStore, open_store
+from capsule_bridge.sql import Migration
 from capsule_bridge.sqlite import schema, writer
 from capsule_bridge.sqlite.connect import Level, open_writer
 from capsule_bridge.sqlite.faults import FaultPoint
@@ -80,7 +81,7 @@ class Failing:
 
 def test_none_is_memory_and_the_others_are_files(tmp_path: Path) -> None:
     assert isinstance(open_store("none"), MemoryStore)
-    with pytest.raises(ArgumentError, match="keeps promises in a file"):
+    with pytest.raises(ArgumentError, match="in a file or a database"):
         open_store("power")
     with pytest.raises(ArgumentError, match="power, process, none"):
         open_store("always")  # type: ignore[arg-type]
@@ -199,7 +200,7 @@ def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path: Path, kin
 def test_a_migration_that_fails_leaves_the_version_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.parent.mkdir()
     good = schema.migrations()
-    bad = schema.Migration(len(good) + 1, "CREATE TABLE more (x); CREATE TABLE promises (x);")
+    bad = Migration(len(good) + 1, "CREATE TABLE more (x); CREATE TABLE promises (x);")
     monkeypatch.setattr(schema, "migrations", lambda: (*good, bad))
     with refused("store_unavailable"):
         SqliteStore(path)

@@ -57,19 +57,20 @@ def test_good_timeouts_pass(timeout: Any, checked: float | None) -> None:
 
 
 def test_a_key_is_refused_while_nothing_keeps_it() -> None:
-    assert arguments.check_key(None, remembered=False) == ""
+    assert arguments.check_key(None, "s_1", remembered=False) == ""
     with pytest.raises(ArgumentError) as caught:
-        arguments.check_key("once", remembered=False)
+        arguments.check_key("once", "s_1", remembered=False)
     assert (caught.value.code, caught.value.argument) == ("unsupported", "key")
 
 
 def test_a_key_that_is_kept_names_the_execution() -> None:
-    first, again, other = (arguments.check_key(key, remembered=True) for key in ("a", "a", "b"))
+    first, again, other = (arguments.check_key(key, "s_1", remembered=True) for key in ("a", "a", "b"))
     assert first == again != other
+    assert arguments.check_key("a", "s_2", remembered=True) != first
     assert first.startswith("x_")
     for bad in ("", "nul\0", 5):
         with pytest.raises(ArgumentError, match="key"):
-            arguments.check_key(bad, remembered=True)  # type: ignore[arg-type]  # what is refused
+            arguments.check_key(bad, "s_1", remembered=True)  # type: ignore[arg-type]  # what is refused
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_an_unknown_option_of_an_execution_is_named_and_guessed(given: dict[str,
     with pytest.raises(ArgumentError, match=meant) as caught:
         arguments.check_execute(given)
     assert caught.value.code == "unknown_option"
-    assert "cell, quiet, stop_on_error, store_history" in str(caught.value)
+    assert "cell, if_epoch, quiet, stop_on_error, store_history" in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [{"quiet": 1}, {"stop_on_error": "no"}, {"cell": 3}, {"cell": "a\0b"}])

@@ -207,3 +207,30 @@ async def test_only_one_consumer_may_wait_and_a_cancelled_one_does_not_count() -
     write(channel, "a")
     assert second.done()
     assert texts(take_all(channel)) == ["a"]
+
+
+# marks
+
+
+async def test_output_behind_a_mark_has_a_number_of_its_own() -> None:
+    channel = Calls().channel("block")
+    channel.put_text(0, "a", 1)
+    channel.put_text(0, "b", 1)
+    assert channel.mark() == channel.mark() == 1
+    channel.put_text(0, "c", 1)
+    channel.put_text(0, "d", 1)
+    assert channel.mark() == 2
+    events = take_all(channel)
+    assert [event.sequence for event in events] == [1, 2]
+    assert texts(events) == ["ab", "cd"]
+    assert channel.mark() == 2
+
+
+async def test_output_before_a_mark_can_still_be_dropped_and_is_counted() -> None:
+    channel = Calls().channel("drop_oldest")
+    channel.put_text(0, "a", 600)
+    channel.mark()
+    channel.put_text(0, "b", 600)
+    (event,) = take_all(channel)
+    assert isinstance(event, Output)
+    assert (event.text, event.dropped, channel.dropped) == ("b", 600, 600)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule.stream import BATCH, PeerBusyError, Stream
+from capsule.stream import BATCH, DEFAULT_BOUNDS, Bounds, PeerBusyError, Stream
 from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
 from capsule_protocol.limits import DEFAULT_LIMITS
 from tests.unit.kernels.forked import LONG
@@ -26,12 +26,12 @@ LARGE = b"x" * 5_000_000
 class Ends:
     """A stream, and the other end, which the test plays."""
 
-    def __init__(self, max_waiting: int = 1000) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(0)
         self.loop = asyncio.get_running_loop()
         self.got: list[bytes] = []
-        self.stream = Stream(self.loop, ours, DEFAULT_LIMITS, self._take, self._broken, max_waiting=max_waiting)
+        self.stream = Stream(self.loop, ours, DEFAULT_LIMITS, self._take, self._broken, bounds)
         self.stream.start()
         self._incoming = FrameBuffer()
 
@@ -55,8 +55,8 @@ class Ends:
 
 
 @asynccontextmanager
-async def ends(max_waiting: int = 1000) -> AsyncIterator[Ends]:
-    made = Ends(max_waiting)
+async def ends(bounds: Bounds = DEFAULT_BOUNDS) -> AsyncIterator[Ends]:
+    made = Ends(bounds)
     try:
         yield made
     finally:
@@ -96,7 +96,7 @@ async def test_bulk_is_overtaken_and_keeps_its_own_order() -> None:
 
 
 async def test_too_much_for_a_peer_that_does_not_read_is_refused() -> None:
-    async with ends(max_waiting=10) as link:
+    async with ends(Bounds(messages=10)) as link:
         link.stream.post([b"x", LARGE])
         await asyncio.sleep(0)
         for bulk, room in ((False, 9), (True, 10)):
@@ -104,6 +104,32 @@ async def test_too_much_for_a_peer_that_does_not_read_is_refused() -> None:
                 link.stream.post([b"x", b""], bulk=bulk)
             with pytest.raises(PeerBusyError):
                 link.stream.post([b"x", b""], bulk=bulk)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_few_large_messages_are_refused_as_many_small_ones_are(bulk: bool) -> None:
+    async with ends(Bounds(bytes=3 * len(LARGE))) as link:
+        for _ in range(3):  # the last one goes beyond, with its head
+            link.stream.post([b"large", LARGE], bulk=bulk)
+        with pytest.raises(PeerBusyError):
+            link.stream.post([b"small"])
+        with pytest.raises(PeerBusyError):
+            link.stream.post([b"small"], bulk=True)
+        with pytest.raises(PeerBusyError):
+            link.stream.send([b"small"])
+        assert await link.heard(3) == [b"large"] * 3
+        await asyncio.sleep(0)
+        link.stream.post([b"again"], bulk=bulk)
+        assert await link.heard(1) == [b"again"]
+
+
+async def test_one_message_beyond_the_bound_is_taken_if_nothing_waits() -> None:
+    async with ends(Bounds(bytes=1)) as link:
+        link.stream.send([b"sent", LARGE])
+        assert await link.heard(1) == [b"sent"]
+        await asyncio.sleep(0)
+        link.stream.post([b"posted", LARGE])
+        assert await link.heard(1) == [b"posted"]
 
 
 async def test_last_words_are_said_and_a_peer_that_reads_none_holds_nobody_up() -> None:

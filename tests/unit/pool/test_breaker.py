@@ -14,7 +14,7 @@ from capsule_pool.states import BreakerState
 CONFIG = BreakerConfig(failures=3, window=10.0, pause=1.0, longest_pause=8.0)
 BOOM = RuntimeError("boom")
 
-Step = Literal["fail", "succeed", "late failure"]
+Step = Literal["fail", "succeed", "late failure", "come short"]
 
 
 def breaker(draw: float = 1.0, config: BreakerConfig = CONFIG) -> Breaker:
@@ -28,6 +28,8 @@ def attempt(breaker: Breaker, now: float, step: Step) -> None:
     probe = breaker.attempt(now)
     if step == "fail":
         breaker.failed(now, BOOM, probe=probe)
+    elif step == "come short":
+        breaker.failed(now, BOOM, probe=probe, counts=False)
     else:
         breaker.succeeded()
 
@@ -101,6 +103,32 @@ def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success() -> Non
     assert one.next_attempt - now == 1.0
 
 
+def test_what_does_not_count_opens_nothing_and_is_followed_by_a_pause_all_the_same() -> None:
+    one = breaker()
+    for now in range(20):
+        attempt(one, float(now), "come short")
+        assert one.state == "closed"
+        assert one.may_start(float(now))
+        assert not one.may_refill(now + 0.9)
+    attempt(one, 20.0, "fail")
+    attempt(one, 20.0, "come short")
+    attempt(one, 20.0, "fail")
+    assert (one.state, one.info(20.0).failures) == ("closed", 2)
+    attempt(one, 20.0, "fail")
+    assert one.state == "open"
+
+
+def test_a_probe_that_does_not_count_leaves_the_breaker_as_it_is() -> None:
+    one = opened()
+    attempt(one, 4.0, "come short")
+    assert one.info(4.0).state == "open"
+    assert one.may_start(one.next_attempt)
+    probe = one.attempt(one.next_attempt)
+    one.succeeded()  # another attempt, from before it opened
+    one.failed(20.0, BOOM, probe=probe, counts=False)
+    assert one.info(20.0).state == "closed"
+
+
 def test_a_long_life_of_failures_ends_in_no_overflow() -> None:
     assert breaker().longest(10**9) == CONFIG.longest_pause
 
@@ -117,7 +145,7 @@ def test_it_tells_its_state_and_its_cause() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 20), st.sampled_from(["fail", "succeed"]))),
+    st.lists(st.tuples(st.floats(0, 20), st.sampled_from(["fail", "succeed", "come short"]))),
     st.floats(0, 1, exclude_max=True),
 )
 def test_whatever_happens_attempts_are_bounded_and_there_is_always_a_next_one(

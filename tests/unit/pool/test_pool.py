@@ -10,7 +10,7 @@ import pytest
 
 from capsule_pool import BreakerConfig, Pool, PoolConfig
 from capsule_pool.testing import ProcessFactory, ProcessMember
-from capsule_protocol.errors import CapsuleError, EnvironmentFailed, PoolError, WorkerLost
+from capsule_protocol.errors import CapsuleError, EnvironmentFailed, PoolError, SessionError, WorkerLost
 from tests.unit.kernels.forked import open_descriptors
 from tests.unit.pool.watching import Events, give_way
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 FOR_EVER = 3600.0
 BROKEN = EnvironmentFailed("environment_failed", "no module named spam", details={"traceback": "Traceback …"})
+SHORT = SessionError("descriptors_exhausted", "no descriptor is left")
 FLAKY = WorkerLost("worker_start_failed", "the zygote has ended")
 
 
@@ -422,6 +423,29 @@ async def test_a_crowd_at_a_broken_environment_makes_a_bounded_number_of_attempt
         assert refused.details["traceback"] == "Traceback …"
         assert one.pool.info().breaker.state == "open"
         assert "breaker open: EnvironmentFailed" in repr(one.pool)
+
+
+async def test_want_of_descriptors_is_told_at_once_and_is_no_fault_of_the_environment() -> None:
+    async with bench(max_starting=2, breaker=BreakerConfig(failures=3, pause=FOR_EVER, longest_pause=FOR_EVER)) as one:
+        one.factory.failure = SHORT
+        errors = [await failure_of(task) for task in one.acquiring(20)]
+        assert {error.code for error in errors} == {"descriptors_exhausted"}
+        assert one.factory.attempts == 20
+        info = one.pool.info()
+        assert (info.breaker.state, info.breaker.failures) == ("closed", 0)
+        one.factory.failure = None
+        assert not (await one.pool.acquire()).died.done()
+
+
+async def test_want_of_descriptors_puts_off_what_is_made_for_later() -> None:
+    async with bench(min_idle=1, breaker=BreakerConfig(pause=0.02, longest_pause=0.02)) as one:
+        one.factory.failure = SHORT
+        one.pool.warm()
+        await one.events.until(one.pool, lambda info: info.stats.counts["failures"] == 2)
+        assert one.pool.info().breaker.next_attempt > 0
+        one.factory.failure = None
+        await one.events.until(one.pool, lambda info: info.idle == 1)
+        assert one.events.kinds("breaker") == []
 
 
 async def test_an_open_breaker_still_hands_out_what_is_there() -> None:

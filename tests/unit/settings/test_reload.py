@@ -62,6 +62,8 @@ def test_every_option_is_either_taken_or_told_to_need_a_restart(option: Option) 
     value = "/" if option.path[-1] == "directory" else SAMPLES[kind]
     if option.path[-1] == "longest_pause":
         value = 99.0
+    if option.path[-1] == "durability":
+        value = "none"
     if option.path[-1] == "http":
         value = "127.0.0.1:1"
     name, tables = option.path[-1], [part if part != NAME else "default" for part in option.path[:-1]]

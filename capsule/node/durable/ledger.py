@@ -1,0 +1,199 @@
+"""What the front writes down: which sessions there are, which executions it accepted, and what they told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from capsule.events import ErrorInfo, Finished
+from capsule.node.durable.records import (
+    STARTED,
+    action_of,
+    fingerprint_of,
+    pack_event,
+    pack_options,
+    pack_request,
+    pack_verdict,
+    unpack_event,
+)
+from capsule.node.durable.scribe import Scribe
+from capsule.node.verdicts import hint_of
+from capsule_bridge import NewPromise, Settlement, promise_id, session_promise
+from capsule_protocol.errors import CapsuleError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from capsule.events import Event
+    from capsule.node.execution import ExecuteRequest
+    from capsule.node.front.log import EventLog
+    from capsule.node.session import Session
+    from capsule.node.tasks import Tasks
+    from capsule_bridge import Bridge, Promise, Retention
+
+logger = logging.getLogger("capsule.bridge")
+
+EXPIRY_INTERVAL = 60.0
+"""Seconds between two looks at what is due and what is old, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An execution that was accepted. `fresh`: it is to be run; `begun`: its start is event 1 of its log already."""
+
+    promise: Promise
+    fresh: bool
+    begun: bool
+
+
+class History(NamedTuple):
+    """What a log has behind a number: how many events are not kept any more, those that are, and the last number."""
+
+    missing: int
+    events: list[Event]
+    last: int
+
+
+class Ledger:
+    """One for each front, over the node's bridge."""
+
+    def __init__(self, bridge: Bridge, tasks: Tasks) -> None:
+        self.bridge = bridge
+        self._tasks = tasks
+
+    # --- sessions ---
+
+    async def opened(self, session: Session, owner: str) -> None:
+        """A session is there."""
+        param = pack_options(session.options, session.options.name)
+        new = NewPromise(
+            id=session_promise(session.id),
+            kind="session",
+            session=session.id,
+            fingerprint=b"",
+            param=param,
+            principal=owner,
+            epoch=session.epoch,
+        )
+        await self.bridge.accept(new)
+
+    async def restarted(self, session: Session) -> None:
+        """A session has a new worker, and its state is gone."""
+        await self.bridge.begin(session_promise(session.id), session.epoch)
+
+    async def closed(self, session: Session) -> None:
+        """A session is over. If that cannot be written down, it is found at the next start, and expires."""
+        try:
+            await self.bridge.settle(Settlement(session_promise(session.id), "resolve"))
+        except CapsuleError as error:
+            logger.warning("the end of session %s was not written down: %s", session.id, error)
+
+    # --- executions ---
+
+    async def accept(
+        self, session: Session, owner: str, request: ExecuteRequest, execution: str, *, key: str | None, ahead: int
+    ) -> Entry:
+        """Write down that it was asked for; `ahead`: how many of the session have been accepted and not lined up yet.
+
+        What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
+        `promise_expired`, StoreError.
+        """
+        at_once = not (ahead or session.under_way)
+        new = NewPromise(
+            id=promise_id(execution),
+            kind="execute",
+            session=session.id,
+            fingerprint=fingerprint_of(request),
+            param=pack_request(request),
+            principal=owner,
+            key=key,
+            epoch=session.epoch if session.has_room(ahead) else None,
+            log=(STARTED,) if at_once else (),
+        )
+        promise, fresh = await self.bridge.accept(new)
+        if promise.id != new.id:  # who asks again has to name the same execution, whose events are numbered
+            other = execution_of(promise)
+            message = f"the idempotency key belongs to execution {other!r}, and not to {execution[:64]!r}"
+            raise SessionError("idempotency_conflict", message, details={"execution": other})
+        return Entry(promise, fresh, at_once)
+
+    def scribe(self, execution: str, tell: Callable[[Event], object]) -> Scribe:
+        """Who writes down what it tells."""
+        return Scribe(self.bridge, promise_id(execution), self._tasks, tell)
+
+    async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
+        """It was accepted, and there is nothing that could still run it, or say what became of it."""
+        execution = execution_of(promise)
+        last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
+        details = {"started": started, "last_seq": last, "effects": "unknown" if started else "none"}
+        info = ErrorInfo("worker_lost", error.message, [], "worker_lost", hint_of("worker_lost"), details)
+        finished = Finished(execution, last + 1, "worker_lost", error=info)
+        log = (pack_event(finished),)
+        await self.bridge.settle(
+            Settlement(promise.id, action_of(finished), pack_verdict(finished), log=log, after=last)
+        )
+
+    async def find(self, session: str, execution: str) -> Promise:
+        """An accepted execution of this session. Raises SessionError `execution_unknown`."""
+        try:
+            promise = await self.bridge.get(promise_id(execution))
+        except SessionError as error:
+            if error.code != "promise_unknown":
+                raise
+            raise execution_unknown(execution) from None
+        if promise.session != session or promise.kind != "execute":
+            raise execution_unknown(execution)
+        return promise
+
+    async def history(self, session: str, logs: Mapping[str, EventLog], execution: str, after: int) -> History:
+        """What was told of an execution of this session behind `after`: from the store, then from its log if it runs.
+
+        Raises SessionError `execution_unknown`, also for one that has no verdict and does not run here.
+        """
+        await self.find(session, execution)
+        missing, events, last = await self._logged(execution, after)
+        while (log := logs.get(execution)) is not None:
+            if last > log.last:  # what is written down and not told yet, will be
+                events, last = [event for event in events if event.sequence <= log.last], max(after, log.last)
+            gone, told = log.since(last)
+            if not gone:
+                return History(missing, events + told, max(last, log.last))
+            _, told, last = await self._logged(execution, last)  # it went on while the store was read
+            events += told
+        if (await self.find(session, execution)).pending:
+            raise execution_unknown(execution)
+        _, told, last = await self._logged(execution, last)
+        return History(missing, events + told, last)
+
+    async def _logged(self, execution: str, after: int) -> History:
+        id_ = promise_id(execution)
+        log = await self.bridge.store.read(id_, after=after, limit=1)
+        missing = max(0, log.first - 1 - after)
+        events = [
+            unpack_event(data, execution, number) async for number, data in self.bridge.events(id_, after + missing)
+        ]
+        return History(missing, events, events[-1].sequence if events else log.last)
+
+    # --- time ---
+
+    async def keep_tidy(self, retention: Callable[[], Retention]) -> None:
+        """For ever: write down what is due, and forget what is old."""
+        while True:
+            try:
+                while (await self.bridge.expire(retention())).more:
+                    await asyncio.sleep(0)
+            except CapsuleError as error:
+                logger.warning("what is old in the store could not be forgotten: %s", error)
+            await asyncio.sleep(min(EXPIRY_INTERVAL, retention().results / 2000))
+
+
+def execution_of(promise: Promise) -> str:
+    """The execution that a promise is for."""
+    return promise.id.removeprefix("exec:")
+
+
+def execution_unknown(execution: str) -> SessionError:
+    """The refusal of an id that no execution of the session has."""
+    return SessionError("execution_unknown", f"there is no execution {execution[:64]!r}")

@@ -1,0 +1,76 @@
+"""Requests, sessions and events as bytes in a store, and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from msgpack import packb, unpackb
+
+from capsule.config import SessionOptions
+from capsule.node.execution import ExecuteRequest
+from capsule.wire import to_event, to_message
+from capsule_bridge import fingerprint
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.messages import parse
+
+if TYPE_CHECKING:
+    from capsule.events import Event, Finished
+    from capsule_bridge import Action
+
+STARTED = packb(["status", {"state": "busy"}, []])
+"""The first event of nearly every log."""
+
+_ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
+
+
+def pack_event(event: Event) -> bytes:
+    """An event as it is logged: type, body and buffers of the message that tells of it."""
+    packed: bytes = packb(to_message(event), use_bin_type=True, unicode_errors="backslashreplace")
+    return packed
+
+
+def unpack_event(data: bytes, execution: str, sequence: int) -> Event:
+    """An event of a log."""
+    kind, body, buffers = unpackb(data)
+    envelope = Envelope(kind, body, "", "", execution, sequence, 0.0, tuple(buffers))
+    return to_event(parse(envelope), envelope)
+
+
+def action_of(finished: Finished) -> Action:
+    """How a promise is settled by a verdict."""
+    return _ACTIONS.get(finished.verdict, "reject")
+
+
+def pack_verdict(finished: Finished) -> bytes:
+    """The value of a settled promise: which verdict it is, and where in the log."""
+    packed: bytes = packb({"verdict": finished.verdict, "sequence": finished.sequence})
+    return packed
+
+
+def pack_request(request: ExecuteRequest) -> bytes:
+    """What was asked for."""
+    packed: bytes = packb(asdict(request))
+    return packed
+
+
+def unpack_request(data: bytes) -> ExecuteRequest:
+    """What was asked for."""
+    return ExecuteRequest(**unpackb(data))
+
+
+def fingerprint_of(request: ExecuteRequest) -> bytes:
+    """What tells a repeated request from another one with the same key."""
+    options: dict[str, Any] = asdict(request)
+    return fingerprint("execute", options.pop("code"), options)
+
+
+def pack_options(options: SessionOptions, name: str | None) -> bytes:
+    """How a session was opened; its files are in its directory, and gone with it."""
+    packed: bytes = packb(options.model_dump(exclude={"files"}) | {"name": name})
+    return packed
+
+
+def unpack_options(data: bytes) -> SessionOptions:
+    """How a session was opened."""
+    return SessionOptions(**unpackb(data))

@@ -1,0 +1,178 @@
+"""What is left of a service that was killed: all that it had acknowledged, and nothing is run twice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from capsule import AsyncClient, SessionError
+from capsule.events import Finished, Gap
+from capsule_protocol.errors import StoreError
+from tests.acceptance.serve.support import LONG, Served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from capsule import AsyncExecution
+
+pytestmark = pytest.mark.anyio
+
+
+def killed(served: Served) -> None:
+    """End it as a crash would."""
+    served.kill()
+    served.process.wait(LONG)
+
+
+async def begun(execution: AsyncExecution, mark: Path) -> None:
+    """Wait until its code runs, which makes this file."""
+    async with asyncio.timeout(LONG):
+        while not mark.exists():
+            await asyncio.sleep(0.005)
+    assert not execution.done
+
+
+async def test_what_had_been_started_is_lost_and_the_session_goes_on_in_its_next_epoch(place: Path) -> None:
+    with Served(place / "node") as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            await session.run("state = 1")
+            running = session.submit(f"open({str(place / 'mark')!r}, 'x'); import time; time.sleep(600)")
+            await begun(running, place / "mark")
+            killed(first)
+            with Served(first.directory):
+                async with asyncio.timeout(LONG):
+                    result = await running.result()
+                assert result.verdict == "worker_lost"
+                assert result.error is not None
+                assert result.error.details == {"started": True, "last_seq": 1, "effects": "unknown"}
+                assert session.epoch == 2
+                assert (await session.run("'state' in globals()")).text == "False"
+                with pytest.raises(SessionError) as caught:
+                    await session.run("state", if_epoch=1)
+                assert caught.value.code == "epoch_mismatch"
+                assert (await session.run("6 * 7", if_epoch=2)).text == "42"
+
+
+async def test_a_key_gets_the_same_answer_from_the_next_node(place: Path) -> None:
+    count = place / "count"
+    code = f"with open({str(count)!r}, 'a') as file: file.write('x')\nfor n in range(300): print(n)\n6 * 7"
+    with Served(place / "node") as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            async with session.stream(code, key="k") as events:
+                before = [event async for event in events]
+            await session.detach()
+        killed(first)
+        with Served(first.directory) as second:
+            async with second.client() as other:
+                again = await other.attach("work")
+                async with again.stream(code, key="k") as events:
+                    after = [event async for event in events]
+                with pytest.raises(SessionError) as caught:
+                    await again.run("something else", key="k")
+                assert caught.value.code == "idempotency_conflict"
+    assert after == before
+    assert isinstance(after[-1], Finished)
+    assert count.read_text() == "x"
+
+
+async def test_what_was_accepted_and_not_dispatched_is_run_by_the_next_node(place: Path) -> None:
+    mark, done = place / "mark", place / "done"
+    with Served(place / "node") as first:
+        async with first.client() as client:
+            session = await client.session()
+            running = session.submit(f"open({str(mark)!r}, 'x'); import time; time.sleep(600)")
+            code = f"with open({str(done)!r}, 'a') as file: file.write('{{}} ')"
+            queued = [session.submit(code.format(n), key=f"k{n}") for n in range(20)]
+            await begun(running, mark)
+            async with asyncio.timeout(LONG):
+                while (await session.info()).queue + 8 < len(queued) + 1:
+                    await asyncio.sleep(0.005)
+            killed(first)
+            with Served(first.directory):
+                async with asyncio.timeout(LONG):
+                    results = await asyncio.gather(running.result(), *(each.result() for each in queued))
+    lost = [n for n, result in enumerate(results[1:]) if result.verdict == "worker_lost"]
+    assert results[0].verdict == "worker_lost"
+    assert lost == list(range(7))  # the worker had them already
+    assert all(result.verdict == "ok" for result in results[8:])
+    assert done.read_text().split() == [str(n) for n in range(7, 20)]
+
+
+async def test_a_service_that_ended_in_peace_leaves_its_sessions_to_the_next_one(place: Path) -> None:
+    with Served(place / "node") as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            assert (await session.run("6 * 7", key="k")).text == "42"
+            await session.detach()
+            await (await client.session(name="closed")).close()
+            assert first.stop() == 0
+        with Served(first.directory) as second:
+            async with second.client() as client:
+                assert [row.name for row in await client.sessions()] == ["work"]
+                again = await client.attach("work")
+                assert again.epoch == 2
+                assert (await again.run("6 * 7", key="k")).text == "42"
+
+
+async def test_of_a_long_log_the_end_is_kept_and_the_rest_is_told_to_be_missing(place: Path) -> None:
+    code = "for n in range(40_000): print('x' * 1000)"
+    with Served(place / "node") as served:
+        async with served.client() as client:
+            session = await client.session()
+            assert (await session.run(code, key="k")).verdict == "ok"
+            async with session.stream(code, key="k") as events:
+                told = [event async for event in events]
+    assert isinstance(told[0], Gap)
+    assert told[0].sequence == told[0].missing
+    assert [event.sequence for event in told] == list(range(told[0].sequence, told[0].sequence + len(told)))
+    assert 4 * 2**20 < sum(len(getattr(event, "text", "")) for event in told) < 20 * 2**20
+
+
+async def test_a_result_is_kept_for_its_time_and_then_known_to_be_gone(place: Path) -> None:
+    with Served(place / "node", "[store]\nresults = 0.5\n") as served:
+        async with served.client() as client:
+            session = await client.session()
+            assert (await session.run("1", key="k")).text == "1"
+
+            async def asked_again() -> None:
+                while True:
+                    assert (await session.run("1", key="k")).text == "1"
+
+            with pytest.raises(SessionError) as caught:
+                await asyncio.wait_for(asked_again(), LONG)
+            assert caught.value.code == "promise_expired"
+
+
+async def test_a_store_that_is_gone_stops_the_intake_until_it_is_back(place: Path) -> None:
+    with Served(place / "node") as served:
+        async with served.client() as client:
+            session = await client.session()
+            store, aside = served.directory / "store.db", place / "aside"
+            mark, go = place / "mark", place / "go"
+            code = f"import os\nopen({str(mark)!r}, 'x')\nwhile not os.path.exists({str(go)!r}): pass\n'done'"
+            running = session.submit(code)
+            await begun(running, mark)
+            store.rename(aside)
+            go.touch()
+            with pytest.raises(StoreError) as caught:
+                await session.run("1")
+            assert caught.value.code == "store_unavailable"
+            await asyncio.wait([asyncio.ensure_future(running.result())], timeout=0.3)
+            assert not running.done  # nothing is told that is not written down
+            aside.rename(store)
+            async with asyncio.timeout(LONG):
+                assert (await running.result()).text == "'done'"
+                assert (await session.run("1")).text == "1"
+
+
+async def test_two_services_never_share_a_store(place: Path) -> None:
+    store = f'[store]\npath = "{place / "one.db"}"\n'
+    with Served(place / "a", store) as first, Served(place / "b", store) as second:
+        assert second.process.wait(LONG) == 3
+        assert "store_locked" in second.log.read_text()
+        async with AsyncClient(first.address) as client, client.session() as session:
+            assert (await session.run("1")).text == "1"
