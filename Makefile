@@ -8,13 +8,17 @@ MANAGED := $(HOME)/.pyenv/versions $(HOME)/.local/share/uv/python
 works = $(shell $(1) -c 'print(1)' 2>/dev/null)
 find = $(firstword $(foreach p,python$(1) $(wildcard $(MANAGED:%=%/*$(1).*/bin/python$(1))),$(if $(call works,$(p)),$(p))))
 
+# Resonate's own server in memory, with which a store is tested; its tests are skipped where no newer Python is installed.
+RESONATE := .venv-resonate
+NEWER := $(or $(call find,3.13),$(call find,3.12))
+
 .PHONY: demo test test-all chaos soak check format bench clean
 
 demo: $(STAMP)
 	$(BIN)/capsule run docs/examples/tour.py
 	$(BIN)/capsule run docs/examples/tour.ipynb
 
-test: $(STAMP)
+test: $(STAMP) $(RESONATE)/.installed
 	$(BIN)/python -m pytest
 
 # Minutes each, so not part of the suite.
@@ -47,6 +51,11 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
+
+$(RESONATE)/.installed: tests/unit/bridge/resonate/requirements.txt
+	$(if $(NEWER),$(NEWER) -m venv $(RESONATE),@echo "No Python 3.12 or newer is installed: the store at a Resonate server is not tested")
+	$(if $(NEWER),$(RESONATE)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<)
+	$(if $(NEWER),touch $@)
 
 clean:
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -35,6 +35,14 @@ AREA = Area(
             must=Must(median=10_000),
         ),
         Measure(
+            "waiter_woken",
+            "wake whoever waits for a verdict, from its commit, level `power`",
+            "ms",
+            full=Load(samples=1000, warmup=50),
+            quick=Load(samples=50, warmup=5),
+            must=Must(median=0.5),
+        ),
+        Measure(
             "events_logged",
             "output events of 200 bytes logged, ten at once, level `power`",
             "events/s",

@@ -14,8 +14,8 @@ from capsule_bench import bridge_postgres
 from capsule_bench.figures import milliseconds, per_second
 from capsule_bench.machine import memory
 from capsule_bench.model import Load, Measured, WrongResultError
-from capsule_bench.promises import CALLERS, NOW, accept, settle
-from capsule_bridge import SqliteStore
+from capsule_bench.promises import CALLERS, NOW, VALUE, accept, settle
+from capsule_bridge import Bridge, Settlement, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -76,6 +76,32 @@ def many_callers(load: Load) -> Measured:
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
     return asyncio.run(_rates(load, sample))
+
+
+def waiter_woken(load: Load) -> Measured:
+    """From the moment when the one who settles goes on to that when the one who waits does."""
+    return asyncio.run(_waiter_woken(load))
+
+
+async def _waiter_woken(load: Load) -> Measured:
+    values = []
+
+    async def woken(name: str) -> float:
+        if (await bridge.wait(name)).value != VALUE:
+            raise WrongResultError(f"{name} has another verdict")
+        return time.perf_counter()
+
+    async with opened("power") as store:
+        bridge = Bridge(store, lambda: NOW)
+        for number in range(load.warmup + load.samples):
+            name = await accept(store, f"x{number}")
+            waiter = asyncio.ensure_future(woken(name))
+            await asyncio.sleep(0)
+            await store.get(name, now=NOW)  # its read came before this one, so now it waits
+            await bridge.settle(Settlement(name, "resolve", VALUE))
+            begin = time.perf_counter()
+            values.append(milliseconds(await waiter - begin))
+        return Measured(values[load.warmup :], memory())
 
 
 def events_logged(load: Load) -> Measured:

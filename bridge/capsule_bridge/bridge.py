@@ -150,7 +150,7 @@ class Bridge:
 
     def _tell(self, answers: Sequence[Settled]) -> None:
         for promise, decided in answers:
-            if decided:
+            if decided or self.stats.awaits(promise.id):  # it was decided by a call that is said to have failed
                 self.stats.settled(promise)
             self._wake(promise.id)
 

@@ -81,7 +81,7 @@ class MemoryStore:
         before = {each.id: self._find(each.id) for each in settlements}
         # Whatever is refused must be so before anything is done.
         for each in settlements:
-            if rules.settled(before[each.id], each, now)[1]:
+            if rules.settled(before[each.id], each, now)[1] and each.log:
                 self._new_events(each)
         return [self._settle(each, now) for each in settlements]
 
@@ -176,7 +176,7 @@ class MemoryStore:
 
     def _settle(self, settlement: Settlement, now: int) -> Settled:
         promise, decided = rules.settled(self._promises[settlement.id], settlement, now)
-        if decided:
+        if decided and settlement.log:
             self._logs[settlement.id].kept += self._new_events(settlement)
         self._keep(promise)
         return Settled(promise, decided)

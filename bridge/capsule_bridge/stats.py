@@ -67,6 +67,10 @@ class Stats:
         """A promise was not made."""
         self.conflicts += code == "idempotency_conflict"
 
+    def awaits(self, id_: str) -> bool:
+        """Whether a promise of this node has no verdict yet, as far as is counted."""
+        return id_ in self._pending
+
     def settled(self, promise: Promise) -> None:
         """A verdict was given. Those of children that ended with it are counted with it."""
         self.verdicts[promise.state] += 1

@@ -19,6 +19,7 @@ from capsule.cli.operate import drain, interrupt, kill, pool, sessions
 from capsule.cli.repl import attach, repl
 from capsule.cli.run import run
 from capsule.cli.serve import serve, wait_ready
+from capsule.cli.store import store
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,6 +34,7 @@ cli.add_command(serve)
 cli.add_command(wait_ready)
 cli.add_command(keys)
 cli.add_command(config)
+cli.add_command(store)
 for command in (sessions, attach, interrupt, kill, save, restore, pool, drain, doctor):
     cli.add_command(command)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capsule.doctor import clock, configuration, directories, kernel, limits, node
+from capsule.doctor import clock, configuration, directories, kernel, limits, node, sqlite
 from capsule.doctor.finding import CODES, Finding
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ async def examine(config: str | os.PathLike[str] | None = None, address: str | N
     findings += directories.examine(loaded)
     findings += kernel.examine()
     findings += limits.examine(loaded)
+    findings.append(sqlite.examine())
     findings += await clock.examine()
     findings.append(await node.examine(address))
     return findings

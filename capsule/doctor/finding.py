@@ -25,6 +25,7 @@ CODES: dict[str, str] = {
     "open_files": "there are descriptors enough for as many sessions as are allowed",
     "processes": "this user may have processes enough",
     "pipe_pages": "how many sessions have large pipes for their output",
+    "sqlite": "the SQLite of this Python can keep durable promises, and has no known fault that matters",
     "clock_date": "the date is one that can be",
     "clock_steady": "the clock does not jump",
     "node": "a node answers",

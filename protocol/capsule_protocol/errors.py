@@ -173,6 +173,10 @@ CODES: dict[str, CodeInfo] = {
     ),
     "store_locked": CodeInfo("another node uses the store", "Stop it, or give this node a store of its own."),
     "store_refused": CodeInfo("the file or the database is not a store that this version can use"),
+    "store_damaged": CodeInfo(
+        "the file of the durable store is damaged",
+        "Stop the node and keep a copy of all its files; `capsule store check` tells what is wrong.",
+    ),
     "store_closed": CodeInfo("the store has been closed"),
 }
 """Every code that can cross the wire or reach a user."""

@@ -18,12 +18,29 @@ if TYPE_CHECKING:
 INLINE_BYTES = 65 * 1024
 """A value over this is in a file of its own, so that rows and the log of the database stay small."""
 
+LOCK_BYTES = 64
+"""More than the file of a lock holds."""
+
+
+def lock_path(path: Path) -> Path:
+    """The lock of the store whose database this is."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def values_path(path: Path) -> Path:
+    """The directory with the large values of the store whose database this is."""
+    return path.with_name(f"{path.name}.values")
+
 
 class Lock:
-    """An flock on a file beside the database. The kernel lets go of it when the process ends, however it ends."""
+    """An flock on a file beside the database. The kernel lets go of it when the process ends, however it ends.
 
-    def __init__(self, path: Path) -> None:
+    The file says whose it is: the number of the process, and what it does with the store.
+    """
+
+    def __init__(self, path: Path, use: str = "") -> None:
         self._path = os.fspath(path)
+        self._use = use
         self._descriptor = -1
 
     def acquire(self) -> None:
@@ -35,13 +52,13 @@ class Lock:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                owner = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()
+                owner, _ = lock_owner(os.pread(self._descriptor, LOCK_BYTES, 0))
                 self.release()
                 if error.errno not in {errno.EAGAIN, errno.EACCES}:
                     raise
                 raise StoreError("store_locked", f"process {owner or '?'} uses the store {self._path}") from error
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(self._descriptor, f"{os.getpid()} {self._use}".encode(), 0)
 
     def held(self) -> bool:
         """Whether it is still ours. A lock on a file that was removed or replaced keeps nobody out."""
@@ -52,6 +69,12 @@ class Lock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def lock_owner(content: bytes) -> tuple[str, str]:
+    """The process and its use of the store, out of the file of a lock."""
+    process, _, use = content.decode("ascii", "replace").strip().partition(" ")
+    return process, use
 
 
 def same_file(descriptor: int, path: str | Path) -> bool:
@@ -115,6 +138,15 @@ class Blobs:
         """Remove files that no row names: a crash came between the file and its row."""
         wanted = frozenset(named)
         self.remove(path.name for path in list(self._directory.iterdir()) if path.name not in wanted)
+
+
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory, with all above it, so that a power cut does not take it away with all that it will hold."""
+    if path.is_dir():
+        return
+    make_directory(path.parent, 0o777)
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -21,44 +21,58 @@ if TYPE_CHECKING:
 
 def create(rows: Rows, new: NewPromise, now: int) -> Created:
     """As `PromiseStore.create`."""
-    request = new.id, new.principal, new.session, new.key
-    rivals = rows.promises("promises_of_request", request)
-    same_id = next((row.promise for row in rivals if row.promise.id == new.id), None)
-    same_key = next((row.promise for row in rivals if _has_key_of(row.promise, new)), None)
-    found = rules.attached(new, same_id, same_key)
-    if found is not None:
-        row = next(row for row in rivals if row.promise is found)
-        return Created(_keep(rows, row, rules.projected(found, now)), fresh=False)
-    buried = [id_ for (id_,) in rows.all("tombstones_of_request", request)]
-    if buried:
-        raise rules.expired(f"id {new.id!r}" if new.id in buried else f"idempotency key {new.key!r}")
+    row = requested(rows, new)
+    if row is not None:
+        return Created(keep(rows, row, rules.projected(row.promise, now)), fresh=False)
     parent = None if new.parent is None else rows.promise("promise_by_id", new.parent)
     promise = rules.made(new, parent and parent.promise, now)
     rows.insert(promise, new.log)
     return Created(promise, fresh=True)
 
 
+def requested(rows: Rows, new: NewPromise) -> Row | None:
+    """What the same request has made before, if it has. Raises `idempotency_conflict`, `promise_expired`."""
+    request = new.id, new.principal, new.session, new.key
+    rivals = rows.promises("promises_of_request", request)
+    same_id = next((row.promise for row in rivals if row.promise.id == new.id), None)
+    same_key = next((row.promise for row in rivals if _has_key_of(row.promise, new)), None)
+    found = rules.attached(new, same_id, same_key)
+    if found is not None:
+        return next(row for row in rivals if row.promise is found)
+    buried = [id_ for (id_,) in rows.all("tombstones_of_request", request)]
+    if buried:
+        raise rules.expired(f"id {new.id!r}" if new.id in buried else f"idempotency key {new.key!r}")
+    return None
+
+
 def start(rows: Rows, id_: str, epoch: int, now: int) -> Started:
     """As `PromiseStore.start`."""
     row = find(rows, id_)
     promise, first = rules.started(row.promise, epoch, now)
-    return Started(_keep(rows, row, promise), first)
+    return Started(keep(rows, row, promise), first)
 
 
 def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Settled]:
     """As `PromiseStore.settle`."""
     if len(settlements) > 1:
-        for each in settlements:  # whatever is refused must be so before anything is done
-            if rules.settled(find(rows, each.id).promise, each, now)[1] and each.log:
-                _new_events(rows, each.id, each.log, each.after, each.fence)
+        check_settlements(rows, settlements, now)
     answers = []
     for each in settlements:
         row = find(rows, each.id)
         promise, decided = rules.settled(row.promise, each, now)
         if decided and each.log:
             append(rows, each.id, each.log, each.after, each.fence)
-        answers.append(Settled(_keep(rows, row, promise), decided))
+        answers.append(Settled(keep(rows, row, promise), decided))
     return answers
+
+
+def check_settlements(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Promise]:
+    """The promises as they are; whatever would be refused is so, before anything is done."""
+    found = [find(rows, each.id).promise for each in settlements]
+    for promise, each in zip(found, settlements, strict=True):
+        if rules.settled(promise, each, now)[1] and each.log:
+            _new_events(rows, each.id, each.log, each.after, each.fence)
+    return found
 
 
 def append(rows: Rows, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> int:
@@ -88,7 +102,7 @@ def trim(rows: Rows, id_: str, upto: int) -> None:
 def look(rows: Rows, id_: str, now: int) -> Promise:
     """The promise, its time-out written down if it is due."""
     row = find(rows, id_)
-    return _keep(rows, row, rules.projected(row.promise, now))
+    return keep(rows, row, rules.projected(row.promise, now))
 
 
 def read(rows: Rows, id_: str, after: int, limit: int) -> Log:
@@ -109,14 +123,20 @@ def expire(rows: Rows, now: int, retention: Retention, limit: int) -> Expired:
     due = rows.promises("due_promises", (now, limit))
     for row in due:
         look(rows, row.promise.id, now)  # it may have been canceled with its parent a moment ago
+    forgotten = forget(rows, now, retention, limit)
+    timed_out = tuple(row.promise.id for row in due)
+    return Expired(timed_out, forgotten, more=limit in {len(due), len(forgotten)})
+
+
+def forget(rows: Rows, now: int, retention: Retention, limit: int) -> tuple[str, ...]:
+    """Let go of what has been kept long enough, and later of that it was. Answers the ids of the former."""
     old = rows.promises("old_promises", (now - retention.results, limit))
     for row in old:
         rows.delete(row)
         of = row.promise
         rows.all("insert_tombstone", (of.id, of.principal, of.session, of.key, now + retention.tombstones))
     rows.all("delete_tombstones", (now,))
-    timed_out, forgotten = tuple(row.promise.id for row in due), tuple(row.promise.id for row in old)
-    return Expired(timed_out, forgotten, more=limit in {len(due), len(old)})
+    return tuple(row.promise.id for row in old)
 
 
 def find(rows: Rows, id_: str) -> Row:
@@ -143,7 +163,7 @@ def _has_key_of(promise: Promise, new: NewPromise) -> bool:
     return new.key is not None and wanted == (promise.principal, promise.session, promise.key)
 
 
-def _keep(rows: Rows, row: Row, promise: Promise) -> Promise:
+def keep(rows: Rows, row: Row, promise: Promise) -> Promise:
     """Write the promise down if it has changed, and cancel all below it if it has just been settled."""
     if promise is row.promise:
         return promise

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from capsule_protocol.errors import StoreError
+from capsule_bridge.sqlite.damage import store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ class Reader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-reader")
 
     async def run(self, ask: Callable[[Rows], T]) -> T:
-        """What the function answers. Raises StoreError, `store_unavailable`, if the file cannot be read."""
+        """What the function answers. Raises StoreError: `store_unavailable`, `store_damaged`."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, ask)
 
     def stop(self) -> None:
@@ -44,7 +44,7 @@ class Reader:
                 return self._in_transaction(ask)
         except (sqlite3.Error, OSError) as error:
             self._drop()
-            raise StoreError("store_unavailable", f"the store cannot be read: {error}") from error
+            raise store_error(error, "the store cannot be read") from error
 
     def _in_transaction(self, ask: Callable[[Rows], T]) -> T:
         if self._rows is None:

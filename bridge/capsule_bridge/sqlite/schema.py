@@ -19,10 +19,15 @@ APPLICATION = 0x43617073
 """SQLite's mark of a file's owner: "Caps"."""
 
 
-@cache
 def queries() -> Mapping[str, str]:
-    """The queries by name."""
-    return load_queries(__package__)
+    """The queries of the store by name."""
+    return queries_of(__package__)
+
+
+@cache
+def queries_of(package: str) -> Mapping[str, str]:
+    """The queries in the file `queries.sql` of a package, by name."""
+    return load_queries(package)
 
 
 @cache
@@ -37,7 +42,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         version, owner = _number(connection, "user_version"), _number(connection, "application_id")
         empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
+        if isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
         raise _foreign(path) from error
     if owner != APPLICATION and not (empty and version == owner == 0):

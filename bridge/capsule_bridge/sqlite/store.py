@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from capsule_bridge import rules
 from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
+from capsule_bridge.sqlite.damage import Examination, store_error, unclean
 from capsule_bridge.sqlite.faults import no_fault
-from capsule_bridge.sqlite.files import Blobs, Lock, identity, sync_directory
+from capsule_bridge.sqlite.files import Blobs, Lock, identity, lock_path, make_directory, sync_directory, values_path
 from capsule_bridge.sqlite.reader import Reader
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.writer import Job, Writer
@@ -44,35 +45,46 @@ T = TypeVar("T")
 class SqliteStore:
     """A `PromiseStore` in the file `path`, with `path.lock`, and large values in the directory `path.values`.
 
-    Opening it blocks for some milliseconds. Raises StoreError: `store_locked`, `store_refused`, `store_unavailable`.
+    Opening it blocks for some milliseconds. Raises StoreError: `store_locked`, `store_refused`, `store_unavailable`,
+    `store_damaged`. After an unclean end the whole file is looked at meanwhile; once that finds damage nothing more
+    is written.
     """
 
     def __init__(self, path: Path, durability: Level = "power", *, fault: Fault = no_fault) -> None:
         self._path = path
         self._name = os.fspath(path)
         self._level = durability
-        self._lock = Lock(path.with_name(f"{path.name}.lock"))
-        self._blobs = Blobs(path.with_name(f"{path.name}.values"), fault)
+        self._lock = Lock(lock_path(path), durability)
+        self._blobs = Blobs(values_path(path), fault)
         self._identity: tuple[int, int] | None = None
         self._guard = threading.Lock()
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-closer")
         self._closing: Future[None] | None = None
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path.parent)
             self._lock.acquire()
+            left = unclean(path)
             self._prepare()
             self._writer = Writer(self._connect, self._check_files, self._blobs, fault)
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError | sqlite3.Error):
-                raise StoreError("store_unavailable", f"the store {path} cannot be opened: {error}") from error
+                raise store_error(error, f"the store {path} cannot be opened") from error
             raise
+        self.examination = Examination(path) if left else None
         self._reader = Reader(lambda: Rows(open_reader(self._path), self._blobs))
 
     @property
     def failure(self) -> Exception | None:
-        """Why the last transaction failed; None as soon as one has been committed again."""
-        return self._writer.failure
+        """Why nothing can be written: the last transaction failed, or the file was found to be damaged.
+
+        None as soon as a transaction has been committed again.
+        """
+        return self._damage or self._writer.failure
+
+    @property
+    def _damage(self) -> StoreError | None:
+        return None if self.examination is None else self.examination.found
 
     async def create(self, new: NewPromise, *, now: int) -> Created:
         """As `PromiseStore.create`."""
@@ -136,6 +148,8 @@ class SqliteStore:
 
     async def _write(self, run: Callable[[Rows], T], size: int = 0) -> T:
         """What the operation answers, after its commit."""
+        if (damage := self._damage) is not None:
+            raise StoreError(damage.code, damage.message)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         with self._guard:  # nothing may be queued behind the last job
@@ -174,6 +188,8 @@ class SqliteStore:
             raise StoreError("store_unavailable", f"{self._path} was removed or replaced by another file")
 
     def _stop(self) -> None:
+        if self.examination is not None:
+            self.examination.stop()
         self._reader.stop()
         self._writer.stop()
         self._lock.release()

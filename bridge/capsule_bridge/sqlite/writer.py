@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from capsule_bridge.sqlite.damage import store_error
 from capsule_protocol.errors import CapsuleError, StoreError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Writer:
         self._drop()
         for job in batch:
             job.answer = None
-            job.error = StoreError("store_unavailable", f"the store cannot commit: {error}")
+            job.error = store_error(error, "the store cannot commit")
             job.error.__cause__ = error
 
     def _roll_back(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from capsule.doctor import CODES, clock
+from capsule.doctor import CODES, clock, sqlite
 from capsule_protocol.errors import CODES as ERRORS
 from tests.acceptance.cli.support import CAPSULE, HANG, clean_environment
 from tests.acceptance.serve.support import Served
@@ -189,3 +189,13 @@ def test_an_address_that_is_none() -> None:
 def test_every_code_is_explained() -> None:
     table = PAGE.split("\n## What `capsule doctor` finds\n")[1].split("\n## ")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)) == CODES
+
+
+@pytest.mark.parametrize(
+    ("version", "severity"), [((3, 36, 0), "error"), ((3, 40, 1), "info"), ((3, 51, 2), "info"), ((3, 51, 3), "ok")]
+)
+def test_a_sqlite_that_is_too_old_or_has_a_fault_is_told(version: tuple[int, ...], severity: str) -> None:
+    finding = sqlite.examine(version)
+    assert (finding.code, finding.severity) == ("sqlite", severity)
+    assert ".".join(map(str, version)) in finding.message
+    assert bool(finding.hint) == (severity != "ok")

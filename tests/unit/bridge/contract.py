@@ -300,6 +300,10 @@ class StoreContract:
             await store.settle(Settlement("b", "resolve", fence=Fence(1, 1), log=(b"2",), after=1), now=7)
         assert (await store.read("b", after=0)).last == 1
 
+    async def test_a_verdict_without_events_asks_nothing_of_the_log(self, store: PromiseStore) -> None:
+        await store.create(new("a"), now=1)
+        assert [decided for _, decided in await store.settle(Settlement("a", "resolve", after=9), now=2)] == [True]
+
     async def test_an_owner_of_before_cannot_append(self, store: PromiseStore) -> None:
         await store.create(new("a"), now=1)
         old = (await store.start("a", epoch=1, now=2)).promise.fence

@@ -5,6 +5,7 @@ It shares no code with `capsule_bridge.rules`, or it would share their mistakes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 STATES = {"resolve": "resolved", "reject": "rejected", "cancel": "rejected_canceled"}
@@ -38,7 +39,16 @@ class Model:
         self.buried: dict[str, tuple[int, str | None]] = {}
 
     def create(
-        self, name: str, key: str | None, fingerprint: bytes, parent: str | None, timeout_at: int | None, now: int
+        self,
+        name: str,
+        key: str | None,
+        fingerprint: bytes,
+        parent: str | None,
+        timeout_at: int | None,
+        now: int,
+        *,
+        epoch: int | None = None,
+        log: Sequence[bytes] = (),
     ) -> tuple[str, bool]:
         """The name of the promise, and whether it is new."""
         same = [n for n, known in self.promises.items() if key is not None and known.key == key]
@@ -58,8 +68,10 @@ class Model:
             # To look at the parent here would write its time-out down; whether it has timed out is all that matters.
             if above.state != "pending" or self._is_due(above, now):
                 raise Refusal("promise_settled")
-        self.promises[name] = Known(key, fingerprint, parent, timeout_at)
+        self.promises[name] = Known(key, fingerprint, parent, timeout_at, log=list(log))
         self.look(name, now)
+        if epoch is not None:
+            self.start(name, epoch, now)
         return name, True
 
     def look(self, name: str, now: int) -> Known:
@@ -79,15 +91,26 @@ class Model:
         known.starts.append(epoch)
         return len(known.starts) == 1
 
-    def settle(self, name: str, action: str, value: bytes, fence: tuple[int, int] | None, now: int) -> bool:
+    def settle(
+        self,
+        name: str,
+        action: str,
+        value: bytes,
+        fence: tuple[int, int] | None,
+        now: int,
+        log: Sequence[bytes] = (),
+        after: int = 0,
+    ) -> bool:
         known = self.look(name, now)
         if known.state != "pending":
             return False
         self._check(known, fence)
+        if log:
+            self.append(name, log, after, fence)
         self._end(name, STATES[action], value, now)
         return True
 
-    def append(self, name: str, events: list[bytes], after: int, fence: tuple[int, int] | None) -> int:
+    def append(self, name: str, events: Sequence[bytes], after: int, fence: tuple[int, int] | None) -> int:
         known = self.find(name)
         if after > len(known.log):
             raise Refusal("sequence_gap")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -53,3 +55,14 @@ def postgres() -> Server:
 @cache
 def _postgres() -> Server:
     return UNTIL_THE_END.enter_context(server("max_connections=200"))
+
+
+@contextmanager
+def file_sizes_up_to(limit: int) -> Iterator[None]:
+    """Meanwhile no file of this process grows beyond the limit: to SQLite that is a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from capsule_bridge import Bridge, Retention, Settlement
-from capsule_protocol.errors import SessionError
+from capsule_bridge import Bridge, Retention, Settlement, SqliteStore
+from capsule_bridge.sqlite.faults import FaultPoint
+from capsule_protocol.errors import SessionError, StoreError
 from tests.unit.bridge.support import KINDS, new, open_kind
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +92,28 @@ async def test_it_counts_what_it_does(bridge: Bridge, clock: Clock) -> None:
     assert info.verdicts == {"rejected": 1, "rejected_timedout": 1}
     assert (info.pending, info.high_water, info.oldest) == (0, 2, 0.0)
     assert 0 < info.commit_p50 <= info.commit_p99 or "Memory" in type(bridge.store).__name__
+
+
+async def test_a_verdict_that_is_said_to_have_failed_and_has_not_is_counted_when_it_is_given_again(
+    tmp_path: Path, clock: Clock
+) -> None:
+    failures = iter([OSError(5, "Input/output error")])
+    settling = False
+
+    def fault(at: FaultPoint) -> None:
+        if settling and at == "committed" and (error := next(failures, None)):
+            raise error
+
+    bridge = Bridge(SqliteStore(tmp_path / "store.db", "process", fault=fault), clock)
+    await bridge.accept(new("exec:a"))
+    settling = True
+    with pytest.raises(StoreError):
+        await bridge.settle(Settlement("exec:a", "resolve"))
+    assert bridge.info().pending == 1
+    await bridge.settle(Settlement("exec:a", "resolve"))
+    await bridge.settle(Settlement("exec:a", "resolve"))
+    assert (bridge.info().pending, bridge.info().verdicts) == (0, {"resolved": 1})
+    await bridge.close()
 
 
 async def test_a_long_log_is_read_to_its_end(bridge: Bridge) -> None:

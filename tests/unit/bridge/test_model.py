@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from capsule_bridge import Fence, PromiseStore, Retention, Settlement
 from capsule_bridge.states import Action
@@ -21,9 +21,10 @@ from tests.unit.bridge.support import new, open_kind
 
 T = TypeVar("T")
 
-NAMES = st.sampled_from(["a", "b", "c", "d"])
+NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 KEYS = st.sampled_from([None, "k", "l"])
 FINGERPRINTS = st.sampled_from([b"one", b"one", b"other"])
+WAITS = st.sampled_from([None, None, -1, 3, 8])
 ACTIONS: st.SearchStrategy[Action] = st.sampled_from(["resolve", "reject", "cancel"])
 FENCES = st.one_of(st.none(), st.builds(Fence, st.integers(0, 2), st.integers(0, 3)))
 EVENTS = st.lists(st.sampled_from([b"x", b"y"]), max_size=3)
@@ -62,6 +63,12 @@ class Comparison(RuleBasedStateMachine):
             answer = error.code
         assert answer == told
 
+    @initialize(key=KEYS, waits=st.tuples(WAITS, WAITS, WAITS))
+    def there_is_a_family(self, key: str | None, waits: tuple[int | None, int | None, int | None]) -> None:
+        """Without it most calls would be about promises that nobody has made."""
+        for name, parent, wait in zip("abc", (None, "a", "b"), waits, strict=True):
+            self.create(name, key if name == "a" else None, b"one", parent, wait, None, [])
+
     @rule(step=st.integers(1, 6))
     def time_passes(self, step: int) -> None:
         self.now += step
@@ -71,13 +78,25 @@ class Comparison(RuleBasedStateMachine):
         key=KEYS,
         fingerprint=FINGERPRINTS,
         parent=st.one_of(st.none(), st.none(), NAMES),
-        wait=st.sampled_from([None, None, -1, 3, 8]),
+        wait=WAITS,
+        epoch=st.sampled_from([None, 1, 2]),
+        log=EVENTS,
     )
-    def create(self, name: str, key: str | None, fingerprint: bytes, parent: str | None, wait: int | None) -> None:
+    def create(
+        self,
+        name: str,
+        key: str | None,
+        fingerprint: bytes,
+        parent: str | None,
+        wait: int | None,
+        epoch: int | None,
+        log: list[bytes],
+    ) -> None:
+        fields = {"key": key, "fingerprint": fingerprint, "parent": parent, "epoch": epoch, "log": tuple(log)}
         at = None if wait is None else self.now + wait
         self.same(
-            self.store.create(new(name, key=key, fingerprint=fingerprint, parent=parent, timeout_at=at), now=self.now),
-            lambda: self.model.create(name, key, fingerprint, parent, at, self.now),
+            self.store.create(new(name, timeout_at=at, **fields), now=self.now),
+            lambda: self.model.create(name, key, fingerprint, parent, at, self.now, epoch=epoch, log=log),
             lambda answer: (answer.promise.id, answer.fresh),
         )
 
@@ -89,13 +108,20 @@ class Comparison(RuleBasedStateMachine):
             lambda answer: answer.first,
         )
 
-    @rule(name=NAMES, action=ACTIONS, value=st.binary(max_size=3), fence=FENCES)
-    def settle(self, name: str, action: Action, value: bytes, fence: Fence | None) -> None:
+    @rule(name=NAMES, action=ACTIONS, value=st.binary(max_size=3), fence=FENCES, log=EVENTS, after=st.integers(0, 4))
+    def settle(
+        self, name: str, action: Action, value: bytes, fence: Fence | None, log: list[bytes], after: int
+    ) -> None:
         self.same(
-            self.store.settle(Settlement(name, action, value, fence), now=self.now),
-            lambda: self.model.settle(name, action, value, fence, self.now),
+            self.store.settle(Settlement(name, action, value, fence, tuple(log), after), now=self.now),
+            lambda: self.model.settle(name, action, value, fence, self.now, log, after),
             lambda answers: answers[0].decided,
         )
+
+    @rule(name=NAMES, action=ACTIONS, log=EVENTS)
+    def settle_at_the_end(self, name: str, action: Action, log: list[bytes]) -> None:
+        known = self.model.promises.get(name)
+        self.settle(name, action, b"end", None, log, len(known.log) if known else 0)
 
     @rule(name=NAMES, events=EVENTS, after=st.integers(0, 4), fence=FENCES)
     def append(self, name: str, events: list[bytes], after: int, fence: Fence | None) -> None:
@@ -126,6 +152,11 @@ class Comparison(RuleBasedStateMachine):
             expected,
             lambda promise: (promise.state, promise.value, promise.settled_at, promise.fence),
         )
+
+    @rule(name=NAMES, step=st.integers(1, 9))
+    def get_later(self, name: str, step: int) -> None:
+        self.now += step
+        self.get(name)
 
     @rule(name=NAMES, after=st.integers(0, 4))
     def read(self, name: str, after: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -18,12 +17,12 @@ import pytest
 
 from capsule_bridge import LoggedEvent, MemoryStore, Retention, Settlement, SqliteStore, open_store
 from capsule_bridge.sql import Migration
-from capsule_bridge.sqlite import schema, writer
+from capsule_bridge.sqlite import damage, schema, writer
 from capsule_bridge.sqlite.connect import Level, open_writer
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import ArgumentError, StoreError
 from tests.unit.bridge.contract import refused
-from tests.unit.bridge.support import LARGE, new
+from tests.unit.bridge.support import LARGE, file_sizes_up_to, new
 
 pytestmark = pytest.mark.anyio
 
@@ -366,6 +365,90 @@ async def test_a_full_disk_loses_nothing_and_needs_no_restart(path: Path) -> Non
         assert [promise.id for promise in await store.pending(now=3)] == [*acknowledged, "again"]
 
 
+# Damage
+
+
+async def left_by_a_dead_process(path: Path) -> None:
+    """A store with many pages, whose last process was killed."""
+    async with opened(path) as store:
+        await asyncio.gather(*(store.create(new(f"a{n}", param=b"x" * 1000), now=1) for n in range(200)))
+    with other_process(path, "more") as other:
+        assert path.with_name("store.db-wal").stat().st_size > 0
+        other.kill()
+        other.wait()
+
+
+def spoil(path: Path) -> None:
+    """Overwrite pages in the middle, which opening does not read."""
+    with path.open("r+b") as file:
+        for page in range(20, 40):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 200)
+
+
+async def test_a_store_that_was_closed_is_not_examined(path: Path) -> None:
+    async with opened(path):
+        pass
+    async with opened(path) as store:
+        assert store.examination is None
+
+
+async def test_a_store_that_was_left_is_examined_and_found_whole(path: Path) -> None:
+    await left_by_a_dead_process(path)
+    async with opened(path) as store:
+        assert store.examination is not None
+        await asyncio.to_thread(store.examination.wait)
+        assert store.failure is None
+        assert (await store.create(new("b"), now=2)).fresh
+
+
+async def test_a_damaged_store_is_told_and_writes_nothing_more(path: Path) -> None:
+    await left_by_a_dead_process(path)
+    spoil(path)
+    async with opened(path) as store:
+        assert store.examination is not None
+        await asyncio.to_thread(store.examination.wait)
+        assert isinstance(store.failure, StoreError)
+        assert "damaged since its last node ended" in store.failure.message
+        for call in (
+            store.create(new("b"), now=2),
+            store.append("a0", [b"x"], after=0),
+            store.expire(now=2, retention=Retention()),
+        ):
+            with refused("store_damaged"):
+                await call
+        assert (await store.get("a0", now=2)).pending  # what can be read may be
+
+
+async def test_damage_that_shows_by_itself_is_told_as_such(path: Path) -> None:
+    async with opened(path) as store:
+        await asyncio.gather(*(store.create(new(f"a{n}", param=b"x" * 1000), now=1) for n in range(200)))
+    spoil(path)
+    async with opened(path) as store:
+        for call in (store.pending(now=2), store.settle(*(Settlement(f"a{n}", "cancel") for n in range(200)), now=2)):
+            with refused("store_damaged"):
+                await call
+        assert isinstance(store.failure, StoreError | sqlite3.DatabaseError)
+
+
+async def test_closing_does_not_wait_for_the_examination(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement that would go on for hours ends when it is interrupted."""
+    await left_by_a_dead_process(path)
+    begun = threading.Event()
+
+    def endless(connection: sqlite3.Connection) -> list[str]:
+        begun.set()
+        connection.execute("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+        raise AssertionError("it ended by itself")
+
+    monkeypatch.setattr(damage, "damage", endless)
+    store = SqliteStore(path, "process")
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
+    await asyncio.wait_for(store.close(), PATIENCE)
+    assert store.examination is not None
+    assert store.examination.found is None
+
+
 # SQL
 
 
@@ -449,24 +532,15 @@ def lock_of(path: Path) -> Path:
 
 
 @contextmanager
-def file_sizes_up_to(limit: int) -> Iterator[None]:
-    """Meanwhile no file of this process grows beyond the limit: to SQLite that is a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@contextmanager
-def other_process(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that has opened the store, and then waits."""
+def other_process(path: Path, *made: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that has opened the store, has made promises of these ids, and then waits."""
     code = (
-        "import sys; from pathlib import Path; from capsule_bridge import SqliteStore\n"
-        "store = SqliteStore(Path(sys.argv[1]), 'process'); print('open', flush=True); sys.stdin.read()"
+        "import asyncio, sys; from pathlib import Path; from capsule_bridge import NewPromise, SqliteStore\n"
+        "store = SqliteStore(Path(sys.argv[1]), 'process')\n"
+        "for id in sys.argv[2:]: asyncio.run(store.create(NewPromise(id, 'execute', 's', b'same'), now=1))\n"
+        "print('open', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, os.fspath(path)]
+    command = [sys.executable, "-c", code, os.fspath(path), *made]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"open\n"
