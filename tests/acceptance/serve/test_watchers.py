@@ -187,6 +187,7 @@ async def test_a_watcher_whose_connection_breaks_sees_no_event_twice(
     served: Served, place: Path, driver: AsyncSession
 ) -> None:
     go = place / "go"
+    go.unlink(missing_ok=True)
     waiting = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.001)\nnumber"
     async with through_proxy(served, place) as (proxy, client):
         watched = await client.attach("shared", watch=True)
