@@ -12,14 +12,13 @@ from capsule.node.durable.records import (
     STARTED,
     action_of,
     fingerprint_of,
-    pack_event,
     pack_options,
     pack_request,
     pack_verdict,
-    unpack_event,
 )
 from capsule.node.durable.scribe import Scribe
 from capsule.node.verdicts import hint_of
+from capsule.wire import pack_event, unpack_event
 from capsule_bridge import NewPromise, Settlement, promise_id, session_promise
 from capsule_protocol.errors import CapsuleError, SessionError
 
@@ -27,11 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from capsule.events import Event
+    from capsule.node.auth.principals import Principal
     from capsule.node.execution import ExecuteRequest
     from capsule.node.front.log import EventLog
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Bridge, Promise, Retention
+    from capsule_bridge import Bridge, Log, Promise, Retention
 
 logger = logging.getLogger("capsule.bridge")
 
@@ -144,6 +144,22 @@ class Ledger:
                 raise
             raise execution_unknown(execution) from None
         if promise.session != session or promise.kind != "execute":
+            raise execution_unknown(execution)
+        return promise
+
+    async def part(self, execution: str, after: int, *, wait: float) -> tuple[Log, bool]:
+        """What it told behind a number, and whether that ends with the verdict; waits so long if there is nothing."""
+        return await self.bridge.part(promise_id(execution), after, wait=wait)
+
+    async def by_id(self, execution: str, principal: Principal) -> Promise:
+        """An execution in any session of the principal's. Raises SessionError `execution_unknown`."""
+        try:
+            promise = await self.bridge.get(promise_id(execution))
+        except SessionError as error:
+            if error.code != "promise_unknown":
+                raise
+            raise execution_unknown(execution) from None
+        if promise.kind != "execute" or not (promise.principal == principal.name or principal.sees_all):
             raise execution_unknown(execution)
         return promise
 
