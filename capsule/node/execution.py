@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from capsule.config import SessionOptions
+    from capsule.node.heard import Heard
     from capsule.node.ladder import Ladder
+    from capsule.node.points import Points
 
 ExecutionState = Literal["queued", "running", "done"]
 InputError = Literal["eof", "timeout"]
@@ -95,6 +97,7 @@ class Execution:
     __slots__ = (
         "_channel",
         "_clearance",
+        "_heard",
         "_held",
         "_host",
         "_inputs",
@@ -106,6 +109,8 @@ class Execution:
         "id",
         "ladder",
         "limit_exceeded",
+        "missing",
+        "points",
         "request",
         "serial",
         "session",
@@ -122,6 +127,9 @@ class Execution:
         self.state: ExecutionState = "queued"
         self.verdict: Finished | None = None
         self.ladder: Ladder | None = None
+        self.points: Points | None = None
+        self.missing = 0
+        """Events before the first that is told here which were lost with another node."""
         self.timer: asyncio.TimerHandle | None = None
         self.cancelled = False
         self.limit_exceeded = False
@@ -129,6 +137,7 @@ class Execution:
         self._loop = loop
         self._reading = False
         self._rests = [b"", b""]
+        self._heard: Heard | None = None
         self._inputs: dict[str, asyncio.TimerHandle | None] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._clearance: Callable[[], object] | None = None
@@ -140,9 +149,8 @@ class Execution:
 
     async def next_event(self) -> Event:
         """The next event; after `Finished`, `Finished` again. Only one consumer may wait."""
-        self._reading = True
         channel = self._channel
-        while (event := channel.take()) is None:
+        while (event := self.take()) is None:
             if self.verdict is not None:
                 return self.verdict
             await channel.wait(self._loop)
@@ -151,7 +159,15 @@ class Execution:
     def take(self) -> Event | None:
         """The next event if there is one now."""
         self._reading = True
-        return self._channel.take()
+        event = self._channel.take()
+        if self.points is not None and event is not None and not self._channel.pending:
+            self.points.taken(self)
+        return event
+
+    def confirm(self, number: int) -> None:
+        """The events up to this number are dealt with for good: a node that takes the place of this one has them."""
+        if self.points is not None:
+            self.points.confirm(self.id, number)
 
     def mark(self) -> int:
         """The number of the newest event so far, taken or not."""
@@ -203,6 +219,42 @@ class Execution:
 
     # --- the session's side ---
 
+    @property
+    def told(self) -> int:
+        """The number of the last event that was taken."""
+        return self._channel.number
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is an event to take that somebody is going to."""
+        return self._channel.pending
+
+    @property
+    def discarding(self) -> bool:
+        """Whether nobody is going to take any."""
+        return self._channel.discarding
+
+    @property
+    def rests(self) -> list[bytes]:
+        """Of each stream, the beginning of a character that is not whole."""
+        return self._rests
+
+    def go_on(self, number: int, rests: list[bytes], heard: Heard) -> None:
+        """Go on behind the events that another node has told; of what comes, `heard` is known already."""
+        self._channel.go_on(number)
+        self._rests, self._heard = rests, heard
+        if number:
+            self.state = "running"
+
+    def waits_for(self, request: str) -> bool:
+        """Whether the code waits for an answer to this request."""
+        return request in self._inputs
+
+    def expect_input(self, request: str) -> None:
+        """The code waits for a line of text, which another node has told."""
+        if request not in self._inputs:
+            self._inputs[request] = self._input_timer(request)
+
     def clear(self) -> bool:
         """Whether it may be sent now; if not, whoever holds it has been asked to release it."""
         clearance, self._clearance = self._clearance, None
@@ -226,6 +278,8 @@ class Execution:
             piece = data[start : start + CHUNK_BYTES]  # the same object when it is all
             size = len(piece)
             text = self._decode(stream, piece)
+            if self._heard is not None:
+                text = self._heard.unheard(stream, text)
             if not text:
                 continue
             if self.verdict is None:
@@ -241,25 +295,27 @@ class Execution:
         self, data: dict[str, Any], metadata: dict[str, Any], display_id: str | None, *, update: bool, size: int
     ) -> None:
         """Something to show."""
-        self._put(lambda number: Display(self.id, number, data, metadata, display_id, update), size, droppable=True)
+        if not self._is_heard(Display):
+            self._put(lambda number: Display(self.id, number, data, metadata, display_id, update), size, droppable=True)
 
     def clear_output(self, *, wait: bool) -> None:
         """Forget what was shown."""
-        self._put(lambda number: ClearOutput(self.id, number, wait), droppable=True)
+        if not self._is_heard(ClearOutput):
+            self._put(lambda number: ClearOutput(self.id, number, wait), droppable=True)
 
     def progress(self, current: float | None, total: float | None, text: str) -> None:
         """How far the code is."""
-        self._put(lambda number: Progress(self.id, number, current, total, text), droppable=True)
+        if not self._is_heard(Progress):
+            self._put(lambda number: Progress(self.id, number, current, total, text), droppable=True)
 
     def ask_input(self, request: str, prompt: str, *, password: bool) -> None:
         """The code waits for a line of text. If nobody reads the events, nobody will answer."""
         if self.verdict is not None or self._channel.discarding or not self.request.allow_input:
             self._host.send_input(request, None, "eof")
             return
-        timeout = self._host.options.input_timeout
-        timer = None if timeout is None else self._loop.call_later(timeout, self._answer, request, None, "timeout")
-        self._inputs[request] = timer
-        self._put(lambda number: InputRequest(self.id, number, request, prompt, password))
+        self._inputs[request] = self._input_timer(request)
+        if not self._is_heard(InputRequest):
+            self._put(lambda number: InputRequest(self.id, number, request, prompt, password))
 
     def hurry(self) -> None:
         """The execution is being ended: do not wait for a slow reader any more."""
@@ -304,8 +360,17 @@ class Execution:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
+        if self.points is not None and channel.discarding:
+            self.points.taken(self)
 
     # --- inside ---
+
+    def _is_heard(self, kind: type[Event]) -> bool:
+        return self._heard is not None and self._heard.has(kind)
+
+    def _input_timer(self, request: str) -> asyncio.TimerHandle | None:
+        timeout = self._host.options.input_timeout
+        return None if timeout is None else self._loop.call_later(timeout, self._answer, request, None, "timeout")
 
     def _make_started(self, number: int) -> Event:
         return Started(self.id, number)

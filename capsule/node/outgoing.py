@@ -34,7 +34,7 @@ def input_reply(session_id: str, request: str, value: str | None, error: InputEr
     return Envelope("input_reply", {"request": request, "value": value, "error": error}, session=session_id)
 
 
-def opening(session_id: str, options: SessionOptions, name: str) -> Envelope:
+def opening(session_id: str, options: SessionOptions, name: str, epoch: int) -> Envelope:
     """The session is the worker's from here on."""
     body = {
         "environment": options.environment,
@@ -49,5 +49,6 @@ def opening(session_id: str, options: SessionOptions, name: str) -> Envelope:
             "source_cache": options.source_cache,
             "max_open_files": options.max_open_files,
         },
+        "epoch": epoch,
     }
     return Envelope("open", body, new_id(MESSAGE), session_id, buffers=tuple(options.files.values()))

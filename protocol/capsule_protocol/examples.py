@@ -50,7 +50,19 @@ from capsule_protocol.messages.introspection import (
     NamespaceSummary,
     NamespaceSummaryReply,
 )
-from capsule_protocol.messages.link import Ack, Heartbeat, Hello, LinkLimits, Ready, Shutdown, Welcome
+from capsule_protocol.messages.link import (
+    Ack,
+    Adopt,
+    Adopted,
+    Confirm,
+    Heartbeat,
+    Hello,
+    LinkLimits,
+    PendingInput,
+    Ready,
+    Shutdown,
+    Welcome,
+)
 from capsule_protocol.messages.operations import (
     CancelExecution,
     Drain,
@@ -116,6 +128,9 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Ready(pid=4711, python="3.11.9", implementation="CPython", worker="0.1.0", reply_to="m_request"), ()),
     (Heartbeat(number=3, rss=50331648, busy=True, serial=2, threads=4), ()),
     (Shutdown(restart=False), ()),
+    (Adopt(versions=["1.0"], features=["stdin"], epoch=2, after=17), ()),
+    (Adopted(version="1.0", last=18, inputs=[PendingInput(request="m_input", number=17, execution="x_1")]), ()),
+    (Confirm(number=64), ()),
     (Open(name="é", env={"A": "1", "B": None}, cwd="/tmp", argv=["x.py"], path=["/tmp"]), ()),  # noqa: S108 (a sample)
     (Open(files=["data/in.csv", "empty"]), (b"a,b\n", b"")),
     (Close(), ()),

@@ -12,11 +12,13 @@ from capsule.node.durable.records import (
     STARTED,
     action_of,
     fingerprint_of,
-    pack_options,
     pack_request,
+    pack_session,
     pack_verdict,
+    unpack_request,
 )
 from capsule.node.durable.scribe import Scribe
+from capsule.node.inheritance import Remembered
 from capsule.node.verdicts import hint_of
 from capsule.wire import pack_event, unpack_event
 from capsule_bridge import NewPromise, Settlement, promise_id, session_promise
@@ -67,7 +69,7 @@ class Ledger:
 
     async def opened(self, session: Session, owner: str) -> None:
         """A session is there."""
-        param = pack_options(session.options, session.options.name)
+        param = pack_session(session.options, session.options.name, session.secret)
         new = NewPromise(
             id=session_promise(session.id),
             kind="session",
@@ -119,9 +121,25 @@ class Ledger:
             raise SessionError("idempotency_conflict", message, details={"execution": other})
         return Entry(promise, fresh, at_once)
 
+    async def left(self, promise: Promise) -> Entry:
+        """An accepted one that nobody runs, because the call that wrote it down is said to have failed."""
+        log = await self.bridge.store.read(promise.id, after=0, limit=1)
+        self.bridge.stats.took_over(promise)
+        return Entry(promise, fresh=True, begun=log.last > 0)
+
     def scribe(self, execution: str, tell: Callable[[Event], object]) -> Scribe:
         """Who writes down what it tells."""
         return Scribe(self.bridge, promise_id(execution), self._tasks, tell)
+
+    async def remember(self, promise: Promise) -> Remembered:
+        """An execution without a verdict, for the session that goes on with it."""
+        execution = execution_of(promise)
+
+        async def events_after(number: int) -> list[Event]:
+            return [unpack_event(data, execution, at) async for at, data in self.bridge.events(promise.id, number)]
+
+        last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
+        return Remembered(execution, unpack_request(promise.param), last, events_after)
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """It was accepted, and there is nothing that could still run it, or say what became of it."""

@@ -49,12 +49,14 @@ def fingerprint_of(request: ExecuteRequest) -> bytes:
     return fingerprint("execute", options.pop("code"), options)
 
 
-def pack_options(options: SessionOptions, name: str | None) -> bytes:
-    """How a session was opened; its files are in its directory, and gone with it."""
-    packed: bytes = packb(options.model_dump(exclude={"files"}) | {"name": name})
+def pack_session(options: SessionOptions, name: str | None, secret: bytes) -> bytes:
+    """How a session was opened, and the secret of its boxes; its files are in its directory, and gone with it."""
+    packed: bytes = packb(options.model_dump(exclude={"files"}) | {"name": name, "secret": secret})
     return packed
 
 
-def unpack_options(data: bytes) -> SessionOptions:
-    """How a session was opened."""
-    return SessionOptions(**unpackb(data))
+def unpack_session(data: bytes) -> tuple[SessionOptions, bytes]:
+    """How a session was opened, and the secret of its boxes."""
+    fields = unpackb(data)
+    secret = fields.pop("secret", b"")
+    return SessionOptions(**fields), secret

@@ -90,12 +90,14 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
-        """Wait until no execution runs or waits, all verdicts were told, and no checkpoint or file is on its way."""
+        """Wait until nothing runs or waits, no checkpoint or file is on its way, and clients have what was said."""
         await self.executed()
         for hosted in self.registry:
             await hosted.session.saved()
         for peer in list(self._peers):
             await peer.streams.settled()
+        for carrier in list(self._peers.values()):
+            await carrier.flushed()
 
     async def executed(self) -> None:
         """Wait until no execution runs or waits, and all verdicts were told."""

@@ -15,7 +15,7 @@ from capsule_protocol.messages.execution import Error, Execute
 
 # A literal, so that a type which gets lost is missed.
 PROMISED = {
-    *("hello", "welcome", "ack", "ready", "heartbeat", "shutdown", "open", "close"),
+    *("hello", "welcome", "ack", "ready", "heartbeat", "shutdown", "open", "close", "adopt", "adopted", "confirm"),
     *("execute", "output", "display", "clear_output", "progress", "result", "error", "status", "cancel", "interrupt"),
     *("input_request", "input_reply", "complete", "inspect", "is_complete", "history", "namespace_summary"),
     *("complete_reply", "inspect_reply", "is_complete_reply", "history_reply", "namespace_summary_reply"),
