@@ -92,6 +92,16 @@ async def test_nodes_may_die_one_after_another_before_they_have_dealt_with_anyth
     assert [normal(place.store.events())] == await undisturbed(cell.replace("0.03", "0"))
 
 
+async def test_a_verdict_that_the_dead_node_had_read_comes_again(place: Place) -> None:
+    place.start("print('hello'); 6 * 7", fault=("note", False, 1))
+    await place.until(lambda: False)
+    place.kill()
+    async with place.adopted() as session:
+        (verdict,) = await place.finish(session)
+    assert (verdict.verdict, verdict.text) == ("ok", "42")
+    assert normal(place.store.events()) == [("stdout", "hello\n"), ("ok", "42", 1)]
+
+
 async def test_the_session_keeps_its_state_its_epoch_and_its_process(place: Place) -> None:
     place.start("import os; kept = os.getpid(); print('ready')")
     await place.until(lambda: bool(place.store.lines("idle")))
