@@ -63,7 +63,15 @@ from capsule_protocol.messages.link import (
     Shutdown,
     Welcome,
 )
-from capsule_protocol.messages.operations import Drain, InterruptSession, KillSession, Sessions
+from capsule_protocol.messages.operations import (
+    CancelExecution,
+    Drain,
+    InterruptSession,
+    KillSession,
+    ReadLog,
+    ReadLogReply,
+    Sessions,
+)
 from capsule_protocol.messages.session import (
     Attach,
     Checkpoint,
@@ -106,7 +114,10 @@ _OF_AN_EXECUTION = EVENTS | {
     "read_state",
 }
 _OF_THE_LINK = frozenset(
-    {"hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"}
+    {
+        *("hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"),
+        *("read_log", "read_log_reply", "cancel_execution"),
+    }
 )
 _TIME = 1700000000.25
 
@@ -221,6 +232,9 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Sessions(), ()),
     (InterruptSession(name="training"), ()),
     (KillSession(name="training"), ()),
+    (ReadLog(execution="x_1", after=2, wait=True), ()),
+    (ReadLogReply(reply_to="m_request", first=1, count=1, ended=False), (b"\x93\xa3gap\x81\xa7missing\x01\x90",)),
+    (CancelExecution(execution="x_1"), ()),
     (Drain(wait=True), ()),
 ]
 

@@ -39,7 +39,7 @@ _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
 _FILES = frozenset({"upload", "download", "files"})
 _CHECKPOINTS = frozenset({"save", "load"})
-_OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain"})
+_OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain", "read_log", "cancel_execution"})
 _CLIENT_ONLY = (
     frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume", "discard"})
     | _OPERATIONS
@@ -59,7 +59,7 @@ SENDS: dict[Link, dict[Role, frozenset[str]]] = {
         "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _CLIENT_ONLY,
         "node": _BOTH_WAYS
         | _ANSWERS
-        | {"ack", "watching", "info_reply"}
+        | {"ack", "watching", "info_reply", "read_log_reply"}
         | frozenset(f"{kind}_reply" for kind in _FILES | _CHECKPOINTS),
     },
     "worker": {

@@ -9,32 +9,16 @@ from msgpack import packb, unpackb
 
 from capsule.config import SessionOptions
 from capsule.node.execution import ExecuteRequest
-from capsule.wire import to_event, to_message
 from capsule_bridge import fingerprint
-from capsule_protocol.envelope import Envelope
-from capsule_protocol.messages import parse
 
 if TYPE_CHECKING:
-    from capsule.events import Event, Finished
+    from capsule.events import Finished
     from capsule_bridge import Action
 
 STARTED = packb(["status", {"state": "busy"}, []])
 """The first event of nearly every log."""
 
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
-
-
-def pack_event(event: Event) -> bytes:
-    """An event as it is logged: type, body and buffers of the message that tells of it."""
-    packed: bytes = packb(to_message(event), use_bin_type=True, unicode_errors="backslashreplace")
-    return packed
-
-
-def unpack_event(data: bytes, execution: str, sequence: int) -> Event:
-    """An event of a log."""
-    kind, body, buffers = unpackb(data)
-    envelope = Envelope(kind, body, "", "", execution, sequence, 0.0, tuple(buffers))
-    return to_event(parse(envelope), envelope)
 
 
 def action_of(finished: Finished) -> Action:

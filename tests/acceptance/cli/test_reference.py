@@ -44,7 +44,10 @@ def test_every_command_has_its_options() -> None:
     assert sorted(titles) == sorted(name for name, command in COMMANDS.items() if command.params)
     assert {"run", "repl", "serve", "wait-ready", "config check"} <= set(COMMANDS)
     operators = {"sessions", "attach", "interrupt", "kill", "pool", "drain", "doctor"}
-    assert set(cli.commands) == {"run", "repl", "serve", "wait-ready", "config", "keys", "store"} | operators
+    assert (
+        set(cli.commands)
+        == {"run", "repl", "serve", "wait-ready", "config", "keys", "store", "save", "restore"} | operators
+    )
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
