@@ -40,7 +40,7 @@ time.sleep(1000)
 async def left_alone(place: Place, *cells: str, **plan: object) -> Adoptable:
     """A box whose node has just been killed."""
     place.start(*(cells or ("kept = 1",)), **plan)
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     place.kill()
     return place.box()
 
@@ -65,7 +65,7 @@ async def test_nobody_comes_and_nothing_is_left(place: Place) -> None:
 
 async def test_the_zygote_goes_with_its_node_and_the_worker_stays(place: Place) -> None:
     place.start("kept = 1; print('ready')")
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     node = psutil.Process(place.store.lines("node")[0]["pid"])
     (zygote,) = node.children()
     place.kill()
