@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,12 @@ class Connection:
     def rollback(self) -> None:
         if self.in_transaction:
             self.execute("ROLLBACK")
+
+    def set_progress_handler(self, handler: Callable[[], bool], steps: int) -> None:
+        self._apsw.set_progress_handler(handler, steps)
+
+    def interrupt(self) -> None:
+        self._apsw.interrupt()
 
     def close(self) -> None:
         with _errors_of_sqlite3():
