@@ -76,12 +76,6 @@ class Connection:
         if self.in_transaction:
             self.execute("ROLLBACK")
 
-    def set_progress_handler(self, handler: Callable[[], bool], steps: int) -> None:
-        self._apsw.set_progress_handler(handler, steps)
-
-    def interrupt(self) -> None:
-        self._apsw.interrupt()
-
     def close(self) -> None:
         with _errors_of_sqlite3():
             self._apsw.close()
