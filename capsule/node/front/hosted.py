@@ -173,6 +173,10 @@ class Hosted:
             await self.session.cancel(execution)
         return log
 
+    async def lined_up(self) -> None:
+        """Wait until all that was asked for before is lined up."""
+        await self._last_accepted.wait()
+
     def _doubt(self, execution: str) -> None:
         """The store has failed, and may have written it down all the same: whoever asks again will find it then."""
         self._doubtful[execution] = None

@@ -74,6 +74,9 @@ async def test_a_key_gets_the_same_answer_from_the_next_node(place: Path) -> Non
                 with pytest.raises(SessionError) as caught:
                     await again.run("something else", key="k")
                 assert caught.value.code == "idempotency_conflict"
+                written = (await other.info()).bridge
+                assert written is not None
+                assert (written.dedup_hits, written.conflicts, written.pending) == (1, 1, 1)
     assert after == before
     assert isinstance(after[-1], Finished)
     assert count.read_text() == "x"

@@ -21,7 +21,9 @@ def _errors_of_sqlite3() -> Iterator[None]:
     try:
         yield
     except apsw.Error as error:
-        raise sqlite3.OperationalError(str(error)) from error
+        failure = sqlite3.OperationalError(str(error))
+        failure.sqlite_errorcode = getattr(error, "result", sqlite3.SQLITE_ERROR)
+        raise failure from error
 
 
 class Cursor:
@@ -64,15 +66,15 @@ class Connection:
     def executescript(self, script: str) -> None:
         self.execute(script)
 
-    def rollback(self) -> None:
-        if self.in_transaction:
-            self.execute("ROLLBACK")
-
     def set_progress_handler(self, handler: Callable[[], bool], steps: int) -> None:
         self._apsw.set_progress_handler(handler, steps)
 
     def interrupt(self) -> None:
         self._apsw.interrupt()
+
+    def rollback(self) -> None:
+        if self.in_transaction:
+            self.execute("ROLLBACK")
 
     def close(self) -> None:
         with _errors_of_sqlite3():
