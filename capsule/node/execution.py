@@ -19,6 +19,7 @@ from capsule.events import (
     Status,
     Verdict,
 )
+from capsule.node.asking import Answer, InputError
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
 from capsule_protocol.errors import ArgumentError
 
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from capsule.config import SessionOptions
+    from capsule.node.asking import Clerk, Question
     from capsule.node.ladder import Ladder
 
 ExecutionState = Literal["queued", "running", "done"]
-InputError = Literal["eof", "timeout"]
+
+MAX_QUESTIONS = 256
+"""Requests for input of one execution that may be open at once: each is a thread that waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Host(Protocol):
     def on_released(self) -> None:
         """An execution that was held may be sent."""
 
-    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+    def send_input(self, request: str, answer: Answer) -> None:
         """Answer a request of the worker."""
 
 
@@ -103,6 +107,7 @@ class Execution:
         "_rests",
         "_waiters",
         "cancelled",
+        "clerk",
         "id",
         "ladder",
         "limit_exceeded",
@@ -123,6 +128,7 @@ class Execution:
         self.verdict: Finished | None = None
         self.ladder: Ladder | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.clerk: Clerk | None = None
         self.cancelled = False
         self.limit_exceeded = False
         self._host = host
@@ -189,7 +195,10 @@ class Execution:
             raise ArgumentError("value", "exactly one of value and error must be given", allowed="text, or an error")
         if request_id not in self._inputs:
             raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
-        self._answer(request_id, value, error)
+        if self.clerk is not None:
+            self.clerk.reply(self, request_id, Answer(value, error))
+        else:
+            self.deliver(request_id, Answer(value, error))
 
     def hold(self, clearance: Callable[[], object]) -> None:
         """Do not send it to the worker before `release`; the function is called once, when it is due."""
@@ -251,15 +260,35 @@ class Execution:
         """How far the code is."""
         self._put(lambda number: Progress(self.id, number, current, total, text), droppable=True)
 
-    def ask_input(self, request: str, prompt: str, *, password: bool) -> None:
-        """The code waits for a line of text. If nobody reads the events, nobody will answer."""
+    def ask_input(self, question: Question) -> None:
+        """The code waits for an answer. If nobody reads the events, nobody will give one."""
+        request = question.request
         if self.verdict is not None or self._channel.discarding or not self.request.allow_input:
-            self._host.send_input(request, None, "eof")
-            return
-        timeout = self._host.options.input_timeout
-        timer = None if timeout is None else self._loop.call_later(timeout, self._answer, request, None, "timeout")
-        self._inputs[request] = timer
-        self._put(lambda number: InputRequest(self.id, number, request, prompt, password))
+            self._host.send_input(request, Answer(None, "eof"))
+        elif len(self._inputs) >= MAX_QUESTIONS:
+            self._host.send_input(request, Answer(None, "eof", f"{MAX_QUESTIONS} questions are open already"))
+        elif self.clerk is not None:
+            self._inputs[request] = None
+            self.clerk.ask(self, question)
+        else:
+            timeout, late = self._host.options.input_timeout, Answer(None, "timeout")
+            timer = None if timeout is None else self._loop.call_later(timeout, self.deliver, request, late)
+            self._inputs[request] = timer
+            self.tell_question(question)
+
+    def tell_question(self, question: Question, promise: str = "") -> None:
+        """Tell the client what the code asks, unless it waits no more; whose answer counts, a promise may decide."""
+        request, prompt, password = question
+        if request in self._inputs:
+            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise))
+
+    def deliver(self, request: str, answer: Answer) -> None:
+        """The code hears this, if it still waits."""
+        if request in self._inputs:
+            timer = self._inputs.pop(request)
+            if timer is not None:
+                timer.cancel()
+            self._host.send_input(request, answer)
 
     def hurry(self) -> None:
         """The execution is being ended: do not wait for a slow reader any more."""
@@ -299,7 +328,7 @@ class Execution:
         self.state = "done"
         self._stop_timers()
         for request in list(self._inputs):  # a thread may still wait for its line
-            self._answer(request, None, "eof")
+            self.deliver(request, Answer(None, "eof"))
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -330,12 +359,6 @@ class Execution:
             if rest:
                 self._channel.put_text(stream, rest.decode("utf-8", "replace"), len(rest))
         self._rests = [b"", b""]
-
-    def _answer(self, request: str, value: str | None, error: InputError | None) -> None:
-        timer = self._inputs.pop(request, None)
-        if timer is not None:
-            timer.cancel()
-        self._host.send_input(request, value, error)
 
     def _stop_timers(self) -> None:
         if self.timer is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from anyio import CancelScope
 
 from capsule.node.checkpoints import SessionCheckpoints
-from capsule.node.execution import ExecuteRequest, Execution, InputError
+from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.inbox import Inbox
 from capsule.node.info import SessionInfo
 from capsule.node.ladder import Ladder, Reason
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from capsule.config import SessionOptions
     from capsule.events import Event
+    from capsule.node.asking import Answer
     from capsule.node.pools import Pools
     from capsule.node.worker import Worker
     from capsule_protocol.envelope import Envelope
@@ -321,9 +322,9 @@ class Session:
         except Exception:
             logger.exception("on_background of session %s failed", self.id)
 
-    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+    def send_input(self, request: str, answer: Answer) -> None:
         """Answer the worker's request for input."""
-        self._send_urgent(input_reply(self.id, request, value, error))
+        self._send_urgent(input_reply(self.id, request, answer))
 
     # --- inside ---
 

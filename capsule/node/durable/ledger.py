@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.events import ErrorInfo, Finished
+from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.records import (
     STARTED,
     action_of,
@@ -61,6 +62,7 @@ class Ledger:
 
     def __init__(self, bridge: Bridge, tasks: Tasks) -> None:
         self.bridge = bridge
+        self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
 
     # --- sessions ---

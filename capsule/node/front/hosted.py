@@ -185,6 +185,7 @@ class Hosted:
         except CapsuleError as error:
             await ledger.give_up(entry.promise, error, started=False)
             return None
+        made.clerk = ledger.inquiries.clerk(self.session.id, self.owner)
         if entry.begun:
             made.begin()
         log = self._begin(made, ledger=ledger, written=int(entry.begun))
