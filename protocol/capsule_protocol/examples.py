@@ -52,6 +52,7 @@ from capsule_protocol.messages.introspection import (
 )
 from capsule_protocol.messages.link import Ack, Heartbeat, Hello, LinkLimits, Ready, Shutdown, Welcome
 from capsule_protocol.messages.operations import Drain, InterruptSession, KillSession, Sessions
+from capsule_protocol.messages.promises import Promise, Promises, Settle
 from capsule_protocol.messages.session import (
     Attach,
     Checkpoint,
@@ -94,7 +95,19 @@ _OF_AN_EXECUTION = EVENTS | {
     "read_state",
 }
 _OF_THE_LINK = frozenset(
-    {"hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"}
+    {
+        "hello",
+        "welcome",
+        "heartbeat",
+        "shutdown",
+        "sessions",
+        "interrupt_session",
+        "kill_session",
+        "drain",
+        "promises",
+        "promise",
+        "settle",
+    }
 )
 _TIME = 1700000000.25
 
@@ -207,6 +220,10 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (InterruptSession(name="training"), ()),
     (KillSession(name="training"), ()),
     (Drain(wait=True), ()),
+    (Promises(after="exec:x_1"), ()),
+    (Promise(promise="exec:x_1:input:1"), ()),
+    (Settle(promise="exec:x_1:input:1", action="resolve", value="Ada"), ()),
+    (Settle(promise="exec:x_1:input:2", action="cancel", message="asked by mistake"), ()),
 ]
 
 

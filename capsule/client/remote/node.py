@@ -9,7 +9,7 @@ from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.link import Link
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
 from capsule.client.remote.watch import RemoteWatch
-from capsule.node.info import NodeInfo, SessionSummary
+from capsule.node.info import NodeInfo, PromiseSummary, SessionSummary, SettledPromise
 from capsule.node.tasks import Tasks
 from capsule_pool import PoolInfo
 from capsule_pool.breaker import BreakerInfo
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 FOR_EVER = 86_400.0 * 366
 """Seconds that whoever waits for the end of a node waits at most."""
+
+_QUESTIONS = frozenset({"sessions", "promises", "promise"})
+"""What is asked again on a new connection: it changes nothing."""
 
 
 class RemoteNode:
@@ -89,6 +92,27 @@ class RemoteNode:
         """End a session. Raises SessionError `session_unknown`."""
         await self._operate("kill_session", {"name": name})
 
+    async def promises(self) -> list[PromiseSummary]:
+        """What waits for a verdict, as far as this client may see it."""
+        found: list[PromiseSummary] = []
+        after = ""
+        while True:
+            page = await self._operate("promises", {"after": after})
+            found += (PromiseSummary(**row) for row in page["promises"])
+            after = page["after"]
+            if not after:
+                return found
+
+    async def promise(self, promise: str) -> PromiseSummary:
+        """One of them, settled or not. Raises SessionError `promise_unknown`."""
+        return PromiseSummary(**(await self._operate("promise", {"promise": promise}))["promise"])
+
+    async def settle(self, promise: str, action: str, value: Any, message: str) -> SettledPromise:
+        """Settle a promise. Raises SessionError `promise_unknown`, `answer_refused`."""
+        body = {"promise": promise, "action": action, "value": value, "message": message}
+        settled = await self._operate("settle", body)
+        return SettledPromise(PromiseSummary(**settled["promise"]), settled["decided"])
+
     def checkpoints(self, name: str) -> RemoteCheckpoints:
         """Those of a session, by name or id, whoever has it."""
         return RemoteCheckpoints(self._link.streams, name, partial(self._request, name))
@@ -117,7 +141,7 @@ class RemoteNode:
 
     async def _operate(self, kind: str, body: dict[str, Any], timeout: float = REQUEST_TIMEOUT) -> dict[str, Any]:
         await self._link.connect()
-        info: dict[str, Any] = (await self._link.request(kind, body, timeout=timeout, again=kind == "sessions"))["info"]
+        info: dict[str, Any] = (await self._link.request(kind, body, timeout=timeout, again=kind in _QUESTIONS))["info"]
         return info
 
     async def _request(self, session: str, kind: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:

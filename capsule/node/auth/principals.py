@@ -19,7 +19,19 @@ _RANK: Final[dict[Role, int]] = {role: rank for rank, role in enumerate(ROLES)}
 NEEDED: Final[dict[str, Role]] = {
     **dict.fromkeys(("hello", "heartbeat", "shutdown", "error"), "none"),
     **dict.fromkeys(
-        ("info", "sessions", "watch", "detach", "resume", "event_ack", "stream_credit", "stream_close"), "viewer"
+        (
+            "info",
+            "sessions",
+            "promises",
+            "promise",
+            "watch",
+            "detach",
+            "resume",
+            "event_ack",
+            "stream_credit",
+            "stream_close",
+        ),
+        "viewer",
     ),
     "drain": "operator",
 }
