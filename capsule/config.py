@@ -182,9 +182,10 @@ class ServeConfig(Config):
     `listen`: addresses beside the user's own. Who does not greet within `greeting_timeout` is hung up on, and who is
     silent for `client_timeout` is taken for gone; a client that is
     gone has `reconnect_timeout` to come back, and one that detached `detached_ttl` (None: for ever), until its sessions
-    are closed. `drain_timeout` is what running code and transfers get when the service is told to end. `insecure`:
-    `tcp://` without encryption, on this machine only. Members of `group` may come over `ipc://`. `quotas` by
-    principal; `default` is for those that have none of their own. `http` is the HOST:PORT of `/metrics`, `/healthz` and
+    are closed. `drain_timeout` is what running code and transfers get when the service is told to end; `linger` is for
+    how long sessions outlive a node that dies. `insecure`: `tcp://` without encryption, on this machine only. Members
+    of `group` may come over `ipc://`. `quotas` by principal; `default` is for those that have none of their own. `http`
+    is the HOST:PORT of `/metrics`, `/healthz` and
     `/readyz`.
     """
 
@@ -211,6 +212,10 @@ class ServeConfig(Config):
         example="127.0.0.1:9090",
     )
     question_timeout: Seconds = option(60.0, "How long a question may wait for the cell that runs", reload=True)
+    linger: Annotated[float, Field(ge=0, le=86_400)] = option(
+        10.0,
+        "When the node dies, how long its sessions go on and wait for the next node of the same store; 0: they end",
+    )
     drain_timeout: Seconds = option(
         30.0, "What running code and transfers get when the service is told to end", reload=True
     )

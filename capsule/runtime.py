@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 SOCKET = "node.sock"
 STORE = "store.db"
-TCP = "tcp://"
-SCHEMES = ("ipc://", TCP)
+BOXES = "boxes"
+"""Beside the socket: the directory of the records of boxes that outlive their node."""
+UNIX, TCP = "ipc://", "tcp://"
+SCHEMES = (UNIX, TCP)
 """How an address may begin."""
 MAX_ADDRESS = 512
 """Characters; longer than any path of a socket, or name of a host."""
@@ -58,16 +60,20 @@ def make_directory(directory: Path) -> None:
 
 def check_directory(directory: Path) -> None:
     """Refuse a directory in which somebody else could put a socket of his own. Raises NodeError `address_refused`."""
-    try:
-        found = directory.lstat()
-    except OSError as error:
-        raise NodeError("address_refused", f"{directory} cannot be looked at: {error.strerror}") from error
-    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
-        _refuse(directory, "is not a directory, or a link to one", "Remove it.")
-    if found.st_uid != os.getuid():
-        _refuse(directory, f"belongs to user {found.st_uid}, not to {os.getuid()}", "Set XDG_RUNTIME_DIR.")
+    found = _owned(directory, "Set XDG_RUNTIME_DIR.")
     if found.st_mode & 0o077:
         _refuse(directory, f"is open to others (mode {found.st_mode & 0o777:o})", f"Run: chmod 700 {directory}")
+
+
+def check_place(directory: Path) -> None:
+    """Refuse a directory for a socket that others may be let in to, if one of them could put his own in its place.
+
+    Raises NodeError `address_refused`.
+    """
+    found = _owned(directory)
+    if found.st_mode & 0o022:
+        hint = f"Run: chmod go-w {directory}, or choose a directory in which only you may write."
+        _refuse(directory, f"can be written by others (mode {stat.S_IMODE(found.st_mode):o})", hint)
 
 
 def check_socket(path: Path) -> None:
@@ -108,6 +114,22 @@ def _no_place(address: str) -> bool:
         return False
     host, _, port = address.removeprefix(TCP).rpartition(":")
     return not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16)
+
+
+def _owned(directory: Path, hint: str = "Choose a directory of your own.") -> os.stat_result:
+    """What the system says of a directory of this user's, which is no link. Raises NodeError.
+
+    `hint` is for one that is another user's.
+    """
+    try:
+        found = directory.lstat()
+    except OSError as error:
+        raise NodeError("address_refused", f"{directory} cannot be looked at: {error.strerror}") from error
+    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
+        _refuse(directory, "is not a directory, or a link to one", "Remove it.")
+    if found.st_uid != os.getuid():
+        _refuse(directory, f"belongs to user {found.st_uid}, not to {os.getuid()}", hint)
+    return found
 
 
 def _refuse(directory: Path, why: str, hint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections import deque
@@ -14,7 +15,6 @@ from capsule_protocol.errors import RemoteProtocolError
 from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from capsule_protocol.envelope import Buffer
@@ -75,6 +75,7 @@ class Stream:
         self._on_broken = on_broken
         self._bounds = bounds
         self._held = 0  # bytes that wait for the peer
+        self._empty: asyncio.Future[None] | None = None  # resolved when none do, if somebody waits for that
         owned.setblocking(False)  # noqa: FBT003 (the function takes it by position only)
         owned.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
         self._socket = owned
@@ -139,6 +140,12 @@ class Stream:
         self._paused = False
         self._update()
         self._loop.call_soon(self._deliver)
+
+    async def flushed(self) -> None:
+        """Wait until the system has taken what was sent, or the peer has hung up."""
+        while self._held and not self.disconnected.done():
+            self._empty = self._empty or self._loop.create_future()
+            await asyncio.shield(self._empty)
 
     def drain_rest(self) -> None:
         """Take all that has arrived."""
@@ -226,6 +233,8 @@ class Stream:
 
     def _let_go(self, size: int) -> None:
         self._held -= size
+        if self._empty is not None and not self._held:
+            self._wake()
         if self._stalled and self._held <= self._bounds.quiet_bytes // 2:
             self._stalled = False
             self._update()
@@ -274,8 +283,14 @@ class Stream:
                 self._writing = True
                 self._loop.add_writer(self._socket, self._flush)
 
+    def _wake(self) -> None:
+        if self._empty is not None:
+            self._empty.set_result(None)
+            self._empty = None
+
     def _hang_up(self) -> None:
         if not self.disconnected.done():
+            self._wake()
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._reading = self._writing = False

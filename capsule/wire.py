@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgpack import Unpacker, UnpackException, packb
+
 from capsule import events as told
+from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import RemoteProtocolError
+from capsule_protocol.messages import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule.node.execution import ExecuteRequest
-    from capsule_protocol.envelope import Buffer, Envelope
+    from capsule_protocol.envelope import Buffer
     from capsule_protocol.messages import Message
     from capsule_protocol.messages import execution as words
     from capsule_protocol.messages.session import Status
@@ -37,6 +41,32 @@ def to_event(message: Message, envelope: Envelope) -> told.Event:
     """The event that a message of an execution tells of. Raises RemoteProtocolError for buffers that are not there."""
     event: told.Event = _FROM[envelope.type](message, envelope)
     return event
+
+
+def pack_event(event: told.Event) -> bytes:
+    """An event as it is logged: type, body and buffers of the message that tells of it."""
+    packed: bytes = packb(to_message(event), use_bin_type=True, unicode_errors="backslashreplace")
+    return packed
+
+
+def unpack_event(data: bytes, execution: str, sequence: int) -> told.Event:
+    """An event of a log. Raises RemoteProtocolError for what is none."""
+    (event,) = unpack_events(data, execution, sequence)
+    return event
+
+
+def unpack_events(data: Buffer, execution: str, first: int) -> list[told.Event]:
+    """Events of a log, one behind the other, numbered from `first`. Raises RemoteProtocolError for what are none."""
+    unpacker = Unpacker(max_buffer_size=0)
+    unpacker.feed(data)
+    events = []
+    try:
+        for number, (kind, body, buffers) in enumerate(unpacker, first):
+            envelope = Envelope(kind, body, "", "", execution, number, 0.0, tuple(buffers))
+            events.append(to_event(parse(envelope), envelope))
+    except (ValueError, TypeError, UnpackException) as error:
+        raise RemoteProtocolError("invalid_message", f"an event of a log cannot be read: {error}") from error
+    return events
 
 
 def size_of(event: told.Event) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Created,
         Expired,
         Fence,
+        Log,
         LoggedEvent,
         NewPromise,
         Promise,
@@ -65,6 +66,7 @@ class Bridge:
         with self._timed():
             await self.store.append(id, events, after=after, fence=fence)
         self.stats.events += len(events)
+        self._wake(id)
 
     async def settle(self, *settlements: Settlement) -> list[Settled]:
         """Give verdicts, in one transaction."""
@@ -77,6 +79,26 @@ class Bridge:
     async def get(self, id: str) -> Promise:  # noqa: A002
         """The promise."""
         return await self.store.get(id, now=self.now())
+
+    async def part(self, id: str, after: int, *, wait: float) -> tuple[Log, bool]:  # noqa: A002
+        """What is logged behind a number, and whether it goes to the verdict; waits if there is nothing yet."""
+        deadline = time.monotonic() + wait
+        while True:
+            woken = asyncio.get_running_loop().create_future()
+            waiting = self._waiting.setdefault(execution_promise(id), set())
+            waiting.add(woken)
+            try:
+                settled = not (await self.get(id)).pending  # before the log is read, which is complete then
+                log = await self.store.read(id, after=after)
+                left = deadline - time.monotonic()
+                if log.events or settled or left <= 0:
+                    last = log.events[-1].sequence if log.events else max(after, log.last)
+                    return log, settled and last >= log.last
+                await asyncio.wait([woken], timeout=left)
+            finally:
+                waiting.discard(woken)
+                if not waiting:
+                    self._waiting.pop(execution_promise(id), None)
 
     async def wait(self, id: str) -> Promise:  # noqa: A002
         """The promise, as soon as it has a verdict: one that this node gives, or a time-out that is due."""

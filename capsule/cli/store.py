@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsule.cli import exits, tables
+from capsule.cli.configured import config_option
 from capsule.cli.options import json_option
 from capsule.text import one_line
-from capsule_protocol.errors import ArgumentError, CapsuleError
+from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,19 +26,20 @@ if TYPE_CHECKING:
     from capsule_bridge.sqlite.tools import StoreInfo
 
 HEADINGS = ("CHECK", "", "FINDING")
-HOURS_OF_RESULTS = 24.0
-HOURS_OF_TOMBSTONES = 7 * 24.0
 _WRITTEN_AT_ONCE = 2**16
 """Characters of an export that are collected before they are written."""
 
 path_argument = click.argument("path", required=False, type=click.Path(path_type=Path))
 
 
-def store_file(path: Path | None) -> Path:
-    """The database that a command is about: the one place that knows of a default."""
-    if path is None:
-        raise ArgumentError("path", "no store is named", allowed="the file of a store")
-    return path
+def store_file(path: Path | None, config: str | None) -> Path:
+    """The database that a command is about: the named one, else that of the configuration."""
+    if path is not None:
+        return path
+    from capsule.config import load
+    from capsule.runtime import store_path
+
+    return store_path(load(config))
 
 
 def _reported(command: Callable[..., int | None]) -> Callable[..., int]:
@@ -59,7 +61,9 @@ def _reported(command: Callable[..., int | None]) -> Callable[..., int]:
 
 @click.group()
 def store() -> None:
-    """The durable promises of a node, in the file PATH. All but `compact` may be done while the node runs.
+    """The durable promises of a node, in the file PATH, or the one that the node's configuration names.
+
+    All but `compact` may be done while the node runs.
 
     Exit code: 0 done, 1 `check` found something lost or wrong, 2 wrong usage, 3 the store cannot be used.
     """
@@ -67,13 +71,14 @@ def store() -> None:
 
 @store.command()
 @path_argument
+@config_option
 @json_option
 @_reported
-def info(path: Path | None, as_json: bool) -> None:
+def info(path: Path | None, config: str | None, as_json: bool) -> None:
     """Show what a store holds, how large it is, and who uses it."""
     from capsule_bridge.sqlite import tools
 
-    found = tools.info(store_file(path), now=_now())
+    found = tools.info(store_file(path, config), now=_now())
     if as_json:
         click.echo(json.dumps(asdict(found) | {"pending": found.pending}))
         return
@@ -85,14 +90,15 @@ def info(path: Path | None, as_json: bool) -> None:
 
 @store.command()
 @path_argument
+@config_option
 @click.option("--thorough", is_flag=True, help="Compare indexes with their tables too, which takes longer.")
 @json_option
 @_reported
-def check(path: Path | None, thorough: bool, as_json: bool) -> int:
+def check(path: Path | None, config: str | None, thorough: bool, as_json: bool) -> int:
     """Look whether all in a store fits together; repair nothing."""
     from capsule_bridge.sqlite import tools
 
-    findings = tools.check(store_file(path), thorough=thorough)
+    findings = tools.check(store_file(path, config), thorough=thorough)
     failed = any(finding.severity == "error" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}))
@@ -104,29 +110,28 @@ def check(path: Path | None, thorough: bool, as_json: bool) -> int:
 
 @store.command()
 @path_argument
+@config_option
 @click.option(
     "--results",
     metavar="HOURS",
     type=click.FloatRange(min=0),
-    default=HOURS_OF_RESULTS,
-    show_default=True,
-    help="Forget verdicts and logs that are older.",
+    help="Forget verdicts and logs that are older (default: as configured).",
 )
 @click.option(
     "--tombstones",
     metavar="HOURS",
     type=click.FloatRange(min=0),
-    default=HOURS_OF_TOMBSTONES,
-    show_default=True,
-    help="Remember so long that there was a verdict.",
+    help="Remember so long that there was a verdict (default: as configured).",
 )
 @json_option
 @_reported
-def compact(path: Path | None, results: float, tombstones: float, as_json: bool) -> None:
+def compact(
+    path: Path | None, config: str | None, results: float | None, tombstones: float | None, as_json: bool
+) -> None:
     """Forget what is old, and give the room back to the disk; refused while a node uses the store."""
     from capsule_bridge.sqlite import tools
 
-    done = tools.compact(store_file(path), now=_now(), retention=_retention(results, tombstones))
+    done = tools.compact(store_file(path, config), now=_now(), retention=_retention(config, results, tombstones))
     if as_json:
         click.echo(json.dumps(asdict(done)))
         return
@@ -138,13 +143,14 @@ def compact(path: Path | None, results: float, tombstones: float, as_json: bool)
 
 @store.command()
 @path_argument
+@config_option
 @click.option("--decode", is_flag=True, help="Show values as JSON where that loses nothing, instead of as base64.")
 @_reported
-def export(path: Path | None, decode: bool, as_json: bool) -> int:  # noqa: ARG001  it is JSON always
+def export(path: Path | None, config: str | None, decode: bool, as_json: bool) -> int:  # noqa: ARG001  it is JSON always
     """Write all promises and events to stdout, one JSON object on each line."""
     from capsule_bridge.sqlite import tools
 
-    records = tools.export(store_file(path), now=_now(), decode=decode)
+    records = tools.export(store_file(path, config), now=_now(), decode=decode)
     try:
         _write(f"{json.dumps(record, ensure_ascii=True, allow_nan=False)}\n" for record in records)
     except BrokenPipeError:
@@ -184,10 +190,16 @@ def _told(found: StoreInfo) -> Iterable[tuple[str, str]]:
     yield "large values", f"{tables.size(sizes.values)} in {sizes.value_files} files"
 
 
-def _retention(results: float, tombstones: float) -> Retention:
+def _retention(config: str | None, results: float | None, tombstones: float | None) -> Retention:
+    """In hours where that is given; the configuration has seconds."""
+    from capsule.config import load
     from capsule_bridge.records import HOUR, Retention
 
-    return Retention(int(results * HOUR), int(tombstones * HOUR))
+    configured = load(config).store
+    return Retention(
+        int(configured.results * 1000 if results is None else results * HOUR),
+        int(configured.tombstones * 1000 if tombstones is None else tombstones * HOUR),
+    )
 
 
 def _now() -> int:

@@ -10,6 +10,7 @@ from capsule.client.arguments import check_callback, check_flag, check_text, che
 from capsule.client.checkpoints import Saving, check_names
 from capsule.client.credentials import check_credentials
 from capsule.client.finish import finish
+from capsule.client.handle import AsyncExecutionHandle
 from capsule.client.loops import check_loop
 from capsule.client.options import ClientOptions, WorkerOptions, build_config, build_options
 from capsule.client.promises import Action, check_settlement
@@ -119,6 +120,15 @@ class AsyncClient:
         watched = check_flag(watch, "watch")
         found = await self._elsewhere("attach").attach(check_text(name, "name"), watch=watched)
         return AsyncSession(found, on_background)
+
+    def execution(self, execution_id: str) -> AsyncExecutionHandle:
+        """An execution of a node elsewhere, by the id that its handle or its result has; its session may be closed.
+
+        Raises ArgumentError where the node is in this process.
+        """
+        if not check_text(execution_id, "execution_id"):
+            raise ArgumentError("execution_id", "is empty", allowed="the id of an execution")
+        return AsyncExecutionHandle(self._elsewhere("execution"), execution_id)
 
     async def sessions(self) -> list[SessionSummary]:
         """The sessions of a node elsewhere, also those of other clients.

@@ -155,8 +155,10 @@ class AsyncExecution:
         return event
 
     async def _end(self) -> None:
-        with contextlib.suppress(CapsuleError):  # a session that was closed meanwhile ends it by itself
-            await self._session.cancel(self.execution_id)
+        # What was refused must not be cancelled: whoever asks again with the same key has the same id.
+        if not self.over:
+            with contextlib.suppress(CapsuleError):  # a session that was closed meanwhile ends it by itself
+                await self._session.cancel(self.execution_id)
         with contextlib.suppress(CapsuleError):  # the node refused it, or is gone: nobody waits for it
             async with self._lock:
                 while not self.done:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from capsule.client.aio import AsyncClient
 from capsule.client.arguments import CellOptions, ExecuteOptions, check_callback, check_codes, check_flag
+from capsule.client.handle import AsyncExecutionHandle, ExecutionHandle
 from capsule.client.portal import Portal
 from capsule.client.progress import Progress
 from capsule.client.results import Collector, Result
@@ -99,6 +100,17 @@ class Client:
         return Session(
             self, self._portal, self._portal.call(self._inner.attach, name, watch=watch, on_background=on_background)
         )
+
+    def execution(self, execution_id: str) -> ExecutionHandle:
+        """An execution of a node elsewhere, by the id that its handle or its result has; its session may be closed.
+
+        Raises ArgumentError where the node is in this process.
+        """
+
+        async def made() -> AsyncExecutionHandle:
+            return self._inner.execution(execution_id)
+
+        return ExecutionHandle(self._portal, self._portal.call(made))
 
     def sessions(self) -> list[SessionSummary]:
         """The sessions of a node elsewhere, also those of other clients.

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from capsule.doctor.finding import Finding
 from capsule.node.resources import box_parent
-from capsule.runtime import check_directory, runtime_directory
+from capsule.runtime import UNIX, check_directory, check_place, runtime_directory
 from capsule_protocol.errors import NodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from capsule.config import NodeConfig
 
 LITTLE = 64 * 2**20
@@ -25,7 +27,18 @@ FEW = 1000
 def examine(config: NodeConfig) -> list[Finding]:
     """What is to be said of both."""
     place = box_parent(config.directory)
-    return [_runtime(config.serve.directory or runtime_directory()), _boxes(place, config), _space(place)]
+    runtime = _runtime(config.serve.directory or runtime_directory())
+    return [runtime, *_places(config.serve.listen), _boxes(place, config), _space(place)]
+
+
+def _places(addresses: Iterable[str]) -> Iterator[Finding]:
+    """The directories of further sockets that are not fit for them."""
+    for address in addresses:
+        if address.startswith(UNIX):
+            try:
+                check_place(Path(address.removeprefix(UNIX)).parent)
+            except NodeError as error:
+                yield Finding("runtime_directory", "error", error.message, error.hint)
 
 
 def _runtime(directory: Path) -> Finding:

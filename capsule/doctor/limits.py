@@ -14,7 +14,7 @@ from capsule.node.resources import PIPE_BYTES
 if TYPE_CHECKING:
     from capsule.config import NodeConfig
 
-DESCRIPTORS = 12
+DESCRIPTORS = 14
 """Descriptors of the node for each session."""
 OWN_DESCRIPTORS = 100
 """Those that the node has without any session."""

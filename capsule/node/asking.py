@@ -30,8 +30,8 @@ class Answer(NamedTuple):
 class Clerk(Protocol):
     """Who sees to the questions of one execution: tells the client, and has the first answer delivered."""
 
-    def ask(self, execution: Execution, question: Question) -> None:
-        """Do so from now on: by `tell_question` and `deliver` of the execution."""
+    def ask(self, execution: Execution, question: Question, *, told: bool) -> None:
+        """Do so from now on, by `tell_question`, unless the client was `told` already, and `deliver`."""
 
     def reply(self, execution: Execution, request: str, answer: Answer) -> None:
         """The execution's client answers."""

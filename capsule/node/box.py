@@ -10,15 +10,20 @@ import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
 from capsule.node.resources import no_descriptor
 from capsule_protocol.errors import WorkerLost
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 _MESSAGE_BYTES = 64 * 1024
 _EXPECT = msgpack.packb({"op": "expect"})
+_END = msgpack.packb({"op": "end"})
 _T = TypeVar("_T")
 
 
@@ -53,10 +58,12 @@ class Box:
         self.worker_pidfd = -1
         self._directory = directory
         self._lease = lease
+        self._lingers = False
         self._short = False  # a descriptor was sent, and there is none to be had for it here
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[str] = self._loop.create_future()
         self._bound: asyncio.Future[bool] = self._loop.create_future()
+        self._kept: asyncio.Future[bool] = self._loop.create_future()
         self._exited: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(lease, self._on_lease)
@@ -80,11 +87,26 @@ class Box:
             raise WorkerLost("worker_start_failed", f"the worker could not be started: {failure}")
         return box
 
+    @classmethod
+    def adopted(cls, pid: int, lease: socket.socket, directory: str, worker: tuple[int, int]) -> Box:
+        """A box that another node has left: `worker` is the process id and the pidfd, which it owns from here on."""
+        box = cls(pid, lease, directory)
+        box.worker_pid, box.worker_pidfd = worker
+        box._lingers = True
+        _resolve(box._started, "")
+        _resolve(box._bound, value=True)
+        return box
+
     async def bound(self) -> None:
         """Wait until the worker listens in its directory; WorkerLost if it ends before."""
         if not await asyncio.shield(self._bound):
             status = await self.exited()
             raise WorkerLost("worker_start_failed", f"the worker ended while it started: {status}")
+
+    @property
+    def directory(self) -> Path:
+        """Where its sockets and the session's files are."""
+        return Path(self._directory)
 
     def signal_worker(self, number: int) -> bool:
         """Send the worker a signal; False if it has ended."""
@@ -120,6 +142,14 @@ class Box:
         with suppress(OSError):  # it is gone
             self._lease.send(_EXPECT)
 
+    async def linger(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Let the box outlive this node, until it is closed: see `capsule_kernels.heritage`. WorkerLost if it ends."""
+        self._lingers = True
+        with suppress(OSError):  # it is gone
+            socket.send_fds(self._lease, [msgpack.packb({"op": "linger", **told})], list(descriptors))
+        if not await asyncio.shield(self._kept):
+            raise WorkerLost("worker_lost", "the worker ended when its session was open")
+
     def kill(self) -> None:
         """Kill the worker; the box then kills what it leaves. Works also while the box itself is held up."""
         self.signal_worker(signal.SIGKILL)
@@ -134,6 +164,9 @@ class Box:
 
     def close(self) -> None:
         """Let go of the box: its whole tree is killed. What it tells of its end is still heard."""
+        with suppress(OSError):  # it is gone, or so far behind that it has to wait out its time
+            if self._lingers:
+                self._lease.send(_END)
         with suppress(OSError):
             self._lease.shutdown(socket.SHUT_WR)
 
@@ -168,6 +201,8 @@ class Box:
             _resolve(self._started, f"{message['error']['name']}: {message['error']['message']}")
         elif "bound" in message:
             _resolve(self._bound, value=True)
+        elif "lingers" in message:
+            _resolve(self._kept, value=True)
         elif "exit" in message:
             self._set_exit(message["exit"], message["exceeded"])
         return "gone" not in message
@@ -175,6 +210,7 @@ class Box:
     def _set_exit(self, status: int, exceeded: str) -> None:
         ended = ExitStatus(status) if status >= 0 else ExitStatus(signal=-status)
         _resolve(self._bound, value=False)
+        _resolve(self._kept, value=False)
         _resolve(self._exited, replace(ended, exceeded=exceeded))
 
     def _on_end(self) -> None:
@@ -192,6 +228,7 @@ class Box:
         self._release()
         shutil.rmtree(self._directory, ignore_errors=True)  # the box has done it, unless it was killed
         _resolve(self._bound, value=False)
+        _resolve(self._kept, value=False)
         _resolve(self._exited, ExitStatus())
         _resolve(self._gone, None)
 

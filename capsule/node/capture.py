@@ -1,4 +1,7 @@
-"""Reads the two output pipes of a worker as they become readable, and can stop reading to slow the worker down."""
+"""Reads the two output pipes of a worker as they become readable, and can stop reading to slow the worker down.
+
+With a journal, by way of that, so that another node can go on with what this one has read (see `journal`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from capsule.node.journal import Journal
     from capsule.node.merge import Merge
 
 _INT = struct.Struct("i")
@@ -37,7 +41,10 @@ class Capture:
         page: Page,
         merge: Merge,
         on_violation: Callable[[RemoteProtocolError], None],
+        journal: Journal | None = None,
     ) -> None:
+        self._journal = journal
+        self.on_full: Callable[[], object] | None = None
         self._loop = loop
         self._descriptors = descriptors
         self._page = page
@@ -46,11 +53,18 @@ class Capture:
         self._reading = [False, False]
         self._at_end = [False, False]
         self._sizes = [SMALL_READ, SMALL_READ]
+        self._started = False
         self._paused = False
         self._closed = False
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The read ends."""
+        return self._descriptors
+
     def start(self) -> None:
         """Begin to read."""
+        self._started = True
         self._update()
 
     def pause(self) -> None:
@@ -110,6 +124,7 @@ class Capture:
     def _update(self) -> None:
         for stream in (0, 1):
             wanted = not (self._paused or self._closed or self._at_end[stream] or self._merge.held(stream) > HELD_BYTES)
+            wanted = wanted and self._started and (self._journal is None or not self._journal.full)
             if wanted != self._reading[stream]:
                 self._reading[stream] = wanted
                 if wanted:
@@ -128,6 +143,10 @@ class Capture:
             return
         if self._merge.held(0) > HELD_BYTES or self._merge.held(1) > HELD_BYTES:
             self._update()
+        elif self._journal is not None and self._journal.full:
+            if self.on_full is not None:
+                self.on_full()
+            self._update()
         else:
             self.settle()
 
@@ -135,7 +154,10 @@ class Capture:
         floor = self._page.get(FLOOR)
         size = self._sizes[stream]
         try:
-            data = os.read(self._descriptors[stream], size)
+            if self._journal is None:
+                data = os.read(self._descriptors[stream], size)
+            else:
+                data = self._journal.read(stream, self._descriptors[stream], floor)
         except BlockingIOError:
             return False
         if not data:

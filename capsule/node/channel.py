@@ -117,6 +117,20 @@ class Channel:
         return self._mode == "discard"
 
     @property
+    def pending(self) -> bool:
+        """Whether there is an event that somebody is going to take."""
+        return bool(self._entries) and self._mode != "discard"
+
+    @property
+    def number(self) -> int:
+        """That of the event that was taken last."""
+        return self._number
+
+    def go_on(self, number: int) -> None:
+        """The events up to this number are not here: another node has told them."""
+        self._number = number
+
+    @property
     def ended(self) -> bool:
         """Whether the last event has been taken."""
         return self._closed and not self._entries

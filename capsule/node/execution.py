@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codecs import utf_8_decode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from capsule.events import (
     ClearOutput,
@@ -19,7 +19,7 @@ from capsule.events import (
     Status,
     Verdict,
 )
-from capsule.node.asking import Answer, InputError
+from capsule.node.asking import Answer, InputError, Question
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
 from capsule_protocol.errors import ArgumentError
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from capsule.config import SessionOptions
-    from capsule.node.asking import Clerk, Question
+    from capsule.node.asking import Clerk
+    from capsule.node.heard import Heard
     from capsule.node.ladder import Ladder
+    from capsule.node.points import Points
 
 ExecutionState = Literal["queued", "running", "done"]
 
@@ -66,6 +68,13 @@ class ExecuteRequest:
     turn: Turn | None = None
 
 
+class _Open(NamedTuple):
+    """A question that waits for its answer, and what ends it if none comes; a clerk looks at the time itself."""
+
+    question: Question
+    timer: asyncio.TimerHandle | None
+
+
 class Host(Protocol):
     """What an execution asks of its session."""
 
@@ -99,6 +108,7 @@ class Execution:
     __slots__ = (
         "_channel",
         "_clearance",
+        "_heard",
         "_held",
         "_host",
         "_inputs",
@@ -111,6 +121,8 @@ class Execution:
         "id",
         "ladder",
         "limit_exceeded",
+        "missing",
+        "points",
         "request",
         "serial",
         "session",
@@ -127,6 +139,9 @@ class Execution:
         self.state: ExecutionState = "queued"
         self.verdict: Finished | None = None
         self.ladder: Ladder | None = None
+        self.points: Points | None = None
+        self.missing = 0
+        """Events before the first that is told here which were lost with another node."""
         self.timer: asyncio.TimerHandle | None = None
         self.clerk: Clerk | None = None
         self.cancelled = False
@@ -135,7 +150,8 @@ class Execution:
         self._loop = loop
         self._reading = False
         self._rests = [b"", b""]
-        self._inputs: dict[str, asyncio.TimerHandle | None] = {}
+        self._heard: Heard | None = None
+        self._inputs: dict[str, _Open] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._clearance: Callable[[], object] | None = None
         self._held = False
@@ -146,9 +162,8 @@ class Execution:
 
     async def next_event(self) -> Event:
         """The next event; after `Finished`, `Finished` again. Only one consumer may wait."""
-        self._reading = True
         channel = self._channel
-        while (event := channel.take()) is None:
+        while (event := self.take()) is None:
             if self.verdict is not None:
                 return self.verdict
             await channel.wait(self._loop)
@@ -157,7 +172,15 @@ class Execution:
     def take(self) -> Event | None:
         """The next event if there is one now."""
         self._reading = True
-        return self._channel.take()
+        event = self._channel.take()
+        if self.points is not None and event is not None and not self._channel.pending:
+            self.points.taken(self)
+        return event
+
+    def confirm(self, number: int) -> None:
+        """The events up to this number are dealt with for good: a node that takes the place of this one has them."""
+        if self.points is not None:
+            self.points.confirm(self.id, number)
 
     def mark(self) -> int:
         """The number of the newest event so far, taken or not."""
@@ -212,6 +235,42 @@ class Execution:
 
     # --- the session's side ---
 
+    @property
+    def told(self) -> int:
+        """The number of the last event that was taken."""
+        return self._channel.number
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is an event to take that somebody is going to."""
+        return self._channel.pending
+
+    @property
+    def discarding(self) -> bool:
+        """Whether nobody is going to take any."""
+        return self._channel.discarding
+
+    @property
+    def rests(self) -> list[bytes]:
+        """Of each stream, the beginning of a character that is not whole."""
+        return self._rests
+
+    def go_on(self, number: int, rests: list[bytes], heard: Heard) -> None:
+        """Go on behind the events that another node has told; of what comes, `heard` is known already."""
+        self._channel.go_on(number)
+        self._rests, self._heard = rests, heard
+        if number:
+            self.state = "running"
+
+    def waits_for(self, request: str) -> bool:
+        """Whether the code waits for an answer to this request."""
+        return request in self._inputs
+
+    def expect_input(self, request: str) -> None:
+        """The code waits for a line of text, which another node has told."""
+        if request not in self._inputs:
+            self._open_question(Question(request, ""), told=True)
+
     def clear(self) -> bool:
         """Whether it may be sent now; if not, whoever holds it has been asked to release it."""
         clearance, self._clearance = self._clearance, None
@@ -235,6 +294,8 @@ class Execution:
             piece = data[start : start + CHUNK_BYTES]  # the same object when it is all
             size = len(piece)
             text = self._decode(stream, piece)
+            if self._heard is not None:
+                text = self._heard.unheard(stream, text)
             if not text:
                 continue
             if self.verdict is None:
@@ -250,15 +311,18 @@ class Execution:
         self, data: dict[str, Any], metadata: dict[str, Any], display_id: str | None, *, update: bool, size: int
     ) -> None:
         """Something to show."""
-        self._put(lambda number: Display(self.id, number, data, metadata, display_id, update), size, droppable=True)
+        if not self._is_heard(Display):
+            self._put(lambda number: Display(self.id, number, data, metadata, display_id, update), size, droppable=True)
 
     def clear_output(self, *, wait: bool) -> None:
         """Forget what was shown."""
-        self._put(lambda number: ClearOutput(self.id, number, wait), droppable=True)
+        if not self._is_heard(ClearOutput):
+            self._put(lambda number: ClearOutput(self.id, number, wait), droppable=True)
 
     def progress(self, current: float | None, total: float | None, text: str) -> None:
         """How far the code is."""
-        self._put(lambda number: Progress(self.id, number, current, total, text), droppable=True)
+        if not self._is_heard(Progress):
+            self._put(lambda number: Progress(self.id, number, current, total, text), droppable=True)
 
     def ask_input(self, question: Question) -> None:
         """The code waits for an answer. If nobody reads the events, nobody will give one."""
@@ -267,14 +331,17 @@ class Execution:
             self._host.send_input(request, Answer(None, "eof"))
         elif len(self._inputs) >= MAX_QUESTIONS:
             self._host.send_input(request, Answer(None, "eof", f"{MAX_QUESTIONS} questions are open already"))
-        elif self.clerk is not None:
-            self._inputs[request] = None
-            self.clerk.ask(self, question)
         else:
-            timeout, late = self._host.options.input_timeout, Answer(None, "timeout")
-            timer = None if timeout is None else self._loop.call_later(timeout, self.deliver, request, late)
-            self._inputs[request] = timer
-            self.tell_question(question)
+            self._open_question(question, told=self._is_heard(InputRequest))
+
+    def consult(self, clerk: Clerk) -> None:
+        """From now on this one sees to the questions, the open ones too."""
+        self.clerk = clerk
+        for question, timer in list(self._inputs.values()):
+            if timer is not None:
+                timer.cancel()
+            self._inputs[question.request] = _Open(question, None)
+            clerk.ask(self, question, told=True)
 
     def tell_question(self, question: Question, promise: str = "") -> None:
         """Tell the client what the code asks, unless it waits no more; whose answer counts, a promise may decide."""
@@ -285,7 +352,7 @@ class Execution:
     def deliver(self, request: str, answer: Answer) -> None:
         """The code hears this, if it still waits."""
         if request in self._inputs:
-            timer = self._inputs.pop(request)
+            _, timer = self._inputs.pop(request)
             if timer is not None:
                 timer.cancel()
             self._host.send_input(request, answer)
@@ -333,8 +400,28 @@ class Execution:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
+        if self.points is not None and channel.discarding:
+            self.points.taken(self)
 
     # --- inside ---
+
+    def _is_heard(self, kind: type[Event]) -> bool:
+        return self._heard is not None and self._heard.has(kind)
+
+    def _input_timer(self, request: str) -> asyncio.TimerHandle | None:
+        timeout, late = self._host.options.input_timeout, Answer(None, "timeout")
+        return None if timeout is None else self._loop.call_later(timeout, self.deliver, request, late)
+
+    def _open_question(self, question: Question, *, told: bool) -> None:
+        """`told`: the client knows of it already."""
+        request = question.request
+        if self.clerk is not None:
+            self._inputs[request] = _Open(question, None)
+            self.clerk.ask(self, question, told=told)
+        else:
+            self._inputs[request] = _Open(question, self._input_timer(request))
+            if not told:
+                self.tell_question(question)
 
     def _make_started(self, number: int) -> Event:
         return Started(self.id, number)

@@ -50,6 +50,10 @@ class Greeting:
         self._done = True
         return ready
 
+    def skip(self) -> None:
+        """The session is open already: another node has opened it."""
+        self._done = True
+
     def take(self, message: Message, envelope: Envelope) -> bool:
         """Take a message if it belongs here; one that does not is a violation until the session is open."""
         if self._done:

@@ -15,7 +15,8 @@ REMEMBERED = 4096
 class Late:
     """Names of ended executions by their serials, and the decoders of what they write."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inherited: bool = False) -> None:
+        self._inherited = inherited  # what ended before this node came is not known by name
         self._names: OrderedDict[int, str] = OrderedDict()
         self._ids: set[str] = set()
         self._rests: dict[tuple[int, int], bytes] = {}
@@ -32,7 +33,7 @@ class Late:
 
     def knows(self, execution_id: str) -> bool:
         """Whether an event may name it: an ended execution, or none."""
-        return execution_id == "" or execution_id in self._ids
+        return self._inherited or execution_id == "" or execution_id in self._ids
 
     def output(self, serial: int, stream: int, data: bytes) -> list[Output]:
         """Bytes of a pipe as background events."""

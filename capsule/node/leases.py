@@ -12,10 +12,15 @@ _held: WeakSet[socket.socket] = WeakSet()
 def lease_pair() -> tuple[socket.socket, socket.socket]:
     """A pair of connected sockets: the node's own, not blocking, and the one that it gives away."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)  # noqa: FBT003 (the method takes it by position only)
     theirs.settimeout(None)  # the program may have set another default
-    _held.add(ours)
+    hold(ours)
     return ours, theirs
+
+
+def hold(lease: socket.socket) -> None:
+    """Take care of a lease that came about otherwise."""
+    lease.setblocking(False)  # noqa: FBT003 (the method takes it by position only)
+    _held.add(lease)
 
 
 def _let_go_in_child() -> None:

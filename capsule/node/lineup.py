@@ -49,6 +49,15 @@ class Lineup:
         """Line up a new one."""
         self._queue.append(execution)
 
+    def restore(self, execution: Execution, serial: int) -> None:
+        """One that the worker has already; call it in the order of the serials."""
+        execution.serial = serial
+        self._sent[execution.id] = self._by_serial[serial] = self._last = execution
+
+    def at_worker(self) -> list[Execution]:
+        """Those that the worker has, in order."""
+        return list(self._sent.values())
+
     def next_to_send(self, serial: int) -> Execution | None:
         """The next one that may go to the worker, under this serial; it counts as sent."""
         if not self._queue or len(self._sent) >= WINDOW:

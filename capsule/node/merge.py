@@ -3,7 +3,7 @@
 Each pipe is a lane. A fence is in both lanes; what lies before it in either comes before all that lies behind it in
 either, so a lane that reaches a fence waits for the other. A fence that announces a message waits for the message too.
 A message without a fence was sent when both pipes were empty: all that came before it has been read already, so it
-takes its place behind what the lanes hold at that moment.
+takes its place behind what the lanes hold at that moment, unless that belongs to a later execution.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ MAX_WAITING = 10_000
 
 
 class _Gate:
-    """A place in both lanes that is passed by both at once, together with its messages."""
+    """A place in both lanes that is passed by both at once, together with its messages; `owner` as in the mark."""
 
-    __slots__ = ("messages", "number", "open")
+    __slots__ = ("messages", "number", "open", "owner")
 
     def __init__(self, number: int, *, is_open: bool) -> None:
         self.number = number
         self.open = is_open
+        self.owner = 0
         self.messages: list[Any] = []
 
 
@@ -97,6 +98,24 @@ class Merge:
         return self._lanes[stream].flush
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing waits in it."""
+        first, second = self._lanes
+        return not (first.queue or second.queue or self._gates or self._waiting)
+
+    def state(self) -> dict[str, Any]:
+        """What another one needs to go on from here, while this one is quiet: plain values."""
+        lanes = [[lane.owner, lane.fence, lane.flush, lane.splitter.held] for lane in self._lanes]
+        return {"floor": self._floor, "passed": self.passed, "given_up": self._given_up, "lanes": lanes}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from that state, before anything has been fed."""
+        self._floor, self.passed, self._given_up = state["floor"], state["passed"], state["given_up"]
+        for lane, (owner, fence, flush, held) in zip(self._lanes, state["lanes"], strict=True):
+            lane.owner, lane.fence, lane.flush = owner, fence, flush
+            lane.splitter.feed(held)
+
+    @property
     def newest_fence(self) -> int:
         """The highest number of a fence that either pipe has shown."""
         return max(lane.fence for lane in self._lanes)
@@ -114,12 +133,12 @@ class Merge:
             else:
                 self._on_bytes(lane.owner, stream, part)  # type: ignore[arg-type]  # as above
 
-    def message(self, fence: int, message: Any) -> None:
-        """Take a message: it is delivered now, or when its fence is passed."""
+    def message(self, fence: int, message: Any, serial: int = 0) -> None:
+        """Take a message: it is delivered now, or when its fence is passed. `serial` is that of its execution."""
         if fence < 0 or fence > 0xFFFFFFFF:
             raise _forged(f"a message has fence {fence}")
         if fence == 0:
-            self._untied(message)
+            self._untied(message, serial)
         elif fence <= self.passed:
             self._on_message(message)
         elif (gate := self._gates.get(fence)) is not None:
@@ -134,7 +153,7 @@ class Merge:
     @property
     def unsettled(self) -> bool:
         """Whether bytes are kept back that may be the beginning of a mark."""
-        return any(lane.splitter.holds for lane in self._lanes)
+        return any(lane.splitter.held for lane in self._lanes)
 
     def settle(self) -> None:
         """Both pipes are empty: what may have been the beginning of a mark is none, for marks come in one piece."""
@@ -185,6 +204,7 @@ class Merge:
             gate = self._gates.get(mark.fence)
             if gate is None:
                 gate = self._new_gate(mark.fence, announces=bool(mark.flags & MESSAGE))
+            gate.owner = max(gate.owner, mark.owner)
             lane.queue.append(gate)
             lane.held += MARK_SIZE
             self._advance()
@@ -206,14 +226,19 @@ class Merge:
         lane.queue.append(_Piece(self._pieces, lane.owner, data))
         lane.held += len(data)
 
-    def _untied(self, message: Any) -> None:
+    def _untied(self, message: Any, serial: int) -> None:
+        """A message without a fence: behind what is here, but not behind what belongs to a later execution.
+
+        Pipes may be read before a message that was sent earlier, and bring what the next execution has written.
+        """
         if not any(lane.queue for lane in self._lanes):
             self._on_message(message)
             return
         gate = _Gate(0, is_open=True)
         gate.messages.append(message)
         for lane in self._lanes:
-            lane.queue.append(gate)
+            later = (at for at, entry in enumerate(lane.queue) if serial and entry.owner > serial)
+            lane.queue.insert(next(later, len(lane.queue)), gate)
             lane.held += MARK_SIZE
         self._advance()
 

@@ -7,29 +7,42 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from capsule.config import NodeConfig, SessionOptions
+from capsule.node.adoption import take_over
 from capsule.node.environments import Environments
+from capsule.node.heir import Heir
 from capsule.node.info import NodeInfo
+from capsule.node.inheritance import InheritedSession, Remembered, Will
 from capsule.node.pools import Pools
-from capsule.node.session import Session
+from capsule.node.session import Identity, Session
 from capsule.node.tasks import Tasks, result_of
 from capsule.node.worker import Place
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from capsule.node.adoption import Adoptable, Lingering
     from capsule_pool import OnEvent
 
 
 class Node:
     """An asynchronous context manager; leaving it closes every session and leaves no process and no file."""
 
-    def __init__(self, config: NodeConfig | None = None, *, on_pool_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig | None = None,
+        *,
+        on_pool_event: OnEvent | None = None,
+        lingering: Lingering | None = None,
+    ) -> None:
         self.config = config or NodeConfig()
+        self._lingering = lingering
         self._tasks = Tasks()
         self._openings = Tasks()
         self._environments = Environments(self.config.environments, self._tasks, self.config.directory)
-        self._pools = Pools(self.config.environments, self._place, self._tasks, on_pool_event)
+        self._pools = Pools(
+            self.config.environments, self._place, self._tasks, on_pool_event, lasting=lingering is not None
+        )
         self._sessions: dict[str, Session] = {}
         self._closing: asyncio.Task[None] | None = None
 
@@ -59,8 +72,43 @@ class Node:
             raise SessionError("too_many_sessions", f"the node has max_sessions={self.config.max_sessions} already")
         return await self._openings.run_or_undo(self._open(options), Session.close)
 
-    def find_again(self, options: SessionOptions, session_id: str, epoch: int) -> Session:
-        """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it."""
+    async def adopt_session(
+        self, box: Adoptable, secret: bytes, options: SessionOptions, remembered: Sequence[Remembered] = ()
+    ) -> InheritedSession:
+        """Go on with a session that another node has left: `adoptable` finds it, a durable store remembers the rest.
+
+        Raises WorkerLost: `adoption_refused` if it is gone, somebody else's, or cannot go on. A caller that is
+        cancelled has ended the session.
+        """
+        self._check_open()
+        if self._lingering is None:
+            raise SessionError("unsupported", "this node's sessions do not outlive it, so it adopts none")
+        heir = Heir(await take_over(box, secret))
+        self._pools.adopt(heir)
+        session = InheritedSession(
+            options,
+            self._tasks,
+            self._pools,
+            self.config.heartbeat_interval,
+            self._forget,
+            lambda: self.config.max_checkpoint_bytes,
+            Identity(box.session, box.epoch, self._will(secret)),
+        )
+        self._sessions[session.id] = session
+        try:
+            await session.adopt(heir, remembered)
+        except BaseException:
+            self._forget(session)
+            self._pools.give_back(heir)
+            raise
+        return session
+
+    def find_again(self, options: SessionOptions, session_id: str, epoch: int, secret: bytes = b"") -> Session:
+        """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it.
+
+        `secret`: what the earlier node had given it.
+        """
+        identity = Identity(session_id, epoch, self._will(secret), lost=True)
         session = Session(
             options,
             self._tasks,
@@ -68,7 +116,7 @@ class Node:
             self.config.heartbeat_interval,
             self._forget,
             lambda: self.config.max_checkpoint_bytes,
-            (session_id, epoch),
+            identity,
         )
         self._sessions[session.id] = session
         return session
@@ -109,10 +157,14 @@ class Node:
             self.config.heartbeat_interval,
             self._forget,
             lambda: self.config.max_checkpoint_bytes,
+            Identity(will=self._will()),
         )
         self._sessions[session.id] = session
         await session.start()
         return session
+
+    def _will(self, secret: bytes = b"") -> Will | None:
+        return None if self._lingering is None else Will(self._lingering, secret)
 
     async def _place(self, environment: str) -> Place:
         zygote = await self._environments.zygote(environment)

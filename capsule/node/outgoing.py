@@ -35,7 +35,7 @@ def input_reply(session_id: str, request: str, answer: Answer) -> Envelope:
     return Envelope("input_reply", {"request": request, **answer._asdict()}, session=session_id)
 
 
-def opening(session_id: str, options: SessionOptions, name: str) -> Envelope:
+def opening(session_id: str, options: SessionOptions, name: str, epoch: int) -> Envelope:
     """The session is the worker's from here on."""
     body = {
         "environment": options.environment,
@@ -50,5 +50,6 @@ def opening(session_id: str, options: SessionOptions, name: str) -> Envelope:
             "source_cache": options.source_cache,
             "max_open_files": options.max_open_files,
         },
+        "epoch": epoch,
     }
     return Envelope("open", body, new_id(MESSAGE), session_id, buffers=tuple(options.files.values()))

@@ -57,7 +57,10 @@ class Pools:
         find_place: Callable[[str], Awaitable[Place]],
         tasks: Tasks,
         on_event: OnEvent | None = None,
+        *,
+        lasting: bool = False,
     ) -> None:
+        self._lasting = lasting
         self._configs = configs
         self._find_place = find_place
         self._tasks = tasks
@@ -81,6 +84,11 @@ class Pools:
                 return worker
             pool.release(worker)  # it died, and nobody has noticed yet
         raise WorkerLost("worker_start_failed", f"{TRIES} workers of environment {name!r} ended before they were used")
+
+    def adopt(self, worker: Worker) -> None:
+        """One that another node has made: no pool has a place for it."""
+        self._alone.add(worker)
+        worker.watching = self._tasks.start(worker.watch())
 
     def configure(self, configs: Mapping[str, EnvironmentConfig]) -> None:
         """Take other sizes, times and budgets for the pools that there are, and for those that are made later."""
@@ -108,7 +116,7 @@ class Pools:
 
     async def _make_alone(self, options: SessionOptions) -> Worker:
         config = self._configs[options.environment]
-        preparation = Preparation(options.message_bytes, config.warmup)
+        preparation = Preparation(options.message_bytes, config.warmup, self._lasting)
         try:
             async with asyncio.timeout(config.create_timeout) as scope:
                 return await self._factory(options.environment, preparation).create()
@@ -122,7 +130,7 @@ class Pools:
         pool = self._pools.get(name)
         if pool is None:
             config = self._configs[name]
-            factory = self._factory(name, Preparation(warmup=config.warmup))
+            factory = self._factory(name, Preparation(warmup=config.warmup, lasting=self._lasting))
             pool = self._pools[name] = Pool(factory, _pool_config(config), name, on_event=self._on_event)
         return pool
 

@@ -7,12 +7,19 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from capsule_protocol import page as shared
 from capsule_protocol.errors import SessionError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PIPE_BYTES = 2**20
+_ENDED = (b"Z", b"X")
+"""States of a process that has ended, also if nobody has reaped it."""
 SOCKET_PATH_BYTES = 107
 """What the system allows for the path of a socket."""
 
@@ -30,7 +37,7 @@ class Descriptors:
                 self._reads.append(read)
                 self._given.append(write)
                 os.set_blocking(read, False)
-                _enlarge(read)
+                enlarge(read, PIPE_BYTES)
         except OSError:
             self.close()
             raise
@@ -68,10 +75,40 @@ def no_descriptor() -> SessionError:
     return SessionError("descriptors_exhausted", "the node has no file descriptor left for another session")
 
 
-def _enlarge(pipe: int) -> None:
+class Inherited:
+    """The same, of a box that another node has left: the worker has its ends already."""
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        *self._reads, self._page = descriptors
+
+    @property
+    def page(self) -> int:
+        """The descriptor of the page."""
+        return self._page
+
+    def given(self) -> list[int]:
+        """Nothing: it is not given again."""
+        return []
+
+    def take_reads(self) -> tuple[int, int]:
+        """The node's ends; whoever takes them closes them."""
+        stdout, stderr = self._reads
+        self._reads.clear()
+        return stdout, stderr
+
+    def close(self) -> None:
+        """Close the page's descriptor, and what nobody has taken. Idempotent."""
+        for descriptor in (self._page, *self._reads):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._page = -1
+        self._reads.clear()
+
+
+def enlarge(pipe: int, size: int) -> None:
     """Fewer wake-ups for much output. Beyond the user's quota the pipe stays as it is."""
     try:
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
     except PermissionError:
         return
 
@@ -87,6 +124,21 @@ def box_parent(wanted: Path | None) -> Path:
 def box_directory(parent: Path | None, zygote: int) -> Path:
     """A fresh and private directory for a box. Its name tells the zygote that it may remove it, if it is empty."""
     return Path(tempfile.mkdtemp(prefix=f"capsule-{zygote}-", dir=box_parent(parent)))
+
+
+def begun(pid: int) -> int:
+    """When a process began, in clock ticks since the system booted; 0 if it is gone."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    state, *fields = line[line.rindex(b")") + 2 :].split()
+    return 0 if state in _ENDED else int(fields[18])
+
+
+def seconds_since(ticks: int) -> float:
+    """How long ago that was, in clock ticks since the system booted."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def remove_directory(directory: str | Path) -> None:

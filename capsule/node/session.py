@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from anyio import CancelScope
 
@@ -16,6 +16,7 @@ from capsule.node.ladder import Ladder, Reason
 from capsule.node.late import Late
 from capsule.node.lineup import Lineup
 from capsule.node.outgoing import cancel, execute, input_reply, opening
+from capsule.node.points import Points
 from capsule.node.pulse import Pulse
 from capsule.node.questions import Questions
 from capsule.node.requests import check_request
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from capsule.config import SessionOptions
     from capsule.events import Event
     from capsule.node.asking import Answer
+    from capsule.node.inheritance import Will
     from capsule.node.pools import Pools
     from capsule.node.worker import Worker
     from capsule_protocol.envelope import Envelope
@@ -40,6 +42,18 @@ __all__ = ["ExecuteRequest", "Execution", "Session", "SessionInfo"]
 logger = logging.getLogger("capsule.node")
 
 State = Literal["starting", "ready", "busy", "restarting", "dead", "closed"]
+
+
+class Identity(NamedTuple):
+    """Who a session is: without an id it gets a new one. With a will it outlives its node.
+
+    `lost`: it has lost its worker with an earlier node; it can be restarted.
+    """
+
+    session: str = ""
+    epoch: int = 1
+    will: Will | None = None
+    lost: bool = False
 
 
 class Session:
@@ -53,25 +67,29 @@ class Session:
         heartbeat_interval: float,
         on_closed: Callable[[Session], None],
         checkpoint_bytes: Callable[[], int],
-        known: tuple[str, int] | None = None,
+        identity: Identity,
     ) -> None:
-        """`known`: the id and epoch of a session that has lost its worker with an earlier node; it can be restarted."""
-        self.id, self.epoch = known or (new_id(SESSION), 1)
+        self.id = identity.session or new_id(SESSION)
         self.name = options.name or self.id
         self.options = options
+        self.epoch = identity.epoch
+        self._will = identity.will
         self.on_background: Callable[[Event], None] | None = None
         self.on_state: Callable[[str, str], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._pools = pools
         self._on_closed = on_closed
+        self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = (
+            "dead" if identity.lost else "starting"
+        )
         self._checkpoint_bytes = checkpoint_bytes
-        self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = "dead" if known else "starting"
         self._executions = 0
         self._lineup = Lineup()
         self._late = Late()
         self._full: set[Execution] = set()
         self._worker: Worker | None = None
+        self._points: Points | None = None
         self._files: SessionFiles | None = None
         self._checkpoints: SessionCheckpoints | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -89,6 +107,11 @@ class Session:
         if self._state != "ready":
             return self._state
         return "busy" if self._lineup or self._questions else "ready"
+
+    @property
+    def secret(self) -> bytes:
+        """What a node must know to adopt the session after this one has died; empty if it does not outlive it."""
+        return b"" if self._will is None else self._will.secret
 
     @property
     def under_way(self) -> int:
@@ -246,6 +269,9 @@ class Session:
     def on_lost(self, loss: Loss) -> None:
         """The worker has ended, and all that it said has been told."""
         worker, self._worker = self._worker, None
+        if self._points is not None:
+            self._points.close()
+            self._points = None
         if worker is not None:
             self._pools.give_back(worker)
         if self._state == "ready":
@@ -286,11 +312,12 @@ class Session:
 
     # --- for the executions ---
 
-    def on_started(self, execution: Execution) -> None:
-        """The code runs: its time counts."""
+    def on_started(self, execution: Execution, elapsed: float = 0.0) -> None:
+        """The code runs, for so many seconds already: its time counts."""
         timeout = execution.request.timeout
         if timeout is not None:
-            execution.timer = self._loop.call_later(timeout, self._end_execution, execution, "timeout")
+            left = max(0.0, timeout - elapsed)
+            execution.timer = self._loop.call_later(left, self._end_execution, execution, "timeout")
 
     def on_full(self, execution: Execution) -> None:
         """Its buffer is at the bound."""
@@ -347,6 +374,8 @@ class Session:
         if worker is None or self._state != "ready":
             return
         while (execution := self._lineup.next_to_send(worker.next_serial())) is not None:
+            if self._points is not None:
+                self._points.begin(execution)
             worker.execute(execute(self.id, execution))
         head = self._lineup.head
         if head is None:
@@ -376,13 +405,19 @@ class Session:
 
     async def _start_worker(self) -> None:
         worker = await self._open_worker()
+        self._take_on(worker)
+        self._late = self._inbox.late = Late()
+        self._pulse.start()
+        self._state = "ready"
+
+    def _take_on(self, worker: Worker) -> None:
         self._worker = worker
         self._files = SessionFiles(worker.directory)
         self._checkpoints = SessionCheckpoints(self, worker.directory, worker.ready)
         self._watch = worker.watching
-        self._late = self._inbox.late = Late()
-        self._pulse.start()
-        self._state = "ready"
+        if worker.survival is not None:
+            self._points = Points(self._loop, worker)
+            worker.on_full = self._points.relieve
 
     async def _open_worker(self) -> Worker:
         """A worker of the pool that is this session's; one that had ended unnoticed costs another try."""
@@ -405,7 +440,9 @@ class Session:
                 options = self.options
                 worker.drain_timeout = options.drain_timeout
                 bounds = {"memory_bytes": options.memory_bytes, "max_processes": options.max_processes}
-                await worker.open(self, opening(self.id, options, self.name), **bounds)
+                await worker.open(self, opening(self.id, options, self.name, self.epoch), **bounds)
+                if self._will is not None:
+                    await self._will.leave(self, worker)
         except BaseException as error:
             self._pools.give_back(worker)
             with CancelScope(shield=True):

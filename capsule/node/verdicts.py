@@ -101,6 +101,11 @@ def cancelled(why: str) -> Ruling:
     return Ruling("interrupted", _info("cancelled", f"the execution was cancelled: {why}", "execution_cancelled"))
 
 
+def lost_with_node() -> Ruling:
+    """The verdict of an execution whose own verdict a node had heard, and not kept, when it died."""
+    return _lost("the execution ended, and its verdict was lost with the node that had heard it")
+
+
 def hint_of(code: str) -> str:
     """What the table of codes advises."""
     info = CODES.get(code)

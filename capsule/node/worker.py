@@ -7,13 +7,23 @@ import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from capsule.node.capture import Capture
 from capsule.node.handshake import Greeting
+from capsule.node.journal import GIVEN_UP, MESSAGE, SETTLED, Journal, name_of
 from capsule.node.memory import own_bytes
 from capsule.node.merge import Merge
-from capsule.node.resources import Descriptors, box_directory, is_shortage, no_descriptor, remove_directory
+from capsule.node.replay import Told
+from capsule.node.resources import (
+    Descriptors,
+    Inherited,
+    box_directory,
+    is_shortage,
+    no_descriptor,
+    remove_directory,
+)
+from capsule.node.survival import Survival
 from capsule.node.verdicts import Loss, LossCause
 from capsule.node.worker_link import Door
 from capsule_protocol import page as shared
@@ -24,8 +34,9 @@ from capsule_protocol.messages import Message, parse
 from capsule_protocol.messages.execution import Error, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from capsule.node.adoption import Estate
     from capsule.node.box import Box, ExitStatus
     from capsule.node.launch import Zygote
     from capsule_protocol.envelope import Envelope
@@ -73,6 +84,8 @@ class Preparation:
 
     message_bytes: int = DEFAULT_LIMITS.message_bytes
     warmup: str = ""
+    lasting: bool = False
+    """It may outlive its node."""
 
 
 class Worker:
@@ -81,12 +94,19 @@ class Worker:
     Its end is told by `on_lost`, once; `died` is done just before, and `gone` says that nothing of it is left.
     """
 
-    def __init__(self, preparation: Preparation) -> None:
+    survival: Survival | None = None
+    """If it may outlive this node."""
+    on_full: Callable[[], object] | None = None
+    """Called when the journal is full: nothing is read until something has been dealt with."""
+
+    def __init__(self, preparation: Preparation, estate: Estate | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._owner: Owner | None = None
         self._preparation = preparation
         self._token = TOKEN_START + secrets.token_bytes(TOKEN_SIZE - len(TOKEN_START))
+        if estate is not None:
+            self._token = estate.token
         self._limits = replace(DEFAULT_LIMITS, message_bytes=preparation.message_bytes)
         self._cause: LossCause | None = None
         self._why = ""
@@ -95,12 +115,19 @@ class Worker:
         self.directory = Path()
         """That of its box."""
         with ExitStack() as undo:  # descriptors may run out at any of these
-            self._fds = Descriptors()
+            self._fds = Descriptors() if estate is None else Inherited(estate.descriptors)
             undo.callback(self._fds.close)
             self._page = shared.Page(self._fds.page)
             undo.callback(self._page.close)
             self._merge = Merge(self._token, self._on_output, self._on_tied)
-            self._capture = Capture(loop, self._fds.take_reads(), self._page, self._merge, self._violation)
+            journal = None if estate is None else estate.journal
+            if preparation.lasting and journal is None:
+                journal = Journal.create()
+            if journal is not None:
+                undo.callback(journal.close)
+                self.survival = Survival(loop, journal, self._merge)
+            self._capture = Capture(loop, self._fds.take_reads(), self._page, self._merge, self._violation, journal)
+            self._capture.on_full = self._on_full
             undo.callback(self._capture.close)
             self._shell = Door(loop, self._limits, self._on_envelope, self._violation)
             undo.callback(self._shell.close)
@@ -111,6 +138,8 @@ class Worker:
         self._counted = False
         self._last_words = b""
         self.serial = 0
+        self._serials: dict[str, int] = {}
+        """Of the executions that it has, by id."""
         self.died: asyncio.Future[str] = loop.create_future()
         self.gone = asyncio.Event()
         self.drain_timeout = 10 * PATIENCE
@@ -124,6 +153,16 @@ class Worker:
     def pid(self) -> int:
         """The process id of the worker."""
         return self._box.worker_pid if self._box is not None else 0
+
+    @property
+    def box_pid(self) -> int:
+        """The process id of its box."""
+        return self._box.pid if self._box is not None else 0
+
+    @property
+    def replaying(self) -> bool:
+        """Whether it tells again what it has told a node that died."""
+        return self.survival is not None and self.survival.replaying
 
     @property
     def alive(self) -> bool:
@@ -158,6 +197,20 @@ class Worker:
         worker._last_words = b""
         return worker
 
+    async def bequeath(self, told: Mapping[str, Any]) -> None:
+        """Let it outlive this node from here on; `told` says for how long and for whom. WorkerLost if it ends."""
+        assert self.survival is not None
+        assert self._box is not None
+        heritage = {
+            "version": 1,
+            "token": self._token,
+            "message_bytes": self._limits.message_bytes,
+            "ready": self.ready.model_dump(),
+        }
+        given = [*self._capture.descriptors, *self.survival.journal.descriptors]
+        await self._box.linger({**told, "told": heritage}, given)
+        self.survival.journal.release_memory()
+
     async def open(
         self, owner: Owner, opening: Envelope, *, memory_bytes: int | None = None, max_processes: int | None = None
     ) -> None:
@@ -188,7 +241,10 @@ class Worker:
 
     def execute(self, envelope: Envelope) -> None:
         """Send an execution; its serial is the envelope's sequence."""
-        self.serial = self._merge.newest = envelope.sequence
+        self.serial = self._merge.newest = max(self.serial, envelope.sequence)
+        self._serials[envelope.execution] = envelope.sequence
+        if self.survival is not None:
+            self.survival.journal.dispatch(envelope.sequence, name_of(envelope.execution))
         if self._counted and self._box is not None:
             self._box.expect()
         self._shell.send(envelope)
@@ -214,6 +270,18 @@ class Worker:
     def started(self, serial: int) -> bool:
         """Whether the worker says that it began this execution."""
         return serial <= self._page.get(shared.STARTED)
+
+    def deal(self, position: int, state: dict[str, Any]) -> None:
+        """What was recorded up to this position has been dealt with for good."""
+        if self.survival is not None and not self.gone.is_set():
+            self.survival.deal(position, state, self._control.send)
+            self._capture.settle()
+
+    def abandon_journal(self) -> None:
+        """More was read than it holds, and nothing of it can be dealt with: read on without it."""
+        if self.survival is not None:
+            self.survival.journal.abandon()
+            self._capture.settle()
 
     def pause(self) -> None:
         """Read nothing more: the worker blocks once everything between is full."""
@@ -255,7 +323,7 @@ class Worker:
             await asyncio.wait([gone, self._shell.disconnected, self._control.disconnected], timeout=SETTLE)
             self._shell.drain_rest()
             self._control.drain_rest()
-            self._capture.finish()
+            self._finish()
             if self._owner is not None:
                 self._owner.on_lost(Loss(self._cause or "exit", status, self._why))
             await gone
@@ -264,6 +332,13 @@ class Worker:
             box.close()
             self._release()
 
+    def _finish(self) -> None:
+        """It is dead, and all has arrived: deliver what was held back."""
+        try:
+            self._capture.finish()
+        except RemoteProtocolError as error:  # of a message that had waited for its place
+            self._violation(error)
+
     async def _launch(self, place: Place) -> None:
         directory = self.directory = box_directory(place.directory, place.zygote.pid)
         spec = {
@@ -271,6 +346,7 @@ class Worker:
             "token": self._token,
             "limits": {"message_bytes": self._limits.message_bytes},
             "warmup": self._preparation.warmup,
+            "lasting": self._preparation.lasting,
         }
         try:
             self._box = await place.zygote.fork(spec, self._fds.given())
@@ -316,6 +392,8 @@ class Worker:
         self._shell.close()
         self._control.close()
         self._capture.close()
+        if self.survival is not None:
+            self.survival.close()
         self._page.close()
         if self._doubted is not None:
             self._doubted.cancel()
@@ -323,11 +401,21 @@ class Worker:
 
     def _on_envelope(self, envelope: Envelope) -> None:
         message = parse(envelope)
+        if self.survival is not None and envelope.sequence:
+            self.survival.admit(envelope.sequence)
+        self._deliver(Told(message, envelope))
+
+    def _deliver(self, told: Told) -> None:
+        message, envelope = told
         fence = getattr(message, "fence", None)
         if fence is not None:
-            if fence == 0 and self._merge.unsettled and self._capture.drained():
+            if fence == 0 and self._merge.unsettled and not self.replaying and self._capture.drained():
+                if self.survival is not None:
+                    self.survival.note(SETTLED)
                 self._merge.settle()
-            self._merge.message(fence, (message, envelope))
+            if self.survival is not None and envelope.sequence:
+                self.survival.note(MESSAGE, envelope.sequence)
+            self._merge.message(fence, told, self._serials.get(envelope.execution, 0))
             self._capture.settle()
             # A verdict that had no need of a fence may still stand behind one that announced what never comes.
             last = fence or self._merge.newest_fence
@@ -336,14 +424,20 @@ class Worker:
         elif not self._greeting.take(message, envelope) and self._owner is not None:
             self._owner.on_message(message, envelope)
 
+    def _on_full(self) -> None:
+        if self.on_full is not None:
+            self.on_full()
+
     def _on_output(self, serial: int, stream: int, data: bytes) -> None:
         if self._owner is not None:
             self._owner.on_output(serial, stream, data)
         elif stream == STDERR:  # of use to nobody, unless the worker does not start
             self._last_words = (self._last_words + data)[-LAST_WORDS_BYTES:]
 
-    def _on_tied(self, pair: tuple[Message, Envelope]) -> None:
-        message, envelope = pair
+    def _on_tied(self, told: Told) -> None:
+        message, envelope = told
+        if isinstance(message, Result | Error):
+            self._serials.pop(envelope.execution, None)
         if self._cause == "drain" and isinstance(message, Result | Error):
             return  # without its output it is no verdict; the loss of the worker gives one
         if not self._greeting.take(message, envelope) and self._owner is not None:
@@ -358,7 +452,9 @@ class Worker:
         self._doubted = None
         if self.gone.is_set() or fence <= self._merge.passed:
             return
-        if self._capture.drained() and not self._paused:
+        if self._capture.drained() and not self._paused and not self.replaying:
+            if self.survival is not None:
+                self.survival.note(GIVEN_UP, fence)
             try:
                 self._merge.give_up(fence)
             except RemoteProtocolError as error:

@@ -4,6 +4,9 @@ The box forks the worker and then waits. Three things can happen: the node lets 
 worker ends (its leftovers are killed), or the node sends a command. Whatever happens, it ends with the same steps: kill
 the tree, remove the directory, say so, exit. If the box itself is killed, the kernel kills the worker and hands deeper
 descendants to the zygote, which kills them.
+
+A node can say that the box may outlive it. Then a lease that closes without a word means that the node has died, and
+the box waits a while for another one (see `heritage`), also if its worker ends meanwhile: who comes is told how.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any, Final, NoReturn
 
 from capsule_kernels import descriptors, newborn, system
 from capsule_kernels.bounds import Bounds
+from capsule_kernels.heritage import Heritage
 from capsule_protocol.page import INTERRUPTED, RUNNING, SINCE
 
 # Each death of a child announces itself, so this only covers a child that /proc left out of a listing while it changed.
@@ -43,17 +47,20 @@ def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newbor
     if pid == 0:
         newborn.become_worker(spec, given, worker, keeper)
     descriptors.close_all_but([given.lease, given.page, lock])
-    _Box(lease, given.page, pid).run()
-    _leave(spec, lease)
+    _leave(spec, _Box(lease, given.page, pid, spec["dir"]).run())
 
 
 class _Box:
     """The life of one worker, seen by its keeper."""
 
-    def __init__(self, lease: socket.socket, page: int, worker: int) -> None:
+    def __init__(self, lease: socket.socket, page: int, worker: int, directory: str) -> None:
         self._lease = lease
         self._page = page
         self._worker = worker
+        self._directory = directory
+        self._heritage: Heritage | None = None
+        self._orphaned = False
+        self._status: dict[str, Any] = {}
         self._bounds = Bounds()
         self._exceeded = ""
         self._expecting = False
@@ -65,24 +72,34 @@ class _Box:
         self._poll.register(self._signals, select.POLLIN)
         self._poll.register(lease, select.POLLIN)
 
-    def run(self) -> None:
-        """Wait for the worker's end and then for that of everything it left."""
+    def run(self) -> socket.socket:
+        """Wait for the worker's end and then for that of everything it left; returns the lease, to say good-bye."""
         pidfd = os.pidfd_open(self._worker)
         descriptors.send(self._lease, {"worker": self._worker}, [pidfd])
         os.close(pidfd)
         self._reap()
-        while self._alive:
+        while self._alive or self._orphaned:
             self._wait(self._until_next_look())
             self._check_bounds()
+            self._check_orphaned()
         while not self._childless:
             self._kill_tree()
             self._reap()
             if not self._childless:
                 self._wait(_LEFTOVER_INTERVAL_MS)
+        if self._heritage is not None:
+            self._heritage.close()
+        return self._lease
 
     def _until_next_look(self) -> int | None:
         """In milliseconds; None if there is nothing to look for."""
-        return self._bounds.interval(busy=self._expecting or self._number(RUNNING) != 0)
+        look = self._bounds.interval(busy=self._expecting or self._number(RUNNING) != 0) if self._alive else None
+        if self._orphaned and self._heritage is not None:
+            waits = self._heritage.milliseconds()
+            if not (self._alive or self._childless):
+                waits = min(waits, _LEFTOVER_INTERVAL_MS)
+            return waits if look is None else min(look, waits)
+        return look
 
     def _wait(self, timeout: float | None) -> None:
         ready = self._poll.poll(timeout)
@@ -93,15 +110,24 @@ class _Box:
             if descriptor == self._signals:
                 system.clear(self._signals)
                 self._reap()
-            else:
+            elif descriptor == self._lease.fileno():
                 self._obey()
+            elif self._heritage is not None:
+                self._take_heir(self._heritage.hear(descriptor))
 
     def _obey(self) -> None:
         message, given = descriptors.receive(self._lease)
+        if message is not None and message.get("op") == "linger" and self._alive and self._heritage is None:
+            kept = [*given, os.dup(self._page), os.pidfd_open(self._worker)]
+            self._heritage = Heritage(self._directory, message, kept, self._poll)
+            descriptors.send(self._lease, {"lingers": True})
+            return
         descriptors.close_all(given)
         if message is None:
-            self._poll.unregister(self._lease)
-            self._kill()
+            self._lose_lease()
+        elif message.get("op") == "end" and self._heritage is not None:
+            self._heritage.close()
+            self._heritage = None
         elif message.get("op") == "children_interrupt":
             self._interrupt_children(message["serial"])
         elif message.get("op") == "expect":
@@ -111,6 +137,35 @@ class _Box:
             if self._bounds.max_processes is not None:
                 # Among processes that multiply it would get ever less time to stop them.
                 system.go_first()
+
+    def _lose_lease(self) -> None:
+        """The node has gone. If it has not said that this is the end, another one may come."""
+        self._poll.unregister(self._lease)
+        if self._heritage is None:
+            self._kill()
+            return
+        self._orphaned = True
+        self._heritage.open()
+
+    def _take_heir(self, lease: socket.socket | None) -> None:
+        """Another node owns the box: it is told of what happened while there was none."""
+        if lease is None or self._heritage is None:
+            return
+        self._lease.close()
+        self._lease = lease
+        self._poll.register(lease, select.POLLIN)
+        self._orphaned = False
+        if self._status:
+            descriptors.send(lease, self._status)
+
+    def _check_orphaned(self) -> None:
+        """Wait for another node, but not for ever; meanwhile nothing outlives the worker."""
+        if self._orphaned and self._heritage is not None and self._heritage.is_over():
+            self._orphaned = False
+            self._kill()
+        if self._orphaned and not (self._alive or self._childless):
+            self._kill_tree()
+            self._reap()
 
     def _interrupt_children(self, serial: int) -> None:
         """Interrupt what the execution has started, if it is the one that runs: nobody else's children."""
@@ -153,7 +208,9 @@ class _Box:
                     self._kill()
                     self._alive = False
                     status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-                    descriptors.send(self._lease, {"exit": status, "exceeded": self._exceeded})
+                    self._status = {"exit": status, "exceeded": self._exceeded}
+                    if not self._orphaned:
+                        descriptors.send(self._lease, self._status)
                 os.waitpid(ended.si_pid, 0)
                 self._killed.discard(ended.si_pid)  # the number may be another's from here on
         except ChildProcessError:

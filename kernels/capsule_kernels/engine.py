@@ -58,6 +58,7 @@ class Engine:
     runner: CellRunner
     checkpoints: Checkpoints
     warmup: str = ""
+    epoch: int = 0
     scratch: str = ""
     """The directory that the session gets: where it works unless it was given another, and where uploads land."""
     pid: int = field(default_factory=os.getpid)
@@ -80,7 +81,13 @@ class Engine:
             **dict.fromkeys(self.answers, self._answer),
             **dict.fromkeys(self.checkpoints.kinds, self._checkpoint),
         }
-        control = {"heartbeat": self._heartbeat, "input_reply": self.stdin.answer, "cancel": self._cancel}
+        control = {
+            "heartbeat": self._heartbeat,
+            "input_reply": self.stdin.answer,
+            "cancel": self._cancel,
+            "confirm": self._confirm,
+            "adopt": self._adopt,
+        }
         self.link.start(control)
         while self.serving:
             try:
@@ -116,6 +123,8 @@ class Engine:
         """Run what has a serial and ends in a verdict, unless it was cancelled before its turn."""
         body, serial = envelope.body, envelope.sequence
         with self.turn:
+            if serial <= self.started:  # a node that adopted this worker could not know that it was here already
+                return
             self.started = serial
             if envelope.execution in self.cancelled:
                 self.cancelled.discard(envelope.execution)
@@ -148,10 +157,10 @@ class Engine:
         kind = "result" if body["verdict"] == "ok" else "error"
         verdict = Envelope(kind, body, session=envelope.session, execution=envelope.execution)
         try:
-            self.link.send(verdict)
+            self.link.tell(verdict)
         except LocalProtocolError as error:
             too_large = _too_large_body(body, error)
-            self.link.send(verdict._replace(type="error", body=too_large))
+            self.link.tell(verdict._replace(type="error", body=too_large))
 
     def _answer(self, envelope: Envelope) -> None:
         try:
@@ -181,6 +190,7 @@ class Engine:
         """Make the worker this session's: environment, directory, files, arguments, path, bounds."""
         body = envelope.body
         self.publisher.session = envelope.session
+        self.epoch = body.get("epoch", 0)
         options = body.get("options") or {}
         try:
             _apply(body, self.scratch)
@@ -225,7 +235,22 @@ class Engine:
             if envelope.sequence <= self.started or execution in self.cancelled:
                 return
             self.cancelled.add(execution)
-        self.link.answer(envelope, Envelope("error", {**_cancelled_body(), "fence": 0}, execution=execution))
+        body = {**_cancelled_body(), "fence": 0}
+        self.link.tell(Envelope("error", body, session=envelope.session, execution=execution))
+
+    def _confirm(self, envelope: Envelope) -> None:
+        """On the I/O thread: what is dealt with for good need not be kept for another node."""
+        self.link.confirm(envelope.body["number"])
+
+    def _adopt(self, envelope: Envelope) -> None:
+        """On the I/O thread: another node takes the place of the one that died, also while a cell runs."""
+        body = envelope.body
+        if envelope.session != self.publisher.session or body.get("epoch") != self.epoch:
+            message = f"this worker is of session {self.publisher.session!r}, epoch {self.epoch}"
+            self.link.answer(envelope, failure(envelope, "adoption_refused", message))
+            return
+        answer = {"version": VERSION, "features": FEATURES, "limits": None, "inputs": self.stdin.asked()}
+        self.link.greet(envelope, Envelope("adopted", answer), body["after"])
 
     def _heartbeat(self, envelope: Envelope) -> None:
         """On the I/O thread, also while a cell runs."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _HERE = str(Path(__file__).parent)
-_WHOLE = frozenset(f"{_HERE}/{name}.py" for name in ("capture", "channel", "link", "publisher"))
+_WHOLE = frozenset(f"{_HERE}/{name}.py" for name in ("capture", "channel", "kept", "link", "publisher"))
 _EXECUTORS = frozenset(f"{_HERE}/executors/{name}.py" for name in ("base", "native_async"))
 _LOOP = frozenset(
     str(module.__file__) for module in (asyncio.base_events, asyncio.events, asyncio.selector_events, selectors)

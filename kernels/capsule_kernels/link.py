@@ -2,6 +2,9 @@
 
 Execution travels on the shell socket without a change of threads. Heartbeats, answers to `input()`, cancellations and
 what other threads send go over the control socket, so they pass while a cell runs.
+
+Where boxes outlive their nodes, the node that adopts this one greets on the control socket, because a cell may run. It
+gets what the dead one had not confirmed, and the main thread turns to its shell socket when it next looks for work.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from capsule_kernels import system
 from capsule_kernels.capture import HOLD, Outlet
 from capsule_kernels.channel import Channel, out_of_the_way
+from capsule_kernels.kept import LARGEST, UNSENT, Kept
 from capsule_protocol import codec
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.page import INTERRUPT_SIGNAL
@@ -35,13 +39,19 @@ Handler = Callable[[Envelope], object]
 class Link:
     """Binds both sockets in the box's directory; `accept` waits for the node, `start` runs the I/O thread."""
 
-    def __init__(self, directory: str, limits: Limits, outlet: Outlet, interrupts: Interrupts) -> None:
+    def __init__(
+        self, directory: str, limits: Limits, outlet: Outlet, interrupts: Interrupts, *, lasting: bool = False
+    ) -> None:
         self._limits = limits
         self._outlet = outlet
         self._interrupts = interrupts
         self._main = threading.get_ident()
-        self._shell = Channel(f"{directory}/shell.sock", limits)
-        self._control = Channel(f"{directory}/control.sock", limits)
+        self._shell = Channel(f"{directory}/shell.sock", limits, lasting=lasting)
+        self._control = Channel(f"{directory}/control.sock", limits, lasting=lasting)
+        self._kept = Kept() if lasting else None
+        self._node = 1  # which one it is that messages are sent to: the last that has greeted
+        self._greeter = 1  # and which connection of the control socket is its
+        self._resend = False
         # Both may be used in the midst of themselves: the garbage collector runs user code anywhere, which may send.
         self._outgoing: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
         self._room = out_of_the_way(os.eventfd(OUTGOING, os.EFD_CLOEXEC | os.EFD_SEMAPHORE))
@@ -85,9 +95,30 @@ class Link:
             self._outgoing.put(envelope)
             os.eventfd_write(self._wake, 1)
 
+    def tell(self, envelope: Envelope) -> int:
+        """Send what belongs to an execution: as `send`, but no node that dies loses it. Returns its number, or 0."""
+        if self._kept is None:
+            self.send(envelope)
+            return 0
+        by_shell = threading.get_ident() == self._main and not self._shell.deaf
+        entry = self._kept.add(envelope, self._limits, self._node if by_shell else UNSENT)
+        if by_shell and self._shell.send(entry.frames) and self._shell.deaf:
+            by_shell, entry.link = False, UNSENT
+        if not by_shell:
+            self._resend = True
+            os.eventfd_write(self._wake, 1)
+        if threading.get_ident() != self._io and self._kept.is_over():
+            self._interrupts.stall(True)  # noqa: FBT003  # the message is whole: an interrupt may end the wait
+            try:
+                self._kept.wait_for_room()
+            finally:
+                self._interrupts.stall(False)  # noqa: FBT003  # as above
+        self._interrupts.settle()
+        return entry.number
+
     def check(self, envelope: Envelope) -> None:
         """Raise LocalProtocolError if the envelope cannot be sent: it is over a limit, or msgpack cannot carry it."""
-        codec.encode(envelope, self._limits)
+        codec.encode(envelope if self._kept is None else envelope._replace(sequence=LARGEST), self._limits)
 
     def receive(self, *, wait: bool) -> Envelope | None:
         """The next message of the shell socket; None if there is none and `wait` is false."""
@@ -119,10 +150,11 @@ class Link:
     def _serve(self, handlers: Mapping[str, Handler]) -> None:
         self._io = threading.get_ident()
         poller = select.poll()
-        poller.register(self._control, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
+        served = -1
         flush_at: float | None = None
         while True:
+            served = self._serve_next(poller, served)
             wait = None if flush_at is None else max(0, round((flush_at - time.monotonic()) * 1000))
             ready = [descriptor for descriptor, _ in poller.poll(wait)]
             if self._wake in ready:
@@ -135,11 +167,27 @@ class Link:
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._flush_asked, flush_at = False, None
                 self._outlet.flush_if_possible()
-            while not self._outgoing.empty():
-                self._control.send(codec.encode(self._outgoing.get(), self._limits))
-                os.eventfd_write(self._room, 1)
-            if self._control.fileno() in ready:
+            self._send_outgoing()
+            if served in ready:
                 self._take(handlers)
+            if self._resend:
+                self._send_kept()
+
+    def _serve_next(self, poller: select.poll, served: int) -> int:
+        """What is to be served, instead of the last: another descriptor, when a node has gone or come."""
+        now = self._control.fileno()
+        if now != served:
+            if served >= 0:
+                poller.unregister(served)
+            poller.register(now, select.POLLIN)
+        return now
+
+    def _send_outgoing(self) -> None:
+        while not self._outgoing.empty():
+            outgoing = codec.encode(self._outgoing.get(), self._limits)
+            if self._control.nodes == self._greeter:  # else nobody is there who knows what it is about
+                self._control.send(outgoing)
+            os.eventfd_write(self._room, 1)
 
     def _take(self, handlers: Mapping[str, Handler]) -> None:
         while (frames := self._control.receive()) is not None:
@@ -149,6 +197,29 @@ class Link:
                 self.answer(envelope, unknown_type(envelope))
             else:
                 handler(envelope)
+
+    def _send_kept(self) -> None:
+        """On the I/O thread: send what the main thread could not, what other threads told, or all, to a new node."""
+        if self._kept is None or self._control.deaf or self._control.nodes != self._greeter:
+            return  # the next node that greets will have it
+        self._resend = False
+        for entry in self._kept.unsent(self._node):
+            self._control.send(entry.frames)
+            entry.link = self._node
+
+    def confirm(self, number: int) -> None:
+        """On the I/O thread: the node has dealt with the messages up to this number for good."""
+        if self._kept is not None:
+            self._kept.confirm(number)
+
+    def greet(self, request: Envelope, reply: Envelope, number: int) -> None:
+        """On the I/O thread: answer another node, which knows the messages up to this number and gets the others."""
+        self.confirm(number)
+        last = self._kept.last() if self._kept is not None else 0
+        self.answer(request, reply._replace(body={**reply.body, "last": last}))
+        self._node += 1
+        self._greeter = self._control.nodes
+        self._resend = True
 
     def answer(self, request: Envelope, reply: Envelope) -> None:
         """Answer a request of the control socket, on the I/O thread."""

@@ -36,16 +36,23 @@ class Publisher:
         if len(self._names) > REMEMBERED:
             self._names.popitem(last=False)
 
-    def publish(
-        self, kind: str, body: dict[str, Any], *, fenced: bool = True, buffers: tuple[Buffer, ...] = ()
-    ) -> None:
-        """Send an event; with `fenced` it keeps its place among what the code writes. A fork sends nothing."""
+    def current(self) -> str:
+        """The id of the execution that the calling code belongs to, or ""."""
+        return self._names.get(owner() or self.serial, "")
+
+    def publish(self, kind: str, body: dict[str, Any], *, fenced: bool = True, buffers: tuple[Buffer, ...] = ()) -> int:
+        """Send an event; with `fenced` it keeps its place among what the code writes. A fork sends nothing.
+
+        Returns the number under which it is kept for another node, or 0.
+        """
         if self._outlet.detached:
-            return
-        execution = self._names.get(owner() or self.serial, "")
-        envelope = Envelope(kind, body, session=self.session, execution=execution, buffers=buffers)
+            return 0
+        envelope = Envelope(kind, body, session=self.session, execution=self.current(), buffers=buffers)
         if fenced:
             body["fence"] = _LARGEST_FENCE
             self._link.check(envelope)  # the node waits for what a fence has announced, so nothing may fail behind it
             body["fence"] = self._outlet.fence(message=True)
-        self._link.send(envelope)
+        if kind.startswith("comm_"):  # it belongs to the session, and whoever speaks of it
+            self._link.send(envelope)
+            return 0
+        return self._link.tell(envelope)

@@ -57,6 +57,7 @@ class Stdin(io.TextIOBase):
         self._publisher = publisher
         self._outlet = outlet
         self._waiting: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
         self._rest = ""
         self._plain_input = builtins.input
         self.allowed = False
@@ -123,6 +124,10 @@ class Stdin(io.TextIOBase):
         if waiting is not None:
             waiting.put(envelope.body)
 
+    def asked(self) -> list[dict[str, Any]]:
+        """What is waited for now, for a node that has not heard of it; called on the I/O thread."""
+        return list(self._asked.values())
+
     def _ask(self, prompt: str, *, password: bool) -> str:
         if not self.allowed or self._outlet.detached:
             raise _no_client()
@@ -130,11 +135,13 @@ class Stdin(io.TextIOBase):
         waiting = self._waiting[request] = queue.SimpleQueue()
         try:
             body = {"prompt": prompt, "password": password, "request": request}
-            self._publisher.publish("input_request", body)
+            number = self._publisher.publish("input_request", body)
+            self._asked[request] = {"request": request, "number": number, "execution": self._publisher.current()}
             reply = waiting.get()
         except KeyboardInterrupt:
             self.allowed = False  # pdb would catch the interrupt and ask again: from now on it finds no more input
             raise
         finally:
             del self._waiting[request]
+            self._asked.pop(request, None)
         return str(_value(reply))

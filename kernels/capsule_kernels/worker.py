@@ -74,7 +74,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     Guards(interrupts, shell.showtraceback).install()
     outlet = Outlet(_take_descriptors(stdout_fd, stderr_fd), page, spec["token"], interrupts)
     limits = Limits(**spec.get("limits", {}))
-    link = Link(spec["dir"], limits, outlet, interrupts)
+    link = Link(spec["dir"], limits, outlet, interrupts, lasting=spec.get("lasting", False))
     interrupts.again = link.signal_main
     ask_again(interrupts, link.signal_main)
     _tell_bound(lease_fd)

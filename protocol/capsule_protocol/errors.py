@@ -69,6 +69,7 @@ CODES: dict[str, CodeInfo] = {
     "worker_lost": CodeInfo("the worker is gone or broke the protocol", "Restart the session.", retryable=True),
     "worker_start_failed": CodeInfo("a worker could not be started", retryable=True),
     "worker_start_timeout": CodeInfo("a worker did not become ready in time", retryable=True),
+    "adoption_refused": CodeInfo("the box that a node left cannot be adopted: it is not this node's, or is gone"),
     "environment_unknown": CodeInfo("the configuration has no environment of this name"),
     "environment_failed": CodeInfo("the environment could not be prepared", "Read the traceback in the details."),
     # Pools

@@ -50,8 +50,28 @@ from capsule_protocol.messages.introspection import (
     NamespaceSummary,
     NamespaceSummaryReply,
 )
-from capsule_protocol.messages.link import Ack, Heartbeat, Hello, LinkLimits, Ready, Shutdown, Welcome
-from capsule_protocol.messages.operations import Drain, InterruptSession, KillSession, Sessions
+from capsule_protocol.messages.link import (
+    Ack,
+    Adopt,
+    Adopted,
+    Confirm,
+    Heartbeat,
+    Hello,
+    LinkLimits,
+    PendingInput,
+    Ready,
+    Shutdown,
+    Welcome,
+)
+from capsule_protocol.messages.operations import (
+    CancelExecution,
+    Drain,
+    InterruptSession,
+    KillSession,
+    ReadLog,
+    ReadLogReply,
+    Sessions,
+)
 from capsule_protocol.messages.promises import Promise, Promises, Settle
 from capsule_protocol.messages.session import (
     Attach,
@@ -96,17 +116,9 @@ _OF_AN_EXECUTION = EVENTS | {
 }
 _OF_THE_LINK = frozenset(
     {
-        "hello",
-        "welcome",
-        "heartbeat",
-        "shutdown",
-        "sessions",
-        "interrupt_session",
-        "kill_session",
-        "drain",
-        "promises",
-        "promise",
-        "settle",
+        *("hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"),
+        *("read_log", "read_log_reply", "cancel_execution"),
+        *("promises", "promise", "settle"),
     }
 )
 _TIME = 1700000000.25
@@ -118,6 +130,9 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Ready(pid=4711, python="3.11.9", implementation="CPython", worker="0.1.0", reply_to="m_request"), ()),
     (Heartbeat(number=3, rss=50331648, busy=True, serial=2, threads=4), ()),
     (Shutdown(restart=False), ()),
+    (Adopt(versions=["1.0"], features=["stdin"], epoch=2, after=17), ()),
+    (Adopted(version="1.0", last=18, inputs=[PendingInput(request="m_input", number=17, execution="x_1")]), ()),
+    (Confirm(number=64), ()),
     (Open(name="é", env={"A": "1", "B": None}, cwd="/tmp", argv=["x.py"], path=["/tmp"]), ()),  # noqa: S108 (a sample)
     (Open(files=["data/in.csv", "empty"]), (b"a,b\n", b"")),
     (Close(), ()),
@@ -219,6 +234,9 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Sessions(), ()),
     (InterruptSession(name="training"), ()),
     (KillSession(name="training"), ()),
+    (ReadLog(execution="x_1", after=2, wait=True), ()),
+    (ReadLogReply(reply_to="m_request", first=1, count=1, ended=False), (b"\x93\xa3gap\x81\xa7missing\x01\x90",)),
+    (CancelExecution(execution="x_1"), ()),
     (Drain(wait=True), ()),
     (Promises(after="exec:x_1"), ()),
     (Promise(promise="exec:x_1:input:1"), ()),

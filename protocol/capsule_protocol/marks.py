@@ -72,9 +72,9 @@ class Splitter:
         return parts
 
     @property
-    def holds(self) -> bool:
-        """Whether anything is held back."""
-        return bool(self._held)
+    def held(self) -> bytes:
+        """What is held back."""
+        return self._held
 
     def rest(self) -> bytes:
         """What is held back, given up: at the end of the pipe it is the beginning of a mark or plain bytes."""

@@ -7,7 +7,8 @@ of a link keep the same tables and so see the same breaches.
 * The client link greets, then carries everything until both ends have said `shutdown`. A request that crosses a
   `shutdown` is not a breach: it is answered with an error. So is whoever speaks without having greeted: the node may
   have forgotten him.
-* The worker link greets and opens its one session before it carries anything else.
+* The worker link greets and opens its one session before it carries anything else; one that another node has left is
+  adopted, with its session.
 * An execution is accepted (`ack`), starts (`status`), has its events, and ends in one verdict. On the worker link it
   has no acknowledgement: it is running from its request, and output behind its verdict comes from what it left behind.
   One that is resumed on a new link goes on from the number that was asked for.
@@ -38,7 +39,7 @@ _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
 _FILES = frozenset({"upload", "download", "files"})
 _CHECKPOINTS = frozenset({"save", "load"})
-_OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain"})
+_OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain", "read_log", "cancel_execution"})
 _PROMISES = frozenset({"promises", "promise", "settle"})
 _CLIENT_ONLY = (
     frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume", "discard"})
@@ -60,12 +61,12 @@ SENDS: dict[Link, dict[Role, frozenset[str]]] = {
         "client": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _CLIENT_ONLY,
         "node": _BOTH_WAYS
         | _ANSWERS
-        | {"ack", "watching", "info_reply"}
+        | {"ack", "watching", "info_reply", "read_log_reply"}
         | frozenset(f"{kind}_reply" for kind in _FILES | _CHECKPOINTS),
     },
     "worker": {
-        "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _STATE | {"capability_reply"},
-        "worker": (_BOTH_WAYS | _ANSWERS | {"capability_request"}) - {"gap"},
+        "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _STATE | {"capability_reply", "adopt", "confirm"},
+        "worker": (_BOTH_WAYS | _ANSWERS | {"capability_request", "adopted"}) - {"gap"},
     },
 }
 """Which types each end of a link may send."""
@@ -82,7 +83,7 @@ def _stay(state: str, events: frozenset[str]) -> dict[str, str]:
 
 
 def _traffic(link: Link) -> frozenset[str]:
-    greeting = {"hello", "welcome"} if link == "client" else {"hello", "welcome", "open", "ready"}
+    greeting = {"hello", "welcome"} if link == "client" else {"hello", "welcome", "open", "ready", "adopt", "adopted"}
     return frozenset().union(*SENDS[link].values()) - greeting
 
 
@@ -95,7 +96,8 @@ CLIENT_LINK: Table = {
 }
 
 WORKER_LINK: Table = {
-    "new": {"hello": "greeting"},
+    "new": {"hello": "greeting", "adopt": "adopting"},
+    "adopting": {"adopted": "active", "error": "closed"},
     "greeting": {"welcome": "welcomed", "error": "closed"},
     "welcomed": {"open": "opening", "heartbeat": "welcomed", "shutdown": "closing"},
     "opening": {"ready": "active", "error": "closed", "heartbeat": "opening", "shutdown": "closing"},

@@ -1,13 +1,16 @@
-"""Many hundred kills and power cuts of a store. Run by `make soak`, not by `make test`, which has a few of them."""
+"""Many hundred kills and power cuts of stores and services. Run by `make soak`; `make test` has a few of them."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from capsule_bridge.sqlite import writer
+from tests.acceptance.durable.deaths import deaths
 from tests.unit.bridge.kills import kill_rounds
 from tests.unit.bridge.power import power_rounds
 from tests.unit.bridge.simulation.run import play
@@ -17,6 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(3600)]
 
 KILLS = 1_000
 CUTS = 400
+DEATHS = 100
 SEEDS = 20_000
 PART = 100
 """Kills on one store; then the next begins, lest the time go into looking at old facts."""
@@ -35,9 +39,18 @@ async def cuts(folder: Path, seed: int) -> Tally:
         return await power_rounds(folder, CUTS, seed)
 
 
+async def services(_: Path, seed: int) -> Tally:
+    """A service is killed on the way of an execution."""
+    place = Path(tempfile.mkdtemp(prefix="d-"))  # a socket's path may have no more than 107 bytes
+    try:
+        return await deaths(place, DEATHS, seed)
+    finally:
+        shutil.rmtree(place)
+
+
 async def test_kills_and_power_cuts_lose_double_and_change_nothing(tmp_path: Path) -> None:
     seed, kinds = time.time_ns() % 2**30, dict[str, Tally]()
-    for kind in (kills, cuts):
+    for kind in (kills, cuts, services):
         folder = tmp_path / kind.__name__
         folder.mkdir()
         kinds[kind.__name__] = await kind(folder, seed)

@@ -1,4 +1,4 @@
-"""Many crashes of a database under those who write to it. Run by `make soak`; a few are part of `make test`."""
+"""Many crashes of a database under those who write to it, and many meetings of nodes that share it: `make soak`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 import pytest
 
 from capsule_bench.database import NoServerError, server
+from tests.unit.bridge import caller
+from tests.unit.bridge.linear import explained
 from tests.unit.bridge.restarts import restart_rounds
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(3600)]
@@ -14,6 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(3600)]
 ROUNDS = 60
 PART = 10
 """Rounds on one store; then the next begins."""
+MEETINGS = 20
 
 
 async def test_crashes_of_the_database_lose_nothing() -> None:
@@ -30,3 +33,16 @@ async def test_crashes_of_the_database_lose_nothing() -> None:
         f"{len(wrong)} lost, changed or doubled; seed {seed}"
     )
     assert wrong == []
+
+
+async def test_some_order_explains_all_that_nodes_heard() -> None:
+    seed, calls = time.time_ns() % 2**30, 0
+    try:
+        with server() as one:
+            for number in range(MEETINGS):
+                histories = caller.histories(one.url(), f"meeting{number}", [f"x{seed + number}", f"y{seed + number}"])
+                assert all(explained(history) for history in histories.values()), f"seed {seed + number}"
+                calls += sum(map(len, histories.values()))
+    except NoServerError as error:
+        pytest.skip(str(error))
+    print(f"\nbridge: {calls:,} calls of two nodes on one PostgreSQL, all explained by some order; seed {seed}")

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from capsule_bridge import rules
 from capsule_bridge.sqlite import SqliteStore, operations
 from capsule_protocol.errors import LocalProtocolError
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from capsule_bridge.sqlite.rows import Rows
 
 AT_NO_TIME = -(2**62)
-"""A time at which nothing is due: whether something has timed out is not for the mirror to say."""
+"""A time at which nothing is due: the server has said so, and it is not for the mirror to know better."""
 
 
 class Mirror(SqliteStore):
@@ -37,16 +36,18 @@ class Mirror(SqliteStore):
         """The promise as it was written down. Raises SessionError: `promise_unknown`, `promise_expired`."""
         return await self._read(lambda rows: operations.find(rows, id_).promise)
 
-    async def parent(self, id_: str) -> Promise:
-        """The promise that is to have a child. Raises SessionError: `promise_unknown`."""
-        row = await self._read(lambda rows: rows.promise("promise_by_id", id_))
-        if row is None:
-            raise rules.unknown(id_)
-        return row.promise
+    async def parent(self, id_: str) -> Promise | None:
+        """The promise that is to have a child, if there is one."""
 
-    async def check(self, settlements: Sequence[Settlement]) -> list[Promise]:
+        def ask(rows: Rows) -> Promise | None:
+            row = rows.promise("promise_by_id", id_)
+            return row and row.promise
+
+        return await self._read(ask)
+
+    async def check(self, settlements: Sequence[Settlement], now: int) -> list[Promise]:
         """Their promises, as they were written down. Raises what `settle` would, and does nothing."""
-        return await self._read(lambda rows: operations.check_settlements(rows, settlements, AT_NO_TIME))
+        return await self._read(lambda rows: operations.check_settlements(rows, settlements, now))
 
     async def family(self, ids: Sequence[str]) -> list[Promise]:
         """All pending descendants, parents before their children."""

@@ -17,7 +17,7 @@ from capsule_bridge.records import Created, Expired, Settled
 from capsule_bridge.resonate.client import ResonateClient
 from capsule_bridge.resonate.judge import Judge, same_request
 from capsule_bridge.resonate.locks import Locks
-from capsule_bridge.resonate.mirror import Mirror
+from capsule_bridge.resonate.mirror import AT_NO_TIME, Mirror
 from capsule_bridge.resonate.watch import Watch
 from capsule_bridge.sqlite.faults import no_fault
 from capsule_bridge.states import PENDING, TIMED_OUT
@@ -65,7 +65,8 @@ class ResonateStore:
             if found is not None:
                 return Created(await self._judge.hear(found), fresh=False)
             if new.parent is not None:
-                await self._check_parent(new.parent, now)
+                # Before the server makes a child that nobody may have.
+                rules.made(new, await self._mirror.parent(new.parent), now)
             record = await self._remote.create(new)
             if not same_request(new, record):
                 raise SessionError("idempotency_conflict", f"the server knows another promise {new.id!r}")
@@ -171,14 +172,6 @@ class ResonateStore:
         await self._remote.close()
         await self._mirror.close()
 
-    async def _check_parent(self, id_: str, now: int) -> None:
-        """Before the server makes a child that nobody may have. Raises as `create`."""
-        parent = await self._mirror.parent(id_)
-        if rules.is_due(parent, now):
-            parent = await self._judge.hear(parent)
-        if not parent.pending:
-            raise SessionError("promise_settled", f"promise {id_!r} is settled and gets no children")
-
     async def _created(self, new: NewPromise, record: Record, now: int) -> Created:
         """The promise, which the server has made, is made here."""
         asked = new if record.pending else replace(new, epoch=None)  # it is not begun if it has its verdict
@@ -196,12 +189,12 @@ class ResonateStore:
 
     async def _look_at(self, settlements: Sequence[Settlement], now: int) -> list[Promise]:
         """What is to be settled, once the server has said what has timed out. Raises what `settle` would."""
-        found = await self._mirror.check(settlements)
+        found = await self._mirror.check(settlements, now)
         due = {promise.id: promise for promise in found if rules.is_due(promise, now)}
         if not due:
             return found
         await asyncio.gather(*(self._judge.hear(promise) for promise in due.values()))
-        return await self._mirror.check(settlements)
+        return await self._mirror.check(settlements, AT_NO_TIME)
 
 
 def _undue(timeout_at: int | None, now: int) -> int:

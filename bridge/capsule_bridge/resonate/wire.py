@@ -28,8 +28,6 @@ REQUEST = "capsule:request"
 """Tag of a promise: what it was made for. A server answers an id that it knows with what it has, whatever was asked."""
 _DIGEST_BYTES = 16
 
-_Time = Annotated[int, Field(ge=0)]
-
 
 class Payload(BaseModel):
     """A value: text, by convention base64, with headers."""
@@ -47,7 +45,7 @@ class Record(BaseModel):
     state: State
     value: Payload | None = None
     tags: dict[str, str] = Field(default_factory=dict)
-    settled_at: Annotated[_Time | None, Field(alias="settledAt")] = None
+    settled_at: Annotated[int | None, Field(alias="settledAt")] = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -368,7 +368,7 @@ class Link:
         if envelope.type == "error":
             waiting.answer.set_exception(CapsuleError.from_dict(envelope.body))
         else:
-            reply = {**envelope.body, "session": envelope.session}
+            reply = {**envelope.body, "session": envelope.session, "buffers": envelope.buffers}
             if waiting.on_answer is not None:
                 waiting.on_answer(reply)
             waiting.answer.set_result(reply)

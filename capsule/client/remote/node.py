@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.link import Link
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
 from capsule.client.remote.watch import RemoteWatch
+from capsule.events import Event, Gap
 from capsule.node.info import NodeInfo, PromiseSummary, SessionSummary, SettledPromise
 from capsule.node.tasks import Tasks
+from capsule.wire import unpack_events
 from capsule_pool import PoolInfo
 from capsule_pool.breaker import BreakerInfo
 from capsule_pool.stats import StatsInfo
@@ -28,6 +30,13 @@ FOR_EVER = 86_400.0 * 366
 
 _QUESTIONS = frozenset({"sessions", "promises", "promise"})
 """What is asked again on a new connection: it changes nothing."""
+
+
+class LogPart(NamedTuple):
+    """Events of an execution, and whether they go to its verdict."""
+
+    events: list[Event]
+    ended: bool
 
 
 class RemoteNode:
@@ -112,6 +121,22 @@ class RemoteNode:
         body = {"promise": promise, "action": action, "value": value, "message": message}
         settled = await self._operate("settle", body)
         return SettledPromise(PromiseSummary(**settled["promise"]), settled["decided"])
+
+    async def read_log(self, execution: str, after: int) -> LogPart:
+        """What an execution told behind an event, once there is something. Raises SessionError `execution_unknown`."""
+        while True:
+            await self._link.connect()
+            body = {"execution": execution, "after": after, "wait": True}
+            reply = await self._link.request("read_log", body, timeout=REQUEST_TIMEOUT, again=True)
+            if reply["count"] or reply["ended"]:
+                first = max(after + 1, reply["first"])
+                events = unpack_events(reply["buffers"][0], execution, first)
+                gap = [Gap(execution, first - 1, first - 1 - after)] if first > after + 1 else []
+                return LogPart([*gap, *events], reply["ended"])
+
+    async def cancel(self, execution: str) -> bool:
+        """Interrupt an execution, or take it out of the queue; False if it has ended."""
+        return bool((await self._operate("cancel_execution", {"execution": execution}))["done"])
 
     def checkpoints(self, name: str) -> RemoteCheckpoints:
         """Those of a session, by name or id, whoever has it."""

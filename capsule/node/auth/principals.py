@@ -18,21 +18,8 @@ _RANK: Final[dict[Role, int]] = {role: rank for rank, role in enumerate(ROLES)}
 
 NEEDED: Final[dict[str, Role]] = {
     **dict.fromkeys(("hello", "heartbeat", "shutdown", "error"), "none"),
-    **dict.fromkeys(
-        (
-            "info",
-            "sessions",
-            "promises",
-            "promise",
-            "watch",
-            "detach",
-            "resume",
-            "event_ack",
-            "stream_credit",
-            "stream_close",
-        ),
-        "viewer",
-    ),
+    **dict.fromkeys(("info", "sessions", "promises", "promise", "read_log", "watch", "detach", "resume"), "viewer"),
+    **dict.fromkeys(("event_ack", "stream_credit", "stream_close"), "viewer"),
     "drain": "operator",
 }
 """The least role for each type of message; those that are not named need `user`. `watch` is `attach` to look on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from msgpack import packb, unpackb
 from capsule.node.asking import Answer
 from capsule.node.durable.patience import until_committed
 from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
-from capsule_protocol.errors import CapsuleError
+from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
 
 if TYPE_CHECKING:
@@ -30,9 +31,23 @@ class Inquiries:
         self.tasks = tasks
         self._secrets: dict[str, dict[str, Answer]] = {}  # passwords on their way to the code, by promise and mark
 
-    def clerk(self, session: str, owner: str) -> Inquirer:
-        """Who sees to the questions of one execution of this session."""
-        return Inquirer(self, session, owner)
+    def clerk(self, session: str, owner: str, *, inherited: bool = False) -> Inquirer:
+        """Who sees to the questions of one execution of this session; `inherited`: an earlier node began it."""
+        return Inquirer(self, session, owner, inherited=inherited)
+
+    async def recall(self, execution: str) -> list[str]:
+        """The requests that an execution has made promises for, in order; "" for one that is forgotten."""
+        requests: list[str] = []
+        while True:
+            try:
+                promise = await self.bridge.get(promise_id(execution, "input", len(requests) + 1))
+            except SessionError as error:
+                if error.code != "promise_expired":
+                    return requests
+                requests.append("")
+            else:
+                self.bridge.stats.took_over(promise)
+                requests.append(unpack_question(promise)["request"])
 
     async def settle(self, promise: str, answer: Answer) -> Settled:
         """Give an answer; `decided`: it is the one that counts. Raises SessionError `promise_unknown`, StoreError."""
@@ -68,54 +83,75 @@ class Inquiries:
 class Inquirer:
     """The clerk of one execution."""
 
-    def __init__(self, inquiries: Inquiries, session: str, owner: str) -> None:
+    def __init__(self, inquiries: Inquiries, session: str, owner: str, *, inherited: bool) -> None:
         self._inquiries = inquiries
         self._session = session
         self._owner = owner
         self._promises: dict[str, str] = {}  # of the open questions, by request
         self._asked = 0
+        self._inherited = inherited
+        self._numbering = asyncio.Lock()
 
-    def ask(self, execution: Execution, question: Question) -> None:
+    def ask(self, execution: Execution, question: Question, *, told: bool) -> None:
         """As `Clerk.ask`."""
-        self._asked += 1
-        self._promises[question.request] = promise_id(execution.id, "input", self._asked)
-        self._inquiries.tasks.start(self._see_to(execution, question, self._promises[question.request]))
+        self._inquiries.tasks.start(self._see_to(execution, question, told=told))
 
-    def reply(self, execution: Execution, request: str, answer: Answer) -> None:  # noqa: ARG002  `Clerk`'s
+    def reply(self, execution: Execution, request: str, answer: Answer) -> None:
         """As `Clerk.reply`."""
-        if request in self._promises:
-            self._inquiries.tasks.start(self._reply(self._promises[request], answer))
+        self._inquiries.tasks.start(self._reply(execution, request, answer))
 
-    async def _see_to(self, execution: Execution, question: Question, id_: str) -> None:
+    async def _see_to(self, execution: Execution, question: Question, *, told: bool) -> None:
+        try:
+            id_ = await self._number(execution.id, question.request)
+            answer = await self._answer(execution, question, id_, told=told)
+        except CapsuleError as error:  # the execution has ended, or the store was closed
+            logger.debug("a question of %s has no answer: %s", execution.id, error)
+            answer = Answer(None, "canceled")
+        self._promises.pop(question.request, None)
+        execution.deliver(question.request, answer)
+
+    async def _number(self, execution: str, request: str) -> str:
+        """The id of a request's promise: of one that an earlier node made, or the next."""
+        await self._recall(execution)
+        if request not in self._promises:
+            self._asked += 1
+            self._promises[request] = promise_id(execution, "input", self._asked)
+        return self._promises[request]
+
+    async def _recall(self, execution: str) -> None:
+        """Learn which promises an earlier node has made, before the first question is seen to."""
+        async with self._numbering:
+            if self._inherited:
+                requests = await until_committed(execution, lambda: self._inquiries.recall(execution))
+                self._promises = {each: promise_id(execution, "input", n) for n, each in enumerate(requests, 1)}
+                self._asked, self._inherited = len(requests), False
+
+    async def _answer(self, execution: Execution, question: Question, id_: str, *, told: bool) -> Answer:
         bridge, timeout = self._inquiries.bridge, execution.session.options.input_timeout
         asked = bridge.now()
         new = NewPromise(
             id=id_,
             kind="input",
             session=self._session,
-            fingerprint=fingerprint("input", question.prompt, {"request": question.request}),
+            fingerprint=fingerprint("input", "", {"request": question.request}),
             param=pack_question(question),
             principal=self._owner,
             parent=promise_id(execution.id),
             timeout_at=None if timeout is None else asked + round(timeout * 1000),
         )
-        try:
-            await until_committed(id_, lambda: bridge.accept(new))
+        await until_committed(id_, lambda: bridge.accept(new))
+        if not told:
             execution.tell_question(question, id_)
-            promise = await until_committed(id_, lambda: bridge.wait(id_))
-        except CapsuleError as error:  # its execution has ended, or the store was closed
-            logger.debug("%s has no answer: %s", id_, error)
-            answer = Answer(None, "canceled")
-        else:
-            answer = self._inquiries.heard(promise)
-        self._promises.pop(question.request, None)
-        execution.deliver(question.request, answer)
+        return self._inquiries.heard(await until_committed(id_, lambda: bridge.wait(id_)))
 
-    async def _reply(self, id_: str, answer: Answer) -> None:
+    async def _reply(self, execution: Execution, request: str, answer: Answer) -> None:
         try:
-            await until_committed(id_, lambda: self._inquiries.settle(id_, answer))
-        except CapsuleError as error:  # not made yet, so nobody can have been asked; or forgotten
-            logger.warning("an answer to %s does not count: %s", id_, error)
+            await self._recall(execution.id)
+            id_ = self._promises.get(request)
+            if id_ is not None:  # else it was answered while this was on its way
+                await until_committed(id_, lambda: self._inquiries.settle(id_, answer))
+        except CapsuleError as error:  # nobody can have been asked yet; or it is over
+            logger.warning("an answer to %s does not count: %s", execution.id, error)
 
 
 def pack_question(question: Question) -> bytes:

@@ -13,14 +13,15 @@ from capsule.node.durable.records import (
     STARTED,
     action_of,
     fingerprint_of,
-    pack_event,
-    pack_options,
     pack_request,
+    pack_session,
     pack_verdict,
-    unpack_event,
+    unpack_request,
 )
 from capsule.node.durable.scribe import Scribe
+from capsule.node.inheritance import Remembered
 from capsule.node.verdicts import hint_of
+from capsule.wire import pack_event, unpack_event
 from capsule_bridge import NewPromise, Settlement, promise_id, session_promise
 from capsule_protocol.errors import CapsuleError, SessionError
 
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from capsule.events import Event
+    from capsule.node.auth.principals import Principal
     from capsule.node.execution import ExecuteRequest
     from capsule.node.front.log import EventLog
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Bridge, Promise, Retention
+    from capsule_bridge import Bridge, Log, Promise, Retention
 
 logger = logging.getLogger("capsule.bridge")
 
@@ -69,7 +71,7 @@ class Ledger:
 
     async def opened(self, session: Session, owner: str) -> None:
         """A session is there."""
-        param = pack_options(session.options, session.options.name)
+        param = pack_session(session.options, session.options.name, session.secret)
         new = NewPromise(
             id=session_promise(session.id),
             kind="session",
@@ -121,9 +123,25 @@ class Ledger:
             raise SessionError("idempotency_conflict", message, details={"execution": other})
         return Entry(promise, fresh, at_once)
 
+    async def left(self, promise: Promise) -> Entry:
+        """An accepted one that nobody runs, because the call that wrote it down is said to have failed."""
+        log = await self.bridge.store.read(promise.id, after=0, limit=1)
+        self.bridge.stats.took_over(promise)
+        return Entry(promise, fresh=True, begun=log.last > 0)
+
     def scribe(self, execution: str, tell: Callable[[Event], object]) -> Scribe:
         """Who writes down what it tells."""
         return Scribe(self.bridge, promise_id(execution), self._tasks, tell)
+
+    async def remember(self, promise: Promise) -> Remembered:
+        """An execution without a verdict, for the session that goes on with it."""
+        execution = execution_of(promise)
+
+        async def events_after(number: int) -> list[Event]:
+            return [unpack_event(data, execution, at) async for at, data in self.bridge.events(promise.id, number)]
+
+        last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
+        return Remembered(execution, unpack_request(promise.param), last, events_after)
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """It was accepted, and there is nothing that could still run it, or say what became of it."""
@@ -146,6 +164,22 @@ class Ledger:
                 raise
             raise execution_unknown(execution) from None
         if promise.session != session or promise.kind != "execute":
+            raise execution_unknown(execution)
+        return promise
+
+    async def part(self, execution: str, after: int, *, wait: float) -> tuple[Log, bool]:
+        """What it told behind a number, and whether that ends with the verdict; waits so long if there is nothing."""
+        return await self.bridge.part(promise_id(execution), after, wait=wait)
+
+    async def by_id(self, execution: str, principal: Principal) -> Promise:
+        """An execution in any session of the principal's. Raises SessionError `execution_unknown`."""
+        try:
+            promise = await self.bridge.get(promise_id(execution))
+        except SessionError as error:
+            if error.code != "promise_unknown":
+                raise
+            raise execution_unknown(execution) from None
+        if promise.kind != "execute" or not (promise.principal == principal.name or principal.sees_all):
             raise execution_unknown(execution)
         return promise
 

@@ -9,32 +9,16 @@ from msgpack import packb, unpackb
 
 from capsule.config import SessionOptions
 from capsule.node.execution import ExecuteRequest
-from capsule.wire import to_event, to_message
 from capsule_bridge import fingerprint
-from capsule_protocol.envelope import Envelope
-from capsule_protocol.messages import parse
 
 if TYPE_CHECKING:
-    from capsule.events import Event, Finished
+    from capsule.events import Finished
     from capsule_bridge import Action
 
 STARTED = packb(["status", {"state": "busy"}, []])
 """The first event of nearly every log."""
 
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
-
-
-def pack_event(event: Event) -> bytes:
-    """An event as it is logged: type, body and buffers of the message that tells of it."""
-    packed: bytes = packb(to_message(event), use_bin_type=True, unicode_errors="backslashreplace")
-    return packed
-
-
-def unpack_event(data: bytes, execution: str, sequence: int) -> Event:
-    """An event of a log."""
-    kind, body, buffers = unpackb(data)
-    envelope = Envelope(kind, body, "", "", execution, sequence, 0.0, tuple(buffers))
-    return to_event(parse(envelope), envelope)
 
 
 def action_of(finished: Finished) -> Action:
@@ -65,12 +49,14 @@ def fingerprint_of(request: ExecuteRequest) -> bytes:
     return fingerprint("execute", options.pop("code"), options)
 
 
-def pack_options(options: SessionOptions, name: str | None) -> bytes:
-    """How a session was opened; its files are in its directory, and gone with it."""
-    packed: bytes = packb(options.model_dump(exclude={"files"}) | {"name": name})
+def pack_session(options: SessionOptions, name: str | None, secret: bytes) -> bytes:
+    """How a session was opened, and the secret of its boxes; its files are in its directory, and gone with it."""
+    packed: bytes = packb(options.model_dump(exclude={"files"}) | {"name": name, "secret": secret})
     return packed
 
 
-def unpack_options(data: bytes) -> SessionOptions:
-    """How a session was opened."""
-    return SessionOptions(**unpackb(data))
+def unpack_session(data: bytes) -> tuple[SessionOptions, bytes]:
+    """How a session was opened, and the secret of its boxes."""
+    fields = unpackb(data)
+    secret = fields.pop("secret", b"")
+    return SessionOptions(**fields), secret

@@ -6,11 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from capsule.node.durable.ledger import Entry
-from capsule.node.durable.records import unpack_options, unpack_request
+from capsule.node.durable.ledger import Entry, execution_of
+from capsule.node.durable.records import unpack_request, unpack_session
 from capsule_protocol.errors import CapsuleError, WorkerLost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capsule.node.adoption import Adoptable
     from capsule.node.durable.ledger import Ledger
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.registry import Registry
@@ -23,58 +26,100 @@ AT_ONCE = 256
 """Verdicts that are written down side by side."""
 
 
-async def recover(ledger: Ledger, registry: Registry, node: Node, lifetime: float | None) -> None:
-    """Find the sessions again; rule on what had been started; have the rest run, in its order.
+class Recovery:
+    """One at the start of a node. `lifetime`: a session that nobody wants for so many seconds is closed."""
 
-    A session that nobody wants within `lifetime` seconds is closed. Raises StoreError.
-    """
-    sessions: dict[str, Hosted] = {}
-    started: list[Promise] = []
-    waiting: dict[str, list[Promise]] = {}
-    async for promise in ledger.bridge.pending():
-        ledger.bridge.stats.took_over(promise)
-        if promise.kind == "session":
-            sessions[promise.session] = _find_again(promise, registry, node, lifetime)
-        elif promise.kind == "execute" and promise.started_at is None:
-            waiting.setdefault(promise.session, []).append(promise)
-        elif promise.kind == "execute":
-            started.append(promise)
-    for at in range(0, len(started), AT_ONCE):
-        await asyncio.gather(*(_rule(ledger, promise) for promise in started[at : at + AT_ONCE]))
-    for session, promises in waiting.items():
-        registry.tasks.start(_run(ledger, registry, sessions.get(session), promises))
-    if sessions or started:
-        logger.warning(
-            "found %d sessions of an earlier node; %d executions are lost, and %d wait to be run",
-            len(sessions),
-            len(started),
-            sum(map(len, waiting.values())),
-        )
+    def __init__(self, ledger: Ledger, registry: Registry, node: Node, lifetime: float | None) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._node = node
+        self._lifetime = lifetime
+        self._sessions: dict[str, Promise] = {}
+        self._started: dict[str, list[Promise]] = {}
+        self._waiting: dict[str, list[Promise]] = {}
+        self._hosted: dict[str, Hosted] = {}
 
+    async def run(self, boxes: Sequence[Adoptable]) -> None:
+        """Go on with the sessions whose boxes have waited; find the others again, and rule on what they had started.
 
-def _find_again(promise: Promise, registry: Registry, node: Node, lifetime: float | None) -> Hosted:
-    session = node.find_again(unpack_options(promise.param), promise.session, promise.epoch)
-    hosted = registry.find_again(session, promise.principal)
-    hosted.asleep = True
-    hosted.detach(lifetime)
-    return hosted
+        What had not been started is run, in its order. Raises StoreError.
+        """
+        await self._read()
+        mine = [box for box in boxes if box.session in self._sessions]
+        adopted = sum(await asyncio.gather(*map(self._adopt, mine)))
+        for session, promise in self._sessions.items():
+            if session not in self._hosted:
+                self._find_again(promise)
+        lost = [promise for promises in self._started.values() for promise in promises]
+        for at in range(0, len(lost), AT_ONCE):
+            await asyncio.gather(*map(self._rule, lost[at : at + AT_ONCE]))
+        for session, promises in self._waiting.items():
+            self._registry.tasks.start(self._run(self._hosted.get(session), promises))
+        if self._sessions or lost:
+            logger.warning(
+                "found %d sessions of an earlier node, and %d of them alive; "
+                "%d executions are lost, and %d wait to be run",
+                len(self._sessions),
+                adopted,
+                len(lost),
+                sum(map(len, self._waiting.values())),
+            )
 
+    async def _read(self) -> None:
+        async for promise in self._ledger.bridge.pending():
+            self._ledger.bridge.stats.took_over(promise)
+            if promise.kind == "session":
+                self._sessions[promise.session] = promise
+            elif promise.kind == "execute":
+                group = self._waiting if promise.started_at is None else self._started
+                group.setdefault(promise.session, []).append(promise)
 
-async def _rule(ledger: Ledger, promise: Promise) -> None:
-    """It had been started, so it is not run again, and nobody knows how far it came."""
-    error = WorkerLost("worker_lost", "the node ended while the code ran, and its worker with it")
-    await ledger.give_up(promise, error, started=True)
+    async def _adopt(self, box: Adoptable) -> bool:
+        """Go on with a session, if its box is still there, and is the one that the store knows."""
+        promise = self._sessions[box.session]
+        if promise.epoch != box.epoch:
+            return False
+        options, secret = unpack_session(promise.param)
+        started = self._started.get(box.session, [])
+        remembered = [await self._ledger.remember(one) for one in started]
+        try:
+            session = await self._node.adopt_session(box, secret, options, remembered)
+        except CapsuleError as error:
+            logger.warning("session %s does not go on: %s", box.session, error)
+            return False
+        hosted = self._hosted[box.session] = self._registry.find_again(session, promise.principal)
+        hosted.detach(self._lifetime)
+        self._started.pop(box.session, None)
+        for one, known in zip(started, remembered, strict=True):
+            execution = session.recalled.get(execution_of(one))
+            if execution is not None:
+                hosted.go_on(self._ledger, one, execution)
+            else:  # its start was written down, and then it was not sent: that the worker knows for certain
+                await hosted.line_up(self._ledger, Entry(one, fresh=True, begun=known.last > 0), known.request)
+        return True
 
+    def _find_again(self, promise: Promise) -> None:
+        options, secret = unpack_session(promise.param)
+        session = self._node.find_again(options, promise.session, promise.epoch, secret)
+        hosted = self._hosted[promise.session] = self._registry.find_again(session, promise.principal)
+        hosted.asleep = True
+        hosted.detach(self._lifetime)
 
-async def _run(ledger: Ledger, registry: Registry, hosted: Hosted | None, promises: list[Promise]) -> None:
-    """They had been accepted and not begun."""
-    try:
-        if hosted is None:
-            raise WorkerLost("worker_lost", "the session had been closed")
-        await registry.wake(hosted)
-    except CapsuleError as error:
+    async def _rule(self, promise: Promise) -> None:
+        """It had been started, so it is not run again, and nobody knows how far it came."""
+        error = WorkerLost("worker_lost", "the node ended while the code ran, and its worker with it")
+        await self._ledger.give_up(promise, error, started=True)
+
+    async def _run(self, hosted: Hosted | None, promises: list[Promise]) -> None:
+        """They had been accepted and not begun."""
+        try:
+            if hosted is None:
+                raise WorkerLost("worker_lost", "the session had been closed")
+            await self._registry.wake(hosted)
+        except CapsuleError as error:
+            for promise in promises:
+                await self._ledger.give_up(promise, error, started=False)
+            return
         for promise in promises:
-            await ledger.give_up(promise, error, started=False)
-        return
-    for promise in promises:
-        await hosted.line_up(ledger, Entry(promise, fresh=True, begun=False), unpack_request(promise.param))
+            entry = Entry(promise, fresh=True, begun=False)
+            await hosted.line_up(self._ledger, entry, unpack_request(promise.param))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from capsule.events import Finished
 from capsule.node.durable.patience import until_committed
-from capsule.node.durable.records import action_of, pack_event, pack_verdict
+from capsule.node.durable.records import action_of, pack_verdict
+from capsule.wire import pack_event
 from capsule_bridge import Settlement
 from capsule_protocol.errors import CapsuleError, StoreError
 

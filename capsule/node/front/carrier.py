@@ -17,6 +17,9 @@ class Carrier(Protocol):
         Raises PeerBusyError when too much waits for the client already.
         """
 
+    async def flushed(self) -> None:
+        """Wait until the system has taken all that was to be said, where `close` does not see to that."""
+
     def close(self) -> None:
         """Say what was to be said, as far as that needs no waiting, and hang up."""
 

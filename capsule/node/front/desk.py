@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from capsule.config import ServeConfig
     from capsule.node.auth.gate import Gate
+    from capsule.node.durable import Ledger
     from capsule.node.front.peer import Peer
     from capsule.node.front.registry import Registry
     from capsule.node.node import Node
@@ -22,6 +23,7 @@ class Office(Protocol):
     config: ServeConfig
     registry: Registry
     tasks: Tasks
+    ledger: Ledger | None
     draining: bool
     offences: int
 

@@ -90,10 +90,12 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
-        """Wait until no execution runs or waits, all verdicts were told, and no file is on its way."""
+        """Wait until no execution runs or waits, no file is on its way, and the clients have what was said to them."""
         await self.executed()
         for peer in list(self._peers):
             await peer.streams.settled()
+        for carrier in list(self._peers.values()):
+            await carrier.flushed()
 
     async def executed(self) -> None:
         """Wait until no execution runs or waits, and all verdicts were told."""

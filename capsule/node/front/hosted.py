@@ -13,7 +13,7 @@ from capsule.node.durable.ledger import execution_of
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
-from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_protocol.errors import CapsuleError, SessionError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capsule.node.front.watch import Onlooker
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
+    from capsule_bridge import Promise
 
 logger = logging.getLogger("capsule.front")
 
@@ -92,9 +93,11 @@ class Hosted:
         self._unfinished: dict[EventLog, None] = {}  # in the order of acceptance
         self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
+        self._closed = False
         self.asleep = False
         self.waking: asyncio.Task[None] | None = None
         self._accepting: dict[str, bool] = {}  # and whether it was cancelled meanwhile
+        self._doubtful: dict[str, None] = {}
         self._last_accepted = asyncio.Event()
         self._last_accepted.set()
         session.on_background = self._on_background
@@ -152,17 +155,34 @@ class Hosted:
         """Written down side by side, lined up in the order in which they came."""
         try:
             entry = await ledger.accept(self.session, self.owner, request, execution, key=key, ahead=place.ahead)
+        except StoreError:
+            self._doubt(execution)
+            raise
         finally:
             await place.before.wait()
             cancelled = self._accepting.pop(execution, False)
             self._quiet.set()
             place.passed.set()
         if not entry.fresh:
-            return self.logs.get(execution)
+            if not self._was_left(entry.promise):
+                return self.logs.get(execution)
+            entry = await ledger.left(entry.promise)
         log = await self.line_up(ledger, entry, request)
         if cancelled:
             await self.session.cancel(execution)
         return log
+
+    def _doubt(self, execution: str) -> None:
+        """The store has failed, and may have written it down all the same: whoever asks again will find it then."""
+        self._doubtful[execution] = None
+        if len(self._doubtful) > MAX_LOGS:
+            del self._doubtful[next(iter(self._doubtful))]
+
+    def _was_left(self, promise: Promise) -> bool:
+        """Whether it is here to be run, though it was found: the call that made it is said to have failed."""
+        execution = execution_of(promise)
+        doubtful = self._doubtful.pop(execution, False) is None
+        return doubtful and promise.pending and execution not in self.logs
 
     async def interrupt(self) -> bool:
         """As `Session.interrupt`; what was asked for before and is not lined up yet counts as running."""
@@ -185,13 +205,20 @@ class Hosted:
         except CapsuleError as error:
             await ledger.give_up(entry.promise, error, started=False)
             return None
-        made.clerk = ledger.inquiries.clerk(self.session.id, self.owner)
+        made.consult(ledger.inquiries.clerk(self.session.id, self.owner))
         if entry.begun:
             made.begin()
         log = self._begin(made, ledger=ledger, written=int(entry.begun))
         assert log.scribe is not None
         log.scribe.fence = entry.promise.fence if started else None
         return log
+
+    def go_on(self, ledger: Ledger, promise: Promise, execution: Execution) -> None:
+        """An execution that the worker has from an earlier node: what it tells from here on is written down."""
+        execution.consult(ledger.inquiries.clerk(self.session.id, self.owner, inherited=True))
+        log = self._begin(execution, ledger=ledger, after=execution.told)
+        assert log.scribe is not None
+        log.scribe.fence = promise.fence
 
     def _known(self, request: ExecuteRequest, execution: str) -> EventLog | None:
         known = self.logs.get(execution)
@@ -275,6 +302,7 @@ class Hosted:
     async def close(self) -> None:
         """End the session; who watches is told, behind the verdicts of what ran. Idempotent."""
         await self._end(SessionError("session_closed", f"the session {self.session.name!r} has been closed"))
+        self._be_over()
 
     async def kill(self) -> None:
         """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
@@ -286,6 +314,7 @@ class Hosted:
         reader, self.reader = self.reader, None
         if reader is not None:
             reader.on_closed(self, error)
+        self._be_over()
 
     async def _end(self, error: SessionError) -> None:
         self._stop_timer()
@@ -297,17 +326,30 @@ class Hosted:
         for watch in watches:
             watch.onlooker.on_watched_closed(self.session.id, error)
 
+    def _be_over(self) -> None:
+        """What its reader has not taken by now, nobody waits for."""
+        self._closed = True
+        self._quiet.set()
+
     async def hear_last_words(self) -> None:
         """Wait, but not for long, until the verdicts of all executions have been told."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
-                await self.settled()
+                while not self._finished:
+                    await self._change()
 
     async def settled(self) -> None:
-        """Wait until all that was asked for has its verdict, and its reader was told."""
-        while self._unfinished or self._accepting:
-            self._quiet.clear()
-            await self._quiet.wait()
+        """Wait until all that was asked for has its verdict, and its reader was told, or the session is closed."""
+        while not (self._finished or self._closed):
+            await self._change()
+
+    @property
+    def _finished(self) -> bool:
+        return not (self._unfinished or self._accepting)
+
+    async def _change(self) -> None:
+        self._quiet.clear()
+        await self._quiet.wait()
 
     def _loosen(self) -> None:
         for log in self.logs.values():

@@ -31,9 +31,10 @@ class EventLog:
     """Takes the events of one execution, as its only consumer, and hands them to `on_event`.
 
     `last` is the number of the newest one that was told. With a ledger events are written down before they are told,
-    except for the first `written` ones, which are already. While `loose` (its client has detached) nothing waits for
-    acknowledgements. With `keep`, events are kept when they were acknowledged too: the execution has an idempotency
-    key, and may be asked for again; with a ledger that is not needed.
+    except for the first `written` ones, which are already. It begins behind number `after`: what comes before, another
+    node has told. While `loose` (its client has detached) nothing waits for acknowledgements. With `keep`, events are
+    kept when they were acknowledged too: the execution has an idempotency key, and may be asked for again; with a
+    ledger that is not needed.
     """
 
     def __init__(
@@ -44,21 +45,22 @@ class EventLog:
         keep: bool = False,
         ledger: Ledger | None = None,
         written: int = 0,
+        after: int = 0,
     ) -> None:
         self.execution = execution
         self.keep = keep
         self.ended = False
         self.scribe = ledger.scribe(execution.id, self._tell) if ledger is not None else None
-        self.last = 0
+        self.last = after
         self._written = written
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._pumping = False
         self._loose = False
         self._events: deque[_Kept] = deque()
-        self._first = 1
+        self._first = after + 1
         self._held = 0
-        self._acked = 0
+        self._acked = after
         self._ahead = 0
         self._untold = 0
         execution.listen(self._pump_soon)
@@ -118,6 +120,7 @@ class EventLog:
         self.ended = isinstance(event, Finished)
         self._untold -= self._events[event.sequence - self._first].size
         self._trim()
+        self.execution.confirm(event.sequence)
         self._on_event(self, event)
         if stalled:
             self._pump_soon()

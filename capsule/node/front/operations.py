@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from capsule_protocol.errors import SessionError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from capsule.node.durable import Ledger
     from capsule.node.front.desk import Office
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.requests import Caller
     from capsule_protocol.envelope import Envelope
 
+LONGEST_WAIT = 20.0
+"""Seconds for which an answer is kept back until there is something to tell."""
 AT_ONCE = 64
 """Sessions told of before others have their turn: the memory of each is read from the system."""
 
@@ -28,6 +33,8 @@ class Operations:
             "interrupt_session": self._interrupt,
             "kill_session": self._kill,
             "drain": self._drain,
+            "read_log": self._read_log,
+            "cancel_execution": self._cancel,
         }
 
     async def _sessions(self, _message: Any, envelope: Envelope) -> None:
@@ -53,6 +60,25 @@ class Operations:
         if not message.wait:  # whoever waits is answered by the end
             executions = sum(hosted.under_way for hosted in self._desk.registry)
             self._caller.answer("info_reply", {"info": {"draining": True, "executions": executions}}, envelope)
+
+    async def _read_log(self, message: Any, envelope: Envelope) -> None:
+        ledger = self._ledger()
+        promise = await ledger.by_id(message.execution, self._caller.principal)
+        log, ended = await ledger.part(message.execution, message.after, wait=LONGEST_WAIT if message.wait else 0.0)
+        body = {"first": log.first, "count": len(log.events), "ended": ended}
+        told = b"".join(event.data for event in log.events)
+        self._caller.answer("read_log_reply", body, envelope, promise.session, (told,))
+
+    async def _cancel(self, message: Any, envelope: Envelope) -> None:
+        promise = await self._ledger().by_id(message.execution, self._caller.principal)
+        done = promise.pending and await self._find(promise.session).cancel(message.execution)
+        self._caller.answer("info_reply", {"info": {"done": done}}, envelope)
+
+    def _ledger(self) -> Ledger:
+        ledger = self._desk.ledger
+        if ledger is None:
+            raise SessionError("unsupported", "this node writes nothing down: its executions have no life of their own")
+        return ledger
 
     def _find(self, name: str) -> Hosted:
         return self._desk.registry.find(self._caller.principal, name)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
     from capsule.node.front.watch import Watch
+    from capsule_protocol.envelope import Buffer
     from capsule_protocol.limits import Limits
 
 logger = logging.getLogger("capsule.front")
@@ -398,9 +399,17 @@ class Peer:
         if hosted is not None:
             self._following -= hosted.logs.keys()
 
-    def answer(self, kind: str, body: dict[str, Any], envelope: Envelope, session: str = "") -> None:
+    def answer(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        envelope: Envelope,
+        session: str = "",
+        buffers: tuple[Buffer, ...] = (),
+    ) -> None:
         """Answer a request."""
-        self._say(kind, body | {"reply_to": envelope.id}, session=session or envelope.session)
+        answer = body | {"reply_to": envelope.id}
+        self._transmit(Envelope(kind, answer, session=session or envelope.session, buffers=buffers))
 
     def fail(self, error: CapsuleError, envelope: Envelope) -> None:
         """Answer a request that could not be done."""

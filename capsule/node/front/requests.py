@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from capsule.node.front.streams import Streams
     from capsule.node.front.watch import Watch
     from capsule.node.transfers import SessionFiles
-    from capsule_protocol.envelope import Envelope
+    from capsule_protocol.envelope import Buffer, Envelope
 
     Request = Callable[[Any, Envelope], Coroutine[Any, Any, None]]
 
@@ -64,7 +64,14 @@ class Caller(Protocol):
     def let_go(self, session: str) -> None:
         """Read a session no more."""
 
-    def answer(self, kind: str, body: dict[str, Any], envelope: Envelope, session: str = "") -> None:
+    def answer(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        envelope: Envelope,
+        session: str = "",
+        buffers: tuple[Buffer, ...] = (),
+    ) -> None:
         """Answer a request."""
 
     def fail(self, error: CapsuleError, envelope: Envelope) -> None:

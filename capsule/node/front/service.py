@@ -9,11 +9,12 @@ import resource
 import signal
 from typing import TYPE_CHECKING
 
-from capsule.node.durable.recovery import recover
+from capsule.node.adoption import Lingering, adoptable
+from capsule.node.durable.recovery import Recovery
 from capsule.node.front.front import Front
 from capsule.node.front.notify import notify
 from capsule.node.node import Node
-from capsule.runtime import SOCKET, lock, make_directory, runtime_directory, store_path
+from capsule.runtime import BOXES, SOCKET, lock, make_directory, runtime_directory, store_path
 from capsule_bridge import Bridge, Retention, open_store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Service:
                 loop.add_signal_handler(signal.SIGHUP, self._hang_up, self._reloading)
             async with (
                 self._bridge() as bridge,
-                Node(self._config, on_pool_event=None if monitor is None else monitor.pools) as node,
+                self._node(monitor, bridge) as node,
             ):
                 front = Front(node, self._config.serve, bridge)
                 try:
@@ -68,6 +69,8 @@ class Service:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 (self._directory / SOCKET).unlink()
+            with contextlib.suppress(OSError):  # if no box is left
+                (self._directory / BOXES).rmdir()
             os.close(held)
 
     def stop(self) -> None:
@@ -89,6 +92,15 @@ class Service:
         finally:
             await bridge.close()
 
+    def _node(self, monitor: Monitor | None, bridge: Bridge | None) -> Node:
+        """Its sessions outlive it only if what they do is written down. Raises NodeError for an unsafe directory."""
+        seconds, lingering = self._config.serve.linger, None
+        if seconds and bridge is not None:
+            lingering = Lingering(seconds, self._directory / BOXES)
+            make_directory(lingering.directory)
+        on_pool_event = None if monitor is None else monitor.pools
+        return Node(self._config, on_pool_event=on_pool_event, lingering=lingering)
+
     def _monitor(self) -> Monitor | None:
         if self._config.serve.http is None:
             return None
@@ -109,9 +121,12 @@ class Service:
             reloading.ask()
 
     async def _serve(self, front: Front, node: Node, on_ready: Callable[[Front], None]) -> None:
+        if front.ledger is not None:  # first: boxes do not wait for long
+            boxes = adoptable(self._directory / BOXES)
+            recovery = Recovery(front.ledger, front.registry, node, self._config.serve.detached_ttl)
+            await recovery.run(boxes)
         await node.prepare()
         if front.ledger is not None:
-            await recover(front.ledger, front.registry, node, self._config.serve.detached_ttl)
             front.tasks.start(front.ledger.keep_tidy(self._retention))
         for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
             front.listen(address)
@@ -162,6 +177,6 @@ class Service:
 
 
 def _raise_limit() -> None:
-    """A session takes a dozen descriptors: use as many as the system allows. The process is ours alone."""
+    """A session takes more than a dozen descriptors: use as many as the system allows. The process is ours alone."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -198,10 +198,8 @@ class TcpListener:
         earlier = self._connections.get(identity)
         if earlier is not None:  # a client chooses its identity, and one may choose another's
             self.hall.drop(earlier.peer)
-        number = int(first.get(zmq.SRCFD))
-        if self.lobby.find(number) is None:
-            self._monitor.drain_rest()
-        accepted = self.lobby.find(number)
+        self._monitor.drain_rest()  # or the number may still mean a connection that is over
+        accepted = self.lobby.find(int(first.get(zmq.SRCFD)))
         if accepted is None or accepted.closing:
             return None
         self._drop(accepted)
@@ -247,6 +245,9 @@ class TcpConnection:
             self._bulk.send(frames)
         else:
             self._listener.send(self.identity, frames)
+
+    async def flushed(self) -> None:
+        """ZeroMQ tells nothing of that; it sends what it has after `close`."""
 
     def close(self) -> None:
         """Forget it; ZeroMQ sends what was said, and then the system ends the connection."""

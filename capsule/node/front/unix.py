@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from capsule.node.auth.principals import group_id
+from capsule.runtime import check_place
 from capsule.stream import Bounds, Stream
 from capsule_protocol.errors import NodeError
 from capsule_protocol.limits import DEFAULT_LIMITS
@@ -70,6 +71,7 @@ class UnixListener:
         self._loop = loop
         self._path = Path(address.removeprefix(SCHEME))
         self._resumed: asyncio.TimerHandle | None = None
+        check_place(self._path.parent)
         try:
             self._socket = _bound(self._path)
             if hall.config.group is not None:
@@ -142,6 +144,10 @@ class UnixConnection:
     def send(self, frames: Frames, *, bulk: bool = False) -> None:
         """Send soon. Raises PeerBusyError."""
         self._stream.post(frames, bulk=bulk)
+
+    async def flushed(self) -> None:
+        """Wait until the system has taken all that was to be said, or the client is gone."""
+        await self._stream.flushed()
 
     def close(self) -> None:
         """Hang up, after what was said."""

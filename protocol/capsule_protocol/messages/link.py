@@ -77,3 +77,43 @@ class Shutdown(Message):
 
     TYPE: ClassVar[str] = "shutdown"
     restart: bool = False
+
+
+class Adopt(Message):
+    """The first message of a node that takes the place of one which died: what it speaks, and what it knows.
+
+    `after`: the messages up to this number have been dealt with; those behind it are sent again.
+    """
+
+    TYPE: ClassVar[str] = "adopt"
+    versions: Annotated[list[str], Field(min_length=1)]
+    features: list[str] = []
+    limits: LinkLimits | None = None
+    epoch: Count = 0
+    after: Count = 0
+
+
+class PendingInput(Part):
+    """A request for input that has no answer yet: its name, its number as a message, whose code asks."""
+
+    request: str
+    number: Count = 0
+    execution: str = ""
+
+
+class Adopted(Message):
+    """The answer to `adopt`: as `welcome`, what the code waits for, and the number of the last message sent so far."""
+
+    TYPE: ClassVar[str] = "adopted"
+    version: str
+    features: list[str] = []
+    limits: LinkLimits | None = None
+    last: Count = 0
+    inputs: list[PendingInput] = []
+
+
+class Confirm(Message):
+    """The messages up to this number have been dealt with for good: they need not be kept for another node."""
+
+    TYPE: ClassVar[str] = "confirm"
+    number: Count

@@ -24,7 +24,7 @@ class Open(Message):
     """Open a session in an environment. A variable that is None is removed; `path` goes in front of `sys.path`.
 
     `files` are names below the working directory; the message's buffers are their contents, in the same order.
-    The same `key` from the same client opens one session, however often it is sent.
+    The same `key` from the same client opens one session, however often it is sent. `epoch` is told to a worker only.
     """
 
     TYPE: ClassVar[str] = "open"
@@ -37,6 +37,7 @@ class Open(Message):
     files: list[str] = []
     options: OpenOptions = OpenOptions()
     key: str | None = None
+    epoch: Count = 0
 
 
 class Close(Message):

@@ -26,7 +26,7 @@ class Guarded:
         self.folder = folder
         self.state = folder / "state" / "capsule" / "keys"
         self.log = folder / "log"
-        self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
+        self.environment = {"CAPSULE_SERVE__LINGER": "0", **os.environ, "XDG_STATE_HOME": str(folder / "state")}
         self.environment.pop("CAPSULE_KEY", None)
         self.file = folder / "capsule.toml"
         self.write(config)

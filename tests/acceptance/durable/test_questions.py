@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from msgpack import unpackb
 
@@ -111,17 +112,36 @@ async def test_a_question_stays_open_while_nobody_is_attached(place: Path) -> No
                 assert (await resumed.result()).text == "'heard Ada'"
 
 
-async def test_what_a_lost_execution_had_asked_is_canceled(place: Path) -> None:
-    with Served(place / "node") as first:
+async def test_a_question_stays_open_when_its_node_dies_and_the_next_one_takes_the_session_over(place: Path) -> None:
+    code = "a, b = input('a? '), input('b? ')\na, b"
+    with Served(place / "node", linger=LONG) as first:
         async with first.client() as client:
             session = await client.session()
-            execution = session.start("input()", {}, allow_input=True)
+            execution = session.start(code, {}, allow_input=True)
+            execution.reply(await asked(execution), "before")
             request = await asked(execution)
             first.kill()
             first.process.wait(LONG)
-            with Served(first.directory) as second:
-                async with asyncio.timeout(LONG):
-                    assert (await execution.result()).verdict == "worker_lost"
+            with Served(first.directory, linger=LONG) as second:
+                async with second.client() as other, asyncio.timeout(LONG):
+                    waiting = [one.id for one in await other.promises() if one.kind == "input"]
+                    assert waiting == [request.promise]
+                    assert (await other.settle_promise(request.promise, value="after")).decided
+                    assert (await execution.result()).text == "('before', 'after')"
                 assert second.stop() == 0
-    (promise,) = await kept(first.directory, request.promise)
+    before, after = await kept(first.directory, *(promise_id(execution.execution_id, "input", n) for n in (1, 2)))
+    assert [unpackb(one.value)["value"] for one in (before, after)] == ["before", "after"]
+
+
+async def test_what_a_lost_execution_had_asked_is_canceled(place: Path) -> None:
+    with Served(place / "node") as served:
+        async with served.client() as client:
+            session = await client.session()
+            execution = session.start("input()", {}, allow_input=True)
+            request = await asked(execution)
+            psutil.Process((await session.info()).pid).kill()
+            async with asyncio.timeout(LONG):
+                assert (await execution.result()).verdict == "crashed"
+            assert served.stop() == 0
+    (promise,) = await kept(served.directory, request.promise)
     assert promise.state == "rejected_canceled"

@@ -30,9 +30,14 @@ CAPSULE = Path(sys.executable).with_name("capsule")
 
 
 class Served:
-    """A node in a process of its own, which listens in `directory`; `under` is a command that starts it."""
+    """A node in a process of its own, which listens in `directory`; `under` is a command that starts it.
 
-    def __init__(self, directory: Path, config: str = "", *flags: str, under: Sequence[str] = ()) -> None:
+    Its sessions end with it, unless they are to `linger` so many seconds.
+    """
+
+    def __init__(
+        self, directory: Path, config: str = "", *flags: str, under: Sequence[str] = (), linger: float = 0.0
+    ) -> None:
         self.directory = directory
         self.address = f"ipc://{directory}/node.sock"
         file = directory.parent / f"{directory.name}.toml"
@@ -43,6 +48,7 @@ class Served:
                 [*under, str(CAPSULE), "serve", "--directory", str(directory), "--config", str(file), *flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env={"CAPSULE_SERVE__LINGER": str(linger), **os.environ},
             )
         assert self.process.stdout is not None
         self.said = [self.process.stdout.readline().decode() for _ in range(2)]

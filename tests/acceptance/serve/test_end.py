@@ -7,12 +7,13 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from capsule import ArgumentError, AsyncClient, NodeError, SessionError
+from capsule import ArgumentError, AsyncClient, Finished, NodeError, SessionError
 from capsule.client.remote import link as remote_link
 from tests.acceptance.serve.support import CAPSULE, LONG, Served
 
@@ -61,6 +62,46 @@ async def test_asked_once_it_lets_what_runs_come_to_its_end_and_takes_nothing_ne
         assert (await running.result()).text == "42"
         assert await asyncio.to_thread(mortal.process.wait, LONG) == 0
         go.unlink()
+
+
+@pytest.mark.parametrize("lines", [30, 100], ids=["all of it was sent", "some of it waits in the node"])
+async def test_what_its_client_has_not_read_yet_is_not_lost(mortal: Served, lines: int) -> None:
+    async with mortal.client() as client, client.session() as session:
+        code = f"for number in range({lines}): print('x' * 30_000, flush=True)\nnumber"
+        async with session.stream(code) as stream, asyncio.timeout(LONG):
+            told = [await anext(stream)]
+            mortal.process.send_signal(signal.SIGTERM)
+            with suppress(SessionError):  # it has ended already
+                while await refused(session) is None:
+                    pass
+            told += [event async for event in stream]
+        assert [event.sequence for event in told] == list(range(1, len(told) + 1))
+        assert sum(len(getattr(event, "text", "")) for event in told[:-1]) == lines * 30_001
+        assert isinstance(told[-1], Finished)
+        assert (told[-1].verdict, told[-1].text) == ("ok", str(lines - 1))
+        assert await asyncio.to_thread(mortal.process.wait, LONG) == 0
+
+
+async def test_a_session_that_is_closed_unread_holds_nothing_up(mortal: Served) -> None:
+    async with mortal.client() as client, client.session() as other:
+        session = await client.session()
+        stream = session.stream("for number in range(100): print('x' * 30_000, flush=True)")
+        await anext(stream)
+        mortal.process.send_signal(signal.SIGTERM)
+        while await refused(other) is None:
+            pass
+        await session.close()
+        assert await asyncio.to_thread(mortal.process.wait, LONG / 2) == 0
+
+
+async def test_a_client_that_reads_nothing_any_more_is_waited_for_no_longer_than_drain_timeout(place: Path) -> None:
+    with Served(place / "brief", "[serve]\ndrain_timeout = 0.5\n") as served:
+        async with served.client() as client, client.session() as session:
+            await anext(session.stream("while True: print('x' * 30_000, flush=True)"))
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait(LONG) == 0  # the loop of this client stands still
+            with pytest.raises(SessionError):
+                await session.run("1")
 
 
 async def test_asked_twice_it_ends_at_once(mortal: Served) -> None:
@@ -158,6 +199,51 @@ def test_a_link_in_place_of_the_directory_is_refused(place: Path) -> None:
     done = subprocess.run([str(CAPSULE), "serve", "--directory", str(link)], capture_output=True, check=False)
     assert done.returncode == 3
     assert "is not a directory, or a link" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("trap", "told", "hint"),
+    [
+        ("open", "can be written by others (mode 777)", "chmod go-w"),
+        ("shared", "can be written by others (mode 1777)", "chmod go-w"),
+        ("group", "can be written by others (mode 770)", "chmod go-w"),
+        ("link", "is not a directory, or a link", "Remove it."),
+        ("foreign", "belongs to user 65534", "a directory of your own"),
+        ("missing", "cannot be looked at: No such file", ""),
+    ],
+)
+def test_a_further_socket_is_not_put_where_others_could_put_their_own(
+    place: Path, trap: str, told: str, hint: str
+) -> None:
+    directory = place / f"further-{trap}"
+    directory.mkdir()
+    match trap:
+        case "link":
+            directory.rename(place / "real")
+            directory.symlink_to(place / "real")
+        case "missing":
+            directory.rmdir()
+        case "foreign":
+            if os.getuid() != 0:
+                pytest.skip("only root can give a directory away")
+            os.chown(directory, 65534, 65534)
+        case _:
+            directory.chmod({"open": 0o777, "shared": 0o1777, "group": 0o770}[trap])
+    listen = ["--directory", str(place / "own"), "--listen", f"ipc://{directory}/second.sock"]
+    done = subprocess.run([str(CAPSULE), "serve", *listen], capture_output=True, check=False, timeout=LONG)
+    assert done.returncode == 3
+    assert told in done.stderr.decode()
+    assert hint in done.stderr.decode()
+    assert not (directory / "second.sock").exists()
+
+
+async def test_a_further_socket_may_be_where_others_come_in(place: Path) -> None:
+    directory = place / "further"
+    directory.mkdir(mode=0o755)
+    address = f"ipc://{directory}/second.sock"
+    with Served(place / "two", "", "--listen", address):
+        async with AsyncClient(address) as client:
+            assert (await client.info()).clients == 1
 
 
 @pytest.mark.parametrize("trap", ["open", "link", "foreign"])

@@ -1,23 +1,28 @@
 """Callers whose answers are checked to have an order: `python caller.py URL SCHEMA SEED` is a process of them.
 
-It tells when it is ready, begins when its input ends, and writes the history of each promise as one line of JSON.
+It goes on by a few promises for each line that it reads, so that no process is far ahead of another, and answers with a
+line. At the end it writes each call as one line of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import subprocess
 import sys
 import time
 from typing import Any
 
 from capsule_bridge import PromiseStore, Settlement
 from capsule_protocol.errors import CapsuleError
+from tests.unit.bridge.linear import Call
 from tests.unit.bridge.support import new
 
 PROMISES = 80
 CLIENTS = 5
+STEP = 8
 
 
 async def asked(store: PromiseStore, what: str, name: str, argument: str) -> Any:
@@ -36,10 +41,10 @@ async def asked(store: PromiseStore, what: str, name: str, argument: str) -> Any
         return error.code
 
 
-async def client(store: PromiseStore, who: str, chance: random.Random) -> list[tuple[str, list[Any]]]:
+async def client(store: PromiseStore, who: str, chance: random.Random, numbers: range) -> list[tuple[str, list[Any]]]:
     """One call after another, each on the next promise, so that all clients of all processes meet at it."""
     calls = []
-    for number in range(PROMISES):
+    for number in numbers:
         what, name = chance.choice(["create", "create", "settle", "settle", "start", "get"]), f"p{number}"
         begin = time.monotonic_ns()  # the same clock in all processes
         answer = await asked(store, what, name, who)
@@ -47,17 +52,59 @@ async def client(store: PromiseStore, who: str, chance: random.Random) -> list[t
     return calls
 
 
+def histories(url: str, schema: str, seeds: list[str]) -> dict[str, list[Call]]:
+    """What a process for each seed heard of each promise, all of them at once."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+    commands = [[sys.executable, "-P", __file__, url, schema, seed] for seed in seeds]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for command in commands
+    ]
+    for _ in range(1 + PROMISES // STEP):
+        for each in processes:
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        for each in processes:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "there\n"
+    outputs = [_rest(each) for each in processes]
+    found: dict[str, list[Call]] = {}
+    for output in outputs:
+        for line in output.splitlines():
+            name, (what, argument, answer, begin, end) = json.loads(line)
+            heard = tuple(answer) if isinstance(answer, list) else answer
+            found.setdefault(name, []).append(Call(what, argument, heard, begin, end))
+    return found
+
+
+def _rest(process: subprocess.Popen[str]) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        process.stdin.close()
+        output = process.stdout.read()
+    assert process.returncode == 0
+    return output
+
+
 async def main(url: str, schema: str, seed: str) -> None:
     from capsule_bridge.postgres import PostgresStore
 
     store = PostgresStore(url, schema=schema)
-    print("ready", flush=True)
-    sys.stdin.read()
     chances = [random.Random(f"{seed}{n}") for n in range(CLIENTS)]
-    calls = await asyncio.gather(*(client(store, f"{seed}.{n}", chance) for n, chance in enumerate(chances)))
-    for each in calls:
-        for call in each:
-            print(json.dumps(call))
+    calls: list[tuple[str, list[Any]]] = []
+    sys.stdin.readline()
+    print("there", flush=True)
+    for first in range(0, PROMISES, STEP):
+        sys.stdin.readline()
+        numbers = range(first, first + STEP)
+        clients = (client(store, f"{seed}.{n}", chance, numbers) for n, chance in enumerate(chances))
+        for each in await asyncio.gather(*clients):
+            calls += each
+        print("there", flush=True)
+    for call in calls:
+        print(json.dumps(call))
     await store.close()
 
 

@@ -35,14 +35,19 @@ class Comparison(RuleBasedStateMachine):
     """Asks store and model the same things."""
 
     kind = "memory"
+    retention = RETENTION
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="bridge-"))
         self.loop = asyncio.new_event_loop()
         self.model = Model()
-        self.store: PromiseStore = open_kind(self.kind, self.folder)
+        self.store: PromiseStore = self.open()
         self.now = 0
+
+    def open(self) -> PromiseStore:
+        """The store, with what is there."""
+        return open_kind(self.kind, self.folder)
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.store.close())
@@ -170,8 +175,8 @@ class Comparison(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         self.same(
-            self.store.expire(now=self.now, retention=RETENTION),
-            lambda: self.model.expire(self.now, RETENTION.results, RETENTION.tombstones),
+            self.store.expire(now=self.now, retention=self.retention),
+            lambda: self.model.expire(self.now, self.retention.results, self.retention.tombstones),
             lambda _: None,
         )
 
@@ -179,7 +184,7 @@ class Comparison(RuleBasedStateMachine):
     @rule()
     def open_again(self) -> None:
         self.loop.run_until_complete(self.store.close())
-        self.store = open_kind(self.kind, self.folder)
+        self.store = self.open()
 
     @invariant()
     def the_same_are_pending(self) -> None:

@@ -231,6 +231,32 @@ async def test_of_two_nodes_asked_the_same_at_once_one_makes_each_promise(
     assert sorted(promise.id for promise, fresh in answers if fresh) == sorted(names)
 
 
+async def test_nodes_that_wait_for_each_other_are_parted_and_both_get_their_answers(
+    pair: tuple[PostgresStore, PostgresStore], database: Any
+) -> None:
+    # Rows are written in the order of their ids, so with these keys each node comes to have what the other one wants.
+    # In the middle both are held up, by somebody who is about to make a promise with that key.
+    count, middle = 10, "5"
+    asked = [
+        (store, new(f"{number:03}{name}", key=f"{number if name == 'a' else count - number}"))
+        for name, store in zip("ab", pair, strict=True)
+        for number in range(count + 1)
+    ]
+    await database.execute("BEGIN")
+    await database.execute(
+        "INSERT INTO promises (n, id, kind, session, fingerprint, param, principal, key, created_at, state, value,"
+        " epoch, version, has_children) VALUES (-1, 'x', '', 's', '', '', '', $1, 1, 'pending', '', 0, 0, false)",
+        middle,
+    )
+    calls = [asyncio.ensure_future(store.create(each, now=1)) for store, each in asked]
+    await waits_for_lock(database, 2, "locktype = 'transactionid'")
+    await database.execute("ROLLBACK")
+    answers = await asyncio.gather(*calls)
+    keys = {promise.key: promise for promise, fresh in answers if fresh}
+    assert len(keys) == sum(fresh for _, fresh in answers) == count + 1
+    assert all(keys[promise.key] == promise for promise, _ in answers)
+
+
 async def test_of_two_nodes_that_settle_at_once_one_decides(
     pair: tuple[PostgresStore, PostgresStore], database: Any
 ) -> None:
@@ -629,9 +655,8 @@ async def held_up(database: Any) -> AsyncIterator[None]:
         yield
 
 
-async def waits_for_lock(database: Any, number: int = 1) -> None:
-    """Return when so many wait for what `held_up` holds."""
-    query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'promises'::regclass"
+async def waits_for_lock(database: Any, number: int = 1, what: str = "relation = 'promises'::regclass") -> None:
+    """Return when so many wait for it; unless told otherwise for what `held_up` holds."""
     async with asyncio.timeout(PATIENCE):
-        while await database.fetchval(query) < number:
+        while await database.fetchval(f"SELECT count(*) FROM pg_locks WHERE NOT granted AND {what}") < number:
             pass

@@ -114,7 +114,7 @@ def test_processes_that_multiply_while_their_memory_is_asked_for_are_found_meanw
 def test_a_box_that_is_told_to_expect_something_looks_often_until_nothing_came() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     page = os.memfd_create("page")
-    box = _Box(theirs, page, os.getpid())
+    box = _Box(theirs, page, os.getpid(), "")
     descriptors.send(ours, {"op": "limit", "memory_bytes": None, "max_processes": 5})
     box._wait(None)
     assert box._until_next_look() == 100

@@ -54,7 +54,7 @@ class Asking(Host):
         self.inquiries = Inquiries(self.bridge, self.tasks)
         request = ExecuteRequest("input()", allow_input=True)
         self.execution = Execution("x_1", self, request, asyncio.get_running_loop())
-        self.execution.clerk = self.inquiries.clerk("s_1", "ada")
+        self.execution.consult(self.inquiries.clerk("s_1", "ada"))
         self.heard: asyncio.Queue[tuple[str, Answer]] = asyncio.Queue()
 
     def send_input(self, request: str, answer: Answer) -> None:

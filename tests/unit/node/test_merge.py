@@ -154,6 +154,31 @@ def test_an_untied_message_passes_a_fence_that_is_only_half_written() -> None:
     assert sink.items == [("bytes", 1, 0, b"a"), ("message", "verdict")]
 
 
+def test_a_verdict_without_a_fence_is_not_behind_the_next_one_that_was_read_before_it_came() -> None:
+    sink = Sink()
+    merge = merge_into(sink)
+    for stream in (0, 1):
+        merge.feed(stream, fence(1, serial=2, message=True) + fence(2, serial=2), floor=2)
+    merge.message(0, "verdict 1", 1)
+    merge.message(1, "display", 2)
+    merge.message(2, "verdict 2", 2)
+    assert sink.items == [("message", "verdict 1"), ("message", "display"), ("message", "verdict 2")]
+    assert merge.quiet
+
+
+def test_a_verdict_without_a_fence_is_behind_what_its_own_execution_has_announced() -> None:
+    sink = Sink()
+    merge = merge_into(sink)
+    for stream in (0, 1):
+        merge.feed(stream, fence(1, message=True), floor=1)
+    for stream in (0, 1):
+        merge.feed(stream, b"next", floor=2)
+    merge.message(0, "verdict", 1)
+    assert sink.items == []
+    merge.message(1, "display", 1)
+    assert sink.items[:2] == [("message", "display"), ("message", "verdict")]
+
+
 def test_bytes_that_look_like_the_beginning_of_a_mark_are_not_kept_from_the_verdict() -> None:
     sink = Sink()
     merge = merge_into(sink)

@@ -132,6 +132,24 @@ async def test_one_message_beyond_the_bound_is_taken_if_nothing_waits() -> None:
         assert await link.heard(1) == [b"posted"]
 
 
+async def test_who_waits_for_the_peer_is_told_when_it_has_all_or_has_gone() -> None:
+    async with ends() as link:
+        await link.stream.flushed()  # nothing was said
+        link.stream.post([b"large", LARGE])
+        waiting = [asyncio.ensure_future(link.stream.flushed()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not any(one.done() for one in waiting)
+        waiting[0].cancel()
+        assert await link.heard(1) == [b"large"]
+        await asyncio.wait_for(waiting[1], LONG)
+        link.stream.post([b"nobody", LARGE])
+        waiting[0] = asyncio.ensure_future(link.stream.flushed())
+        await asyncio.sleep(0)
+        link.peer.close()
+        await asyncio.wait_for(waiting[0], LONG)
+
+
 async def test_last_words_are_said_and_a_peer_that_reads_none_holds_nobody_up() -> None:
     async with ends() as link:
         link.stream.post([b"goodbye", b""])

@@ -15,13 +15,13 @@ from capsule_protocol.messages.execution import Error, Execute
 
 # A literal, so that a type which gets lost is missed.
 PROMISED = {
-    *("hello", "welcome", "ack", "ready", "heartbeat", "shutdown", "open", "close"),
+    *("hello", "welcome", "ack", "ready", "heartbeat", "shutdown", "open", "close", "adopt", "adopted", "confirm"),
     *("execute", "output", "display", "clear_output", "progress", "result", "error", "status", "cancel", "interrupt"),
     *("input_request", "input_reply", "complete", "inspect", "is_complete", "history", "namespace_summary"),
     *("complete_reply", "inspect_reply", "is_complete_reply", "history_reply", "namespace_summary_reply"),
     *("comm_open", "comm_msg", "comm_close", "checkpoint", "restore", "capability_request", "capability_reply"),
     *("attach", "detach", "restart", "info", "info_reply", "resume", "gap", "event_ack", "watching"),
-    *("sessions", "interrupt_session", "kill_session", "drain"),
+    *("sessions", "interrupt_session", "kill_session", "drain", "read_log", "read_log_reply", "cancel_execution"),
     *("promises", "promise", "settle"),
     *("stream_open", "stream_data", "stream_credit", "stream_close"),
     *("save", "save_reply", "load", "load_reply", "discard", "write_state", "read_state"),

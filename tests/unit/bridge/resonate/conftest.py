@@ -1,4 +1,4 @@
-"""One server for all these tests, empty for each of them."""
+"""One server of each kind for all these tests, empty for each of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.bridge.resonate.support import Server, running
+from tests.unit.bridge.resonate.support import KINDS, Server, running
 
 
-@pytest.fixture(scope="session")
-def one_server() -> Iterator[Server]:
-    with running() as server:
+@pytest.fixture(scope="session", params=KINDS)
+def one_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with running(request.param) as server:
         yield server
 
 

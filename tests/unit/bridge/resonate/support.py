@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Literal
@@ -18,28 +19,35 @@ import pytest
 
 from capsule_bridge.resonate import ResonateStore
 
-ROOT = Path(__file__).parents[4]
+INSTALLED = Path(__file__).parents[4] / ".venv-resonate"
+KINDS = ["python", "node"]
+"""Two servers in memory that Resonate publishes, each written by itself."""
 PATIENCE = 30.0
 
 Manner = Literal["pass", "cut before", "cut after", "wait"]
 
 
-def interpreter() -> Path:
-    """A Python that has Resonate's own server; the test is skipped if there is none."""
-    if importlib.util.find_spec("resonate") is not None and importlib.util.find_spec("aiohttp") is not None:
-        return Path(sys.executable)
-    found = ROOT / ".venv-resonate/bin/python"
-    if not found.exists():
-        pytest.skip("needs resonate-sdk, which `make test` installs where it finds Python 3.12 or newer")
-    return found
+def command(kind: str) -> list[str | Path]:
+    """Starts the server of this kind; the test is skipped if it is not installed."""
+    here = Path(__file__).parent
+    module = INSTALLED / "node_modules/@resonatehq/sdk/dist/src/index.js"
+    node = shutil.which("node")
+    if kind == "node" and node is not None and module.exists():
+        return [node, here / "server.mjs", module]
+    if kind == "python" and importlib.util.find_spec("resonate") is not None:
+        return [sys.executable, here / "server.py"]
+    if kind == "python" and (INSTALLED / "bin/python").exists():
+        return [INSTALLED / "bin/python", here / "server.py"]
+    pytest.skip(f"there is no {kind} server of Resonate: `make test` installs it where it finds Python 3.12 and Node")
 
 
 class Server:
     """Resonate's server in a process of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, kind: str, port: int) -> None:
+        self.kind = kind
         self.url = f"http://127.0.0.1:{port}"
-        self._http = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self._port = port
 
     def clock(self, now: int) -> None:
         """Set its time."""
@@ -55,27 +63,22 @@ class Server:
         answer = json.loads(self._post("/", json.dumps({"kind": kind, "head": head, "data": data})))
         return {"status": answer["head"]["status"], **(answer["data"].get("promise") or {})}
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._http.close()
-
     def _post(self, path: str, body: str) -> bytes:
-        self._http.request("POST", path, body)
-        response = self._http.getresponse()
-        assert response.status == 200
-        return response.read()
+        # A connection for each: one that rested may have been closed.
+        with closing(HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)) as http:
+            http.request("POST", path, body)
+            response = http.getresponse()
+            assert response.status == 200
+            return response.read()
 
 
 @contextmanager
-def running() -> Iterator[Server]:
+def running(kind: str) -> Iterator[Server]:
     """A server that runs, empty, at time 0."""
-    command = [interpreter(), Path(__file__).with_name("server.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command(kind), stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            server = Server(int(process.stdout.readline()))
-            yield server
-            server.close()
+            yield Server(kind, int(process.stdout.readline()))
         finally:
             process.kill()
 

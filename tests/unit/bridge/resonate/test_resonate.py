@@ -134,6 +134,8 @@ async def test_a_child_that_is_made_while_its_parent_ends_is_canceled_too(
     [(text(b"theirs"), b"theirs"), ("no base64!", b"no base64!"), (None, b""), ({"a": 1}, b'{"a": 1}')],
 )
 async def test_a_verdict_of_somebody_else_stands(server: Server, path: Path, data: Any, value: bytes) -> None:
+    if server.kind == "node" and not isinstance(data, str):
+        pytest.skip("this server takes text only")
     async with opened(server.url, path) as store:
         await store.create(new("a", log=(b"1",)), now=1)
         server.call("promise.settle", id="a", state="rejected", value={"headers": {"capsule:log": "?"}, "data": data})

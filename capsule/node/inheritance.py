@@ -1,0 +1,183 @@
+"""Sessions that outlive their node: what is left for another one, and the session that this makes of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from capsule.node.adoption import Adoptable, Lingering, record_path
+from capsule.node.execution import ExecuteRequest, Execution
+from capsule.node.heard import Heard
+from capsule.node.journal import name_of
+from capsule.node.late import Late
+from capsule.node.outgoing import execute
+from capsule.node.resources import begun
+from capsule.node.session import Session
+from capsule.node.verdicts import Loss, lost_with_node
+from capsule_protocol import adoption
+from capsule_protocol.errors import WorkerLost
+from capsule_protocol.states import VERDICTS
+
+if TYPE_CHECKING:
+    from capsule.events import Event
+    from capsule.node.heir import Heir
+    from capsule.node.worker import Worker
+    from capsule_protocol.envelope import Envelope
+    from capsule_protocol.messages.link import Adopted
+
+EventsAfter = Callable[[int], Awaitable[Sequence["Event"]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """An execution that has no verdict, as a durable store remembers it.
+
+    `last` is the number of its last event in the store; `events_after` answers those behind a number, up to that one.
+    """
+
+    id: str
+    request: ExecuteRequest
+    last: int
+    events_after: EventsAfter
+
+
+class Will:
+    """What a session leaves for another node: the secret, and a record for each of its workers."""
+
+    def __init__(self, lingering: Lingering, secret: bytes = b"") -> None:
+        self._lingering = lingering
+        self.secret = secret or secrets.token_bytes(adoption.SECRET_SIZE)
+
+    async def leave(self, session: Session, worker: Worker) -> None:
+        """Let this worker outlive its node. WorkerLost if it ends, or there is no room for the record."""
+        path = record_path(self._lingering.directory, worker.directory)
+        record = Adoptable(
+            session=session.id,
+            epoch=session.epoch,
+            directory=str(worker.directory),
+            box=(worker.box_pid, begun(worker.box_pid)),
+            worker=(worker.pid, begun(worker.pid)),
+        )
+        try:
+            record.save(path)
+        except OSError as error:
+            raise WorkerLost("worker_start_failed", f"the record of its box cannot be written: {error}") from error
+        await worker.bequeath({"seconds": self._lingering.seconds, "secret": self.secret, "record": str(path)})
+
+
+class InheritedSession(Session):
+    """A session whose first worker another node has started. `adopt` comes instead of `start`."""
+
+    recalled: dict[str, Execution]
+    """The executions that the worker has, by id, for whoever consumes their events."""
+    unsent: list[Remembered]
+    """Those that it never got: they can be submitted, and run once all the same."""
+    _heir: Heir
+    _unheard: frozenset[bytes] = frozenset()
+    _held = True
+
+    async def adopt(self, worker: Heir, remembered: Sequence[Remembered]) -> None:
+        """Go on with this worker, and with those of the executions without a verdict that it has.
+
+        Raises WorkerLost `adoption_refused` if the dead node had read more than can be made up for.
+        """
+        if worker.lost_track:
+            message = f"the session {self.name!r} cannot go on: its node had read more than can be made up for"
+            raise WorkerLost("adoption_refused", message)
+        self._heir = worker
+        self.recalled, self.unsent = {}, []
+        self._take_on(worker)
+        self._late = self._inbox.late = Late(inherited=True)
+        worker.drain_timeout = self.options.drain_timeout
+        worker.count(self.options.max_processes is not None)
+        for execution, serial in sorted(await self._recall(remembered), key=lambda pair: pair[1]):
+            self._lineup.restore(execution, serial)
+            worker.recall(execution.id, serial)
+            if self._points is not None:
+                self._points.begin(execution)
+        self._state = "ready"
+        self._pulse.start()
+        worker.go_on(self, self.id, self.epoch, self._on_adopted, self._on_live)
+        head = self._lineup.head
+        if head is not None:
+            self._resume(head)
+
+    def on_output(self, serial: int, stream: int, data: bytes) -> None:
+        """Bytes of a pipe; of what comes again, only those of executions that have no verdict."""
+        if not self._heir.replaying or self._lineup.by_serial(serial) is not None:
+            super().on_output(serial, stream, data)
+
+    def on_event(self, message: Any, envelope: Envelope) -> None:
+        """A message in its place, unless it comes again although it has been dealt with.
+
+        What was not remembered, such as the saving of a checkpoint for a client of the dead node, ends unheard.
+        """
+        if self._lineup.sent(envelope.execution) is None:
+            unheard = envelope.type in VERDICTS and name_of(envelope.execution) in self._unheard
+            if unheard or self._heir.replaying:
+                return
+        super().on_event(message, envelope)
+
+    async def _recall(self, remembered: Sequence[Remembered]) -> list[tuple[Execution, int]]:
+        """The executions that the worker has, and their serials."""
+        survival = self._heir.survival
+        assert survival is not None
+        serials, state = survival.journal.dispatched(), survival.journal.state
+        numbers, rests, ended = state.get("numbers", {}), state.get("rests", {}), state.get("ended", 0)
+        found = []
+        for each in remembered:
+            execution = Execution(each.id, self, each.request, self._loop)
+            serial = serials.get(name_of(each.id))
+            if serial is None:
+                self.unsent.append(each)
+                continue
+            self._executions += 1
+            if serial <= ended:
+                ruling = lost_with_node()
+                execution.go_on(each.last, [b"", b""], Heard(()))
+                execution.finish(ruling.verdict, error=ruling.error)
+            else:
+                known = numbers.get(serial, 0)
+                heard = Heard(await each.events_after(known) if each.last > known else ())
+                execution.go_on(max(each.last, known), rests.get(serial, [b"", b""]), heard)
+                execution.missing = max(0, known - each.last)
+                found.append((execution, serial))
+            self.recalled[each.id] = execution
+        self._unheard = frozenset(serials) - {name_of(execution.id) for execution, _ in found}
+        return found
+
+    def _resume(self, head: Execution) -> None:
+        """The oldest one runs, for as long as the worker says, or does as soon as the worker gets to it."""
+        if head.state == "queued":
+            head.begin()
+        else:
+            self.on_started(head, self._heir.running_for(head.serial))
+
+    def _on_adopted(self, answer: Adopted) -> None:
+        survival = self._heir.survival
+        assert survival is not None
+        for pending in answer.inputs:
+            execution = self._lineup.sent(pending.execution)
+            if execution is not None and pending.number <= survival.known:
+                execution.expect_input(pending.request)
+
+    def _on_live(self) -> None:
+        """All that was left has been told. What the worker may not have got is sent again: it takes nothing twice."""
+        self._held = False
+        for execution in self._lineup.at_worker():
+            if not self._heir.started(execution.serial):
+                self._heir.execute(execute(self.id, execution))
+        self._dispatch()
+        if self._points is not None:
+            self._points.relieve()
+
+    def _dispatch(self) -> None:
+        if not self._held:
+            super()._dispatch()
+
+    def on_lost(self, loss: Loss) -> None:
+        """The worker has ended, and all that it said has been told."""
+        self._held = False
+        super().on_lost(loss)

@@ -1,0 +1,93 @@
+"""Executions by their id, from other processes and later."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from capsule import CapsuleError, Client
+from capsule.events import Finished, Started
+from tests.acceptance.serve.support import LONG, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def served(place: Path) -> Iterator[Served]:
+    with Served(place / "node") as running:
+        yield running
+
+
+async def test_what_it_told_is_read_from_another_connection_while_it_runs_and_to_its_verdict(
+    served: Served, place: Path
+) -> None:
+    go = place / "go"
+    code = f"import os\nprint('one', flush=True)\nwhile not os.path.exists({str(go)!r}): pass\nprint('two')\n6 * 7"
+    async with served.client() as owner, served.client() as other:
+        session = await owner.session()
+        own = session.stream(code)
+        await anext(own)  # it has been accepted
+        events = []
+        async with asyncio.timeout(LONG):
+            async for event in other.execution(own.execution_id).events():
+                events.append(event)
+                if getattr(event, "text", "") == "one\n":
+                    go.touch()
+        assert isinstance(events[0], Started)
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert isinstance(events[-1], Finished)
+        assert events[-1].text == "42"
+        assert [event async for event in other.execution(own.execution_id).events(after=2)] == events[2:]
+        assert (await own.result()).text == "42"
+
+
+def test_the_result_is_there_for_another_process_after_the_session_and_the_node(served: Served) -> None:
+    with Client(served.address) as client, client.session() as session:
+        name = session.run("print('said'); 6 * 7").execution_id
+    served.kill()
+    served.process.wait(LONG)
+    program = f"""
+import capsule
+with capsule.Client({served.address!r}) as client:
+    result = client.execution({name!r}).result(timeout=30)
+    print(result.verdict, result.text, result.stdout.strip(), len(list(client.execution({name!r}).events())))
+"""
+    with Served(served.directory):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert not done.stderr
+    assert done.stdout.split() == ["ok", "42", "said", "3"]
+
+
+async def test_an_execution_is_cancelled_by_its_id(served: Served) -> None:
+    async with served.client() as owner, served.client() as other:
+        session = await owner.session()
+        running = session.stream("import time\nwhile True: time.sleep(0.01)")
+        await anext(running)
+        handle = other.execution(running.execution_id)
+        async with asyncio.timeout(LONG):
+            async for _ in handle.events():
+                break
+            assert await handle.cancel()
+            assert (await handle.result()).verdict == "interrupted"
+            assert not await handle.cancel()
+            async with session.stream("print('runs', flush=True); import time; time.sleep(600)") as events:
+                await anext(events)  # it has been accepted
+                with pytest.raises(TimeoutError):
+                    await other.execution(events.execution_id).result(timeout=0.5)
+
+
+async def test_what_is_not_there_is_unknown_and_what_is_no_number_is_refused(served: Served) -> None:
+    async with served.client() as client:
+        with pytest.raises(CapsuleError) as caught:
+            await client.execution("x_nothing").result()
+        assert caught.value.code == "execution_unknown"
+        with pytest.raises(ValueError, match="after"):
+            await anext(client.execution("x_nothing").events(after=-1))
