@@ -21,6 +21,7 @@ from capsule.events import (
 )
 from capsule.node.asking import Answer, InputError, Question
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
+from capsule.node.clock import Clock
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class Execution:
         "_waiters",
         "cancelled",
         "clerk",
+        "clock",
         "id",
         "ladder",
         "limit_exceeded",
@@ -127,7 +129,6 @@ class Execution:
         "serial",
         "session",
         "state",
-        "timer",
         "verdict",
     )
 
@@ -142,7 +143,7 @@ class Execution:
         self.points: Points | None = None
         self.missing = 0
         """Events before the first that is told here which were lost with another node."""
-        self.timer: asyncio.TimerHandle | None = None
+        self.clock: Clock | None = None
         self.clerk: Clerk | None = None
         self.cancelled = False
         self.limit_exceeded = False
@@ -279,6 +280,12 @@ class Execution:
             clearance()
         return not self._held
 
+    def limit(self, seconds: float, expire: Callable[[], object]) -> None:
+        """Call this after so many seconds, not counting those in which the code waits for an answer."""
+        self.clock = Clock(self._loop, seconds, expire)
+        if self._inputs:
+            self.clock.pause()
+
     def begin(self) -> None:
         """The worker runs the code from now on, at the latest. Idempotent."""
         if self.state == "queued":
@@ -356,6 +363,8 @@ class Execution:
             if timer is not None:
                 timer.cancel()
             self._host.send_input(request, answer)
+            if self.clock is not None and not self._inputs:
+                self.clock.go_on()
 
     def hurry(self) -> None:
         """The execution is being ended: do not wait for a slow reader any more."""
@@ -415,6 +424,8 @@ class Execution:
     def _open_question(self, question: Question, *, told: bool) -> None:
         """`told`: the client knows of it already."""
         request = question.request
+        if self.clock is not None:
+            self.clock.pause()
         if self.clerk is not None:
             self._inputs[request] = _Open(question, None)
             self.clerk.ask(self, question, told=told)
@@ -448,9 +459,9 @@ class Execution:
         self._rests = [b"", b""]
 
     def _stop_timers(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self.clock is not None:
+            self.clock.cancel()
+            self.clock = None
         if self.ladder is not None:
             self.ladder.stop()
 

@@ -317,7 +317,7 @@ class Session:
         timeout = execution.request.timeout
         if timeout is not None:
             left = max(0.0, timeout - elapsed)
-            execution.timer = self._loop.call_later(left, self._end_execution, execution, "timeout")
+            execution.limit(left, lambda: self._end_execution(execution, "timeout"))
 
     def on_full(self, execution: Execution) -> None:
         """Its buffer is at the bound."""

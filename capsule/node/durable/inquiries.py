@@ -35,19 +35,26 @@ class Inquiries:
         """Who sees to the questions of one execution of this session; `inherited`: an earlier node began it."""
         return Inquirer(self, session, owner, inherited=inherited)
 
-    async def recall(self, execution: str) -> list[str]:
-        """The requests that an execution has made promises for, in order; "" for one that is forgotten."""
-        requests: list[str] = []
+    async def recall(self, execution: str) -> list[Promise | None]:
+        """The promises of all that an execution has asked, in order; None for one that is forgotten."""
+        found: list[Promise | None] = []
         while True:
             try:
-                promise = await self.bridge.get(promise_id(execution, "input", len(requests) + 1))
+                found.append(await self.bridge.get(promise_id(execution, "input", len(found) + 1)))
             except SessionError as error:
                 if error.code != "promise_expired":
-                    return requests
-                requests.append("")
-            else:
-                self.bridge.stats.took_over(promise)
-                requests.append(unpack_question(promise)["request"])
+                    return found
+                found.append(None)
+
+    async def waited(self, execution: str) -> float:
+        """For how many seconds an execution has waited for answers; several at once count once."""
+        asked = [promise for promise in await self.recall(execution) if promise is not None]
+        total, until = 0, 0
+        for promise in asked:  # in the order in which they were made
+            end = self.bridge.now() if promise.settled_at is None else promise.settled_at
+            total += max(0, end - max(promise.created_at, until))
+            until = max(until, end)
+        return total / 1000
 
     async def settle(self, promise: str, answer: Answer) -> Settled:
         """Give an answer; `decided`: it is the one that counts. Raises SessionError `promise_unknown`, StoreError."""
@@ -122,9 +129,11 @@ class Inquirer:
         """Learn which promises an earlier node has made, before the first question is seen to."""
         async with self._numbering:
             if self._inherited:
-                requests = await until_committed(execution, lambda: self._inquiries.recall(execution))
-                self._promises = {each: promise_id(execution, "input", n) for n, each in enumerate(requests, 1)}
-                self._asked, self._inherited = len(requests), False
+                found = await until_committed(execution, lambda: self._inquiries.recall(execution))
+                for promise in found:
+                    if promise is not None:
+                        self._promises[unpack_question(promise)["request"]] = promise.id
+                self._asked, self._inherited = len(found), False
 
     async def _answer(self, execution: Execution, question: Question, id_: str, *, told: bool) -> Answer:
         bridge, timeout = self._inquiries.bridge, execution.session.options.input_timeout

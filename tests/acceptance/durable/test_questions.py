@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+LIMIT = 5.0
+"""Seconds that code may take, without those in which it waits."""
+
 
 async def asked(execution: AsyncExecution) -> InputRequest:
     """The first question of its code."""
@@ -117,11 +120,12 @@ async def test_a_question_stays_open_when_its_node_dies_and_the_next_one_takes_t
     with Served(place / "node", linger=LONG) as first:
         async with first.client() as client:
             session = await client.session()
-            execution = session.start(code, {}, allow_input=True)
+            execution = session.start(code, {}, allow_input=True, timeout=LIMIT)
             execution.reply(await asked(execution), "before")
             request = await asked(execution)
             first.kill()
             first.process.wait(LONG)
+            await asyncio.sleep(LIMIT)  # the question waits longer than the code may take
             with Served(first.directory, linger=LONG) as second:
                 async with second.client() as other, asyncio.timeout(LONG):
                     waiting = [one.id for one in await other.promises() if one.kind == "input"]
