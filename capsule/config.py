@@ -270,7 +270,9 @@ class NodeConfig(Config):
         5.0, "Between two heartbeats of a worker; sessions take a new value when they open", reload=True
     )
     max_checkpoint_bytes: Bytes = option(
-        2**30, "What a session saves, and a checkpoint that it restores, else `checkpoint_too_large`", reload=True
+        2**30,
+        "What a session saves, and a checkpoint that it restores, else `checkpoint_too_large`",
+        reload=True,
     )
     serve: ServeConfig = option(ServeConfig(), "What only `capsule serve` needs")
     store: StoreConfig = option(StoreConfig(), "What `capsule serve` writes down")

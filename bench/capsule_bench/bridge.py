@@ -1,4 +1,4 @@
-"""Area `bridge`: durable promises in SQLite and PostgreSQL, beneath the node; nothing else is measured beside it."""
+"""Area `bridge`: durable promises in SQLite and PostgreSQL, and what they cost a service; nothing is compared."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ AREA = Area(
             quick=Load(samples=1, size=2_000),
             higher_is_better=True,
             must=Must(median=10_000),
+        ),
+        Measure(
+            "added_to_execute",
+            "what level `power` adds to `1+1` over ipc, beside level `none`",
+            "ms",
+            full=Load(samples=1000, warmup=50),
+            quick=Load(samples=20, warmup=5),
+            must=Must(median=1),
+        ),
+        Measure(
+            "many_clients",
+            "trivial executions, 32 clients with a session each, level `power`",
+            "executions/s",
+            full=Load(samples=2, warmup=1, size=3200),
+            quick=Load(samples=1, size=320),
+            higher_is_better=True,
         ),
         Measure(
             "waiter_woken",

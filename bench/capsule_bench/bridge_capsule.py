@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capsule_bench import bridge_postgres
+from capsule_bench import bridge_postgres, cells, serve_capsule
 from capsule_bench.figures import milliseconds, per_second
 from capsule_bench.machine import memory
 from capsule_bench.model import Load, Measured, WrongResultError
 from capsule_bench.promises import CALLERS, NOW, VALUE, accept, settle
+from capsule_bench.serve_capsule import session
 from capsule_bridge import Bridge, Settlement, SqliteStore
 
 if TYPE_CHECKING:
@@ -76,6 +77,30 @@ def many_callers(load: Load) -> Measured:
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
     return asyncio.run(_rates(load, sample))
+
+
+def added_to_execute(load: Load) -> Measured:
+    """Milliseconds that `1+1` takes longer where all is written down, each pair of samples side by side."""
+
+    async def measure() -> Measured:
+        values = []
+        async with session("power") as durable, session("none") as forgetful:
+            for _ in range(load.warmup + load.samples):
+                took = []
+                for running in (durable, forgetful):
+                    begin = time.perf_counter()
+                    result = await running.run(cells.ONE_PLUS_ONE)
+                    took.append(milliseconds(time.perf_counter() - begin))
+                    cells.expect("value", result.text, "2")
+                values.append(took[0] - took[1])
+        return Measured(values[load.warmup :], memory())
+
+    return asyncio.run(measure())
+
+
+def many_clients(load: Load) -> Measured:
+    """Executions per second of many clients together."""
+    return serve_capsule.many_clients(load, "power")
 
 
 def waiter_woken(load: Load) -> Measured:

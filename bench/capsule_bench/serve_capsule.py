@@ -23,7 +23,7 @@ from capsule_bench.serve_tcp import over_tcp
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-CONFIG = "[serve]\nmax_clients = 2000\n[environments.default]\nmin_idle = 8\n"
+CONFIG = "[serve]\nmax_clients = 2000\n[environments.default]\nmin_idle = 8\n[store]\ndurability = '{durability}'\n"
 CLIENTS = 32
 WATCHED = 20.0
 """Seconds for which idle clients are watched: two of their heartbeats."""
@@ -32,18 +32,18 @@ IN_FLIGHT = 4
 
 
 @contextmanager
-def service() -> Iterator[str]:
+def service(durability: str = "none") -> Iterator[str]:
     """The address of a service that runs meanwhile."""
-    with serving() as (address, _):
+    with serving(durability) as (address, _):
         yield address
 
 
 @contextmanager
-def serving() -> Iterator[tuple[str, int]]:
-    """The address of a service that runs meanwhile, and its process."""
+def serving(durability: str = "none") -> Iterator[tuple[str, int]]:
+    """The address of a service that runs meanwhile, and its process. Area `bridge` tells what durability costs."""
     with tempfile.TemporaryDirectory(prefix="cb-") as folder:
         directory, config = Path(folder, "node"), Path(folder, "capsule.toml")
-        config.write_text(CONFIG, encoding="utf-8")
+        config.write_text(CONFIG.format(durability=durability), encoding="utf-8")
         capsule = Path(sys.executable).with_name("capsule")
         command = [str(capsule), "serve", "--directory", str(directory), "--config", str(config)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -56,9 +56,9 @@ def serving() -> Iterator[tuple[str, int]]:
 
 
 @asynccontextmanager
-async def session() -> AsyncIterator[AsyncSession]:
+async def session(durability: str = "none") -> AsyncIterator[AsyncSession]:
     """A session that has answered."""
-    with service() as address:
+    with service(durability) as address:
         async with AsyncClient(address) as client, await client.session() as running:
             await run_ok(running, cells.IMPORT_ASYNCIO)
             yield running
@@ -85,12 +85,12 @@ def one_plus_one_tcp(load: Load) -> Measured:
     return over_tcp(load)
 
 
-def many_clients(load: Load) -> Measured:
+def many_clients(load: Load, durability: str = "none") -> Measured:
     """Executions per second of many clients together."""
 
     async def measure() -> Measured:
         values = []
-        with service() as address:
+        with service(durability) as address:
             async with AsyncExitStack() as stack:
                 clients = [await stack.enter_async_context(AsyncClient(address)) for _ in range(CLIENTS)]
                 running = [await client.session() for client in clients]

@@ -27,7 +27,7 @@ def encrypted_service() -> Iterator[tuple[str, str]]:
     """The address of a service that runs meanwhile, and a key for it; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="cb-") as folder:
         capsule = str(Path(sys.executable).with_name("capsule"))
-        environment = {**os.environ, "XDG_STATE_HOME": folder}
+        environment = {**os.environ, "XDG_STATE_HOME": folder, "CAPSULE_STORE__DURABILITY": "none"}
         made = subprocess.run([capsule, "keys", "new", "bench"], env=environment, stdout=subprocess.PIPE, check=True)
         command = [capsule, "serve", "--directory", str(Path(folder, "node")), "--listen", "tcp://127.0.0.1:0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:

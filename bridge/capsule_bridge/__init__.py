@@ -5,6 +5,7 @@ from __future__ import annotations
 from capsule_bridge.bridge import Bridge
 from capsule_bridge.durability import Durability, open_store
 from capsule_bridge.identity import execution_promise, fingerprint, promise_id, session_promise
+from capsule_bridge.interceptors import Interceptor, Quarantined
 from capsule_bridge.memory import MemoryStore
 from capsule_bridge.records import (
     Created,
@@ -34,6 +35,7 @@ __all__ = [
     "Durability",
     "Expired",
     "Fence",
+    "Interceptor",
     "Lease",
     "Leases",
     "Log",
@@ -42,6 +44,7 @@ __all__ = [
     "NewPromise",
     "Promise",
     "PromiseStore",
+    "Quarantined",
     "Retention",
     "Settled",
     "Settlement",

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from capsule_bridge.identity import execution_promise
+from capsule_bridge.interceptors import Interceptors
 from capsule_bridge.records import Settlement
 from capsule_bridge.stats import BridgeInfo, Stats
 from capsule_bridge.store import PAGE
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
+    from capsule_bridge.interceptors import Interceptor
     from capsule_bridge.records import (
         Created,
         Expired,
@@ -38,8 +40,11 @@ def wall_clock() -> int:
 class Bridge:
     """One for each node. Its methods raise what those of `PromiseStore` raise; what they answer is committed."""
 
-    def __init__(self, store: PromiseStore, clock: Callable[[], int] = wall_clock) -> None:
+    def __init__(
+        self, store: PromiseStore, clock: Callable[[], int] = wall_clock, interceptors: Iterable[Interceptor] = ()
+    ) -> None:
         self.store = store
+        self.interceptors = Interceptors(interceptors)
         self.stats = Stats()
         self.now = clock
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
@@ -54,6 +59,7 @@ class Bridge:
                 self.stats.refused(error.code)
                 raise
         self.stats.accepted(created)
+        self.interceptors.tell("accepted" if created.fresh else "attached", created.promise)
         return created
 
     async def begin(self, id: str, epoch: int) -> Fence:  # noqa: A002  the field's name
@@ -131,7 +137,7 @@ class Bridge:
 
     def info(self) -> BridgeInfo:
         """What it has done and has before it."""
-        return self.stats.info(self.now())
+        return self.stats.info(self.now(), tuple(each.name for each in self.interceptors.quarantined))
 
     async def pending(self, session: str | None = None) -> AsyncIterator[Promise]:
         """All promises without a verdict, oldest first; settle them behind the iteration."""
@@ -176,6 +182,7 @@ class Bridge:
         for promise, decided in answers:
             if decided or self.stats.awaits(promise.id):  # it was decided by a call that is said to have failed
                 self.stats.settled(promise)
+                self.interceptors.tell("settled", promise)
             self._wake(promise.id)
 
     def _wake(self, id_: str) -> None:

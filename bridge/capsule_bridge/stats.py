@@ -18,7 +18,8 @@ SAMPLES = 1_000
 class BridgeInfo:
     """A bridge as it is now. Times are seconds; `verdicts` by state; `oldest` is the age of the oldest pending promise.
 
-    `pending` and `high_water` count what this node has accepted or taken over and what has no verdict yet.
+    `pending` and `high_water` count what this node has accepted or taken over and what has no verdict yet. Interceptors
+    that are `quarantined` are not called any more.
     """
 
     pending: int
@@ -31,6 +32,7 @@ class BridgeInfo:
     conflicts: int
     commit_p50: float
     commit_p99: float
+    quarantined: tuple[str, ...] = ()
 
 
 class Stats:
@@ -90,7 +92,7 @@ class Stats:
         for child in self._children.pop(id_, ()):
             self._gone(child)
 
-    def info(self, now: int) -> BridgeInfo:
+    def info(self, now: int, quarantined: tuple[str, ...] = ()) -> BridgeInfo:
         """All of it, at a time in milliseconds."""
         times = sorted(self._times)
         oldest = next(iter(self._pending.values()), now)
@@ -105,4 +107,5 @@ class Stats:
             conflicts=self.conflicts,
             commit_p50=median(times) if times else 0.0,
             commit_p99=times[len(times) * 99 // 100] if times else 0.0,
+            quarantined=quarantined,
         )

@@ -152,11 +152,17 @@ async def _take_over(connection: socket.socket, box: Adoptable, secret: bytes) -
 
 
 def _estate(box: Adoptable, lease: socket.socket, told: dict[str, Any], given: list[int]) -> Estate:
-    stdout, stderr, *relay, memory, page, pidfd = given
-    if told["version"] != _VERSION:
+    if told["version"] != _VERSION or len(given) != _DESCRIPTORS:
         for descriptor in given:
             os.close(descriptor)
-        raise _refused(box, "a version that this one does not know has left it")
+        other = told["version"] != _VERSION
+        why = (
+            "a version that this one does not know has left it"
+            if other
+            else "there are too few descriptors for it here"
+        )
+        raise _refused(box, why)
+    stdout, stderr, *relay, memory, page, pidfd = given
     journal = Journal(memory, (relay[0], relay[1]))
     journal.release_memory()
     owned = Box.adopted(box.box[0], lease, box.directory, (box.worker[0], pidfd))

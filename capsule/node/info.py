@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from capsule_bridge import BridgeInfo
     from capsule_pool import PoolInfo
 
 
@@ -78,13 +79,15 @@ class SettledPromise(NamedTuple):
 class NodeInfo:
     """A node at one moment: how many sessions it has, and its pools by environment.
 
-    Of a service: how many connections there are, and how often one of them broke the protocol since it started.
+    Of a service: how many connections there are, how often one of them broke the protocol since it started, and what it
+    has written down, if it does.
     """
 
     sessions: int
     pools: dict[str, PoolInfo]
     clients: int = 0
     offences: int = 0
+    bridge: BridgeInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

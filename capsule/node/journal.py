@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEADER_BYTES: Final = 4096
 RING_BYTES: Final = 8 * 2**20
 """What may have been read and not been dealt with; the pages are taken from the system when they are first used."""
+KEPT_BYTES: Final = 2**21
+"""An empty one through which so much has gone gives its memory back to the system."""
 READ_BYTES: Final = 2**18
 """What is moved in one step: as much as the relay holds."""
 _RECORD = struct.Struct("<IIQ")
@@ -70,6 +72,7 @@ class Journal:
         self._words = self._bytes[:HEADER_BYTES].cast("Q")
         self._ring = self._bytes[HEADER_BYTES:]
         self._start = 0
+        self._given_back = 0
         self._state: dict[str, Any] = {}
         self._load()
 
@@ -155,6 +158,12 @@ class Journal:
         self._start, self._state = position, state
         if self._words[_ABANDONED] == _RECORDING_AGAIN:
             self._words[_ABANDONED] = 0
+
+    def give_back(self) -> None:
+        """Nothing comes for now: what was used of the memory is of no use, if all has been dealt with."""
+        if self._start == self.end and self.end - self._given_back >= KEPT_BYTES:
+            self._given_back = self.end
+            self._map.madvise(mmap.MADV_REMOVE, HEADER_BYTES, RING_BYTES)
 
     def abandon(self) -> None:
         """More has come than it holds: record nothing more."""

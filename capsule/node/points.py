@@ -118,6 +118,7 @@ class Points:
     def _on_time(self) -> None:
         self._timer = None
         self.relieve()
+        self._survival.journal.give_back()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

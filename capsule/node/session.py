@@ -76,6 +76,7 @@ class Session:
         self._will = identity.will
         self.on_background: Callable[[Event], None] | None = None
         self.on_state: Callable[[str, str], None] | None = None
+        self.checkpoint_bytes = checkpoint_bytes
         self._loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._pools = pools
@@ -83,7 +84,6 @@ class Session:
         self._state: Literal["starting", "ready", "restarting", "dead", "closed"] = (
             "dead" if identity.lost else "starting"
         )
-        self._checkpoint_bytes = checkpoint_bytes
         self._executions = 0
         self._lineup = Lineup()
         self._late = Late()
@@ -213,10 +213,10 @@ class Session:
         assert self._checkpoints is not None
         return self._checkpoints
 
-    @property
-    def checkpoint_bytes(self) -> int:
-        """How large a checkpoint may be."""
-        return self._checkpoint_bytes()
+    async def saved(self) -> None:
+        """Wait until nothing is being saved or restored."""
+        if self._checkpoints is not None:
+            await self._checkpoints.settled()
 
     def info(self) -> SessionInfo:
         """The session as it is now."""

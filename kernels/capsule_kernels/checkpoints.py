@@ -6,9 +6,10 @@ import os
 import re
 import sys
 import time
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from capsule_kernels.verdicts import failed, succeeded
+from capsule_kernels.verdicts import succeeded
 from capsule_protocol.errors import CODES, ArgumentError, CapsuleError, SessionError
 from capsule_protocol.limits import CHECKPOINT_NAMES
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from capsule_kernels.shell import ZMQInteractiveShell
 
 MAX_NAME = 200
-"""Characters of one."""
+"""Characters of a name."""
 REASON = 300
 """Characters of the reason why something could not be saved or restored."""
 FILE = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -55,11 +56,10 @@ class Checkpoints:
             finally:
                 self._interrupts.disarm()
         except BaseException as error:  # noqa: BLE001  # objects of the user's take part
-            asked = self._interrupts.asked
             self._interrupts.disarm()  # the interrupt may have come in the line above
             if self._restoring is not None:
                 self._restoring.undo()
-            answer = self._failed(error, asked=asked)
+            answer = _failed(error)
         else:
             answer = succeeded((report, {}))
         answer["execution_count"] = self._shell.execution_count
@@ -103,17 +103,6 @@ class Checkpoints:
             raise ArgumentError("file", f"is {body['file'][:MAX_NAME]!r}", allowed="letters, digits, '_' and '-'")
         return f"{self.folder}/{body['file']}"
 
-    def _failed(self, error: BaseException, *, asked: bool) -> dict[str, Any]:
-        answer = failed(self._shell, error, asked=asked)
-        if isinstance(error, CapsuleError) and error.code in CODES:
-            answer |= {"name": type(error).__name__, "message": error.message, "code": error.code, "traceback": []}
-            answer |= {"hint": error.hint, "details": error.details}
-        elif answer["verdict"] == "interrupted":
-            answer["message"] = "saving or restoring the session was interrupted"
-        else:
-            answer |= {"code": "checkpoint_failed", "message": f"{type(error).__name__}: {answer['message']}"}
-        return answer
-
 
 def check_number(names: Sized) -> None:
     """Raise SessionError `checkpoint_too_large` if there are too many names."""
@@ -132,7 +121,8 @@ def versions_of(modules: set[str]) -> dict[str, str]:
     left_out = sys.stdlib_module_names | {"__main__", "capsule_kernels", "__mp_main__"}
     found: dict[str, str] = {}
     for name in sorted(modules - left_out):
-        given = getattr(sys.modules.get(name), "__version__", None)
+        module = sys.modules.get(name)
+        given = module.__dict__.get("__version__") if type(module) is ModuleType else None
         if type(given) is not str:
             try:
                 given = metadata.version(name)
@@ -146,6 +136,18 @@ def text(value: str, limit: int) -> str:
     """One line that every message can carry."""
     line = " ".join(value.encode(errors="backslashreplace").decode().split())
     return line if len(line) <= limit else f"{line[:limit]} …"
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    """The body of `error`. Nothing of the error is kept: its frames hold all that was to be saved."""
+    body = {"verdict": "error", "name": type(error).__name__, "traceback": [], "hint": "", "details": {}}
+    if isinstance(error, KeyboardInterrupt):
+        message = "saving or restoring the session was interrupted"
+        return body | {"verdict": "interrupted", "message": message, "code": "execution_interrupted"}
+    if isinstance(error, CapsuleError) and error.code in CODES:
+        given = {"message": error.message, "code": error.code, "hint": error.hint, "details": error.details}
+        return body | given
+    return body | {"message": reason_of(error), "code": "checkpoint_failed"}
 
 
 def reason_of(error: BaseException) -> str:

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
 
 ROUNDS = 300
 ATTACKS = 2500
-NETWORK_ATTACKS = 260
+NETWORK_ATTACKS = 310
 
 
 @pytest.fixture

@@ -83,31 +83,27 @@ ORDER BY id
 ON CONFLICT DO NOTHING
 RETURNING n, id;
 
--- name: update_promises
--- With what is told of it, which saves a round trip; it is counted, because nobody would read it otherwise.
-WITH told AS MATERIALIZED (
-    SELECT pg_notify($1, w.payload) FROM unnest($2::text[]) AS w (payload)
+-- name: write_changes
+-- What has changed of promises, new events, and what is told of both, in one round trip. The notifications are counted,
+-- because nobody would read them otherwise.
+WITH logged AS (
+    INSERT INTO events (promise, sequence, data) SELECT * FROM unnest($11::bigint[], $12::bigint[], $13::bytea[])
+), changed AS (
+    UPDATE promises p
+    SET state = w.state, value = w.value, epoch = w.epoch, version = w.version, started_at = w.started_at,
+        settled_at = w.settled_at, has_children = w.has_children
+    FROM unnest(
+        $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::boolean[]
+    ) AS w (n, state, value, epoch, version, started_at, settled_at, has_children)
+    WHERE p.n = w.n
 )
-UPDATE promises p
-SET state = w.state, value = w.value, epoch = w.epoch, version = w.version, started_at = w.started_at,
-    settled_at = w.settled_at, has_children = w.has_children
-FROM unnest(
-         $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::boolean[]
-     ) AS w (n, state, value, epoch, version, started_at, settled_at, has_children),
-     (SELECT count(*) FROM told) AS counted
-WHERE p.n = w.n;
-
--- name: insert_events
-INSERT INTO events (promise, sequence, data) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]);
+SELECT count(pg_notify($1, t.payload)) FROM unnest($2::text[]) AS t (payload);
 
 -- name: trim_logs
 WITH trimmed AS (
     UPDATE promises p SET trimmed = w.upto FROM unnest($1::bigint[], $2::bigint[]) AS w (n, upto) WHERE p.n = w.n
 )
 DELETE FROM events e USING unnest($1::bigint[], $2::bigint[]) AS w (n, upto) WHERE e.promise = w.n AND e.sequence <= w.upto;
-
--- name: tell
-SELECT pg_notify($1, w.payload) FROM unnest($2::text[]) AS w (payload);
 
 -- name: bury_promises
 UPDATE promises SET buried_until = $3, fingerprint = '', param = '', value = '', trimmed = 0

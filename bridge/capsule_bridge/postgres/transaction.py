@@ -146,14 +146,10 @@ async def _write(connection: Connection[Record], channel: str, held: Held) -> No
     told = payloads(held.told())
     if held.made:
         await _insert(connection, held)
-    if held.changed:
+    if held.changed or held.logged or told:
         rows = [(held.numbers[id_], *_CHANGING(held.promises[id_]), id_ in held.parents) for id_ in held.changed]
-        await connection.execute(queries()["update_promises"], channel, told, *_columns(rows, 8))
-    elif told:
-        await connection.execute(queries()["tell"], channel, told)
-    if held.logged:
-        rows = [(held.numbers[id_], event.sequence, event.data) for id_, event in held.logged]
-        await connection.execute(queries()["insert_events"], *_columns(rows, 3))
+        events = [(held.numbers[id_], event.sequence, event.data) for id_, event in held.logged]
+        await connection.execute(queries()["write_changes"], channel, told, *_columns(rows, 8), *_columns(events, 3))
     if held.trims:
         trims = [(held.numbers[id_], upto) for id_, upto in held.trims.items()]
         await connection.execute(queries()["trim_logs"], *_columns(trims, 2))

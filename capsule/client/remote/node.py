@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from capsule.config import SessionOptions
     from capsule.keys import Credentials
+    from capsule_bridge import BridgeInfo
 
 FOR_EVER = 86_400.0 * 366
 """Seconds that whoever waits for the end of a node waits at most."""
@@ -87,7 +88,8 @@ class RemoteNode:
         await self._link.connect()
         info = (await self._link.request("info", {}, timeout=REQUEST_TIMEOUT))["info"]
         pools = {name: _pool(pool) for name, pool in info["pools"].items()}
-        return NodeInfo(info["sessions"], pools, info.get("clients", 0), info.get("offences", 0))
+        bridge = info.get("bridge")
+        return NodeInfo(info["sessions"], pools, info.get("clients", 0), info.get("offences", 0), _bridge(bridge))
 
     async def summaries(self) -> list[SessionSummary]:
         """The sessions that there are, whoever has them."""
@@ -191,6 +193,14 @@ class RemoteNode:
         self._sessions[session.id] = session
         self._link.adopt(session)
         return session
+
+
+def _bridge(info: dict[str, Any] | None) -> BridgeInfo | None:
+    if info is None:
+        return None
+    from capsule_bridge import BridgeInfo  # late: a client has no other need of it
+
+    return BridgeInfo(**info)
 
 
 def _pool(info: dict[str, Any]) -> PoolInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from capsule_protocol.ids import new_id
 from capsule_protocol.messages.checkpoints import LoadReply, LoadReport, SaveReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from capsule.config import SessionOptions
@@ -63,6 +64,8 @@ class Host(Protocol):
 
     name: str
     options: SessionOptions
+    checkpoint_bytes: Callable[[], int]
+    """How large a checkpoint may be."""
 
     def submit(self, request: ExecuteRequest, execution_id: str = "") -> Execution:
         """Line up a turn of the worker."""
@@ -72,10 +75,6 @@ class Host(Protocol):
 
     def on_late(self, event: Event) -> None:
         """Tell what belongs to no stream."""
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """How large a checkpoint may be."""
 
 
 @dataclass(slots=True)
@@ -96,13 +95,14 @@ class SessionCheckpoints:
         self._ready = ready
         self._under_way: dict[str, _Attempt] = {}
         self._kept: list[str] = []
+        self._quiet = asyncio.Event()
 
     async def save(self, request: SaveRequest) -> SaveReport:
         """Make a checkpoint, which can be downloaded then. Raises CapsuleError.
 
         It waits for its turn behind the executions of before. A caller that is cancelled interrupts it.
         """
-        values, limit = new_id(VALUES), self._host.checkpoint_bytes
+        values, limit = new_id(VALUES), self._host.checkpoint_bytes()
         with self._attempt(request.file) as attempt:
             key = await on_thread(_key)
             await on_thread(files.prepare, self._box, request.file)
@@ -124,7 +124,7 @@ class SessionCheckpoints:
         with self._attempt(name) as attempt:
             try:
                 key = await on_thread(_key)
-                manifest = await on_thread(files.check, box, name, key, request.owner, self._host.checkpoint_bytes)
+                manifest = await on_thread(files.check, box, name, key, request.owner, self._host.checkpoint_bytes())
                 manifest.check_interpreter(
                     self._ready.python, self._ready.implementation, allow_other=request.allow_other_interpreter
                 )
@@ -147,6 +147,12 @@ class SessionCheckpoints:
             self._kept.remove(name)
         await on_thread(files.remove, self._box, name)
 
+    async def settled(self) -> None:
+        """Wait until nothing is being saved or restored."""
+        while self._under_way:
+            self._quiet.clear()
+            await self._quiet.wait()
+
     @contextmanager
     def _attempt(self, name: str) -> Iterator[_Attempt]:
         if name in self._under_way:
@@ -156,6 +162,7 @@ class SessionCheckpoints:
             yield attempt
         finally:
             del self._under_way[name]
+            self._quiet.set()
 
     async def _turn(self, attempt: _Attempt, turn: Turn, timeout: float | None) -> Finished:
         """Have the worker do something in its turn. What its code prints on the way belongs to no stream."""

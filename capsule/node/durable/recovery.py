@@ -88,7 +88,6 @@ class Recovery:
             logger.warning("session %s does not go on: %s", box.session, error)
             return False
         hosted = self._hosted[box.session] = self._registry.find_again(session, promise.principal)
-        hosted.detach(self._lifetime)
         self._started.pop(box.session, None)
         for one, known in zip(started, remembered, strict=True):
             execution = session.recalled.get(execution_of(one))
@@ -96,6 +95,7 @@ class Recovery:
                 hosted.go_on(self._ledger, one, execution)
             else:  # its start was written down, and then it was not sent: that the worker knows for certain
                 await hosted.line_up(self._ledger, Entry(one, fresh=True, begun=known.last > 0), known.request)
+        hosted.detach(self._lifetime)
         return True
 
     def _find_again(self, promise: Promise) -> None:

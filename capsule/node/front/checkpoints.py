@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.checkpoints import LoadRequest, SaveRequest
+from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.node.front.desk import Desk
+    from capsule.node.front.hosted import Hosted
     from capsule.node.front.requests import Caller
     from capsule_protocol.envelope import Envelope
 
@@ -27,15 +29,13 @@ class Checkpoints:
         }
 
     async def _save(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._caller.own(envelope.session)
-        self._desk.gate.check_execute(hosted.owner, hosted)
+        hosted = await self._ready(envelope.session)
         request = SaveRequest(message.file, hosted.owner, message.names, message.timeout)
         report = await hosted.session.checkpoints.save(request)
         self._caller.answer("save_reply", {"report": report.model_dump()}, envelope)
 
     async def _load(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._caller.own(envelope.session)
-        self._desk.gate.check_execute(hosted.owner, hosted)
+        hosted = await self._ready(envelope.session)
         request = LoadRequest(
             message.file, hosted.owner, message.names, message.timeout, message.allow_other_interpreter
         )
@@ -46,3 +46,12 @@ class Checkpoints:
         session = self._caller.own(envelope.session).session
         await session.checkpoints.discard(message.file)
         self._caller.answer("status", {"state": session.state}, envelope)
+
+    async def _ready(self, name: str) -> Hosted:
+        """A session that may be saved or restored, behind all that was asked of it. Raises SessionError."""
+        if self._desk.draining:
+            raise SessionError("node_closed", "the node saves and restores no more sessions: it is about to end")
+        hosted = self._caller.own(name)
+        self._desk.gate.check_execute(hosted.owner, hosted)
+        await hosted.lined_up()
+        return hosted

@@ -90,8 +90,10 @@ class Front:
         self.gate.close()
 
     async def settled(self) -> None:
-        """Wait until no execution runs or waits, no file is on its way, and the clients have what was said to them."""
+        """Wait until nothing runs or waits, no checkpoint or file is on its way, and clients have what was said."""
         await self.executed()
+        for hosted in self.registry:
+            await hosted.session.saved()
         for peer in list(self._peers):
             await peer.streams.settled()
         for carrier in list(self._peers.values()):

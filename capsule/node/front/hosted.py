@@ -155,6 +155,9 @@ class Hosted:
         """Written down side by side, lined up in the order in which they came."""
         try:
             entry = await ledger.accept(self.session, self.owner, request, execution, key=key, ahead=place.ahead)
+            await place.before.wait()
+            if self._was_left(entry):
+                entry = await ledger.left(entry.promise)  # whoever asks too waits until it is lined up
         except StoreError:
             self._doubt(execution)
             raise
@@ -164,13 +167,15 @@ class Hosted:
             self._quiet.set()
             place.passed.set()
         if not entry.fresh:
-            if not self._was_left(entry.promise):
-                return self.logs.get(execution)
-            entry = await ledger.left(entry.promise)
+            return self.logs.get(execution)
         log = await self.line_up(ledger, entry, request)
         if cancelled:
             await self.session.cancel(execution)
         return log
+
+    async def lined_up(self) -> None:
+        """Wait until all that was asked for before is lined up."""
+        await self._last_accepted.wait()
 
     def _doubt(self, execution: str) -> None:
         """The store has failed, and may have written it down all the same: whoever asks again will find it then."""
@@ -178,11 +183,11 @@ class Hosted:
         if len(self._doubtful) > MAX_LOGS:
             del self._doubtful[next(iter(self._doubtful))]
 
-    def _was_left(self, promise: Promise) -> bool:
-        """Whether it is here to be run, though it was found: the call that made it is said to have failed."""
-        execution = execution_of(promise)
+    def _was_left(self, entry: Entry) -> bool:
+        """Whether it is to be run though it was found, because the call that made it is said to have failed."""
+        execution = execution_of(entry.promise)
         doubtful = self._doubtful.pop(execution, False) is None
-        return doubtful and promise.pending and execution not in self.logs
+        return doubtful and not entry.fresh and entry.promise.pending and execution not in self.logs
 
     async def interrupt(self) -> bool:
         """As `Session.interrupt`; what was asked for before and is not lined up yet counts as running."""

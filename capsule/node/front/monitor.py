@@ -116,7 +116,7 @@ class Snapshot(Collector):
                 _keys(front.registry.verdicts),
             ),
         ]
-        self._metrics = metrics + _sizes(front)
+        self._metrics = metrics + _sizes(front) + _bridge(front)
 
 
 def _sizes(front: Front) -> list[Metric]:
@@ -130,6 +130,25 @@ def _sizes(front: Front) -> list[Metric]:
             {(pool,): getattr(info, name) for pool, info in pools.items()},
         )
         for name, text in _SIZES.items()
+    ]
+
+
+def _bridge(front: Front) -> list[Metric]:
+    """What is written down; nothing of a node that writes nothing down."""
+    if front.ledger is None:
+        return []
+    info = front.ledger.bridge.info()
+    return [
+        _gauge("bridge_pending", "Promises without a verdict.", info.pending),
+        _gauge("bridge_pending_high_water", "The most of them at once.", info.high_water),
+        _gauge("bridge_oldest_seconds", "Since the oldest of them was made.", info.oldest),
+        _gauge("bridge_commit_p50_seconds", "What a commit took, the median of the last 1,000.", info.commit_p50),
+        _gauge("bridge_commit_p99_seconds", "What a commit took, all but 1 % of the last 1,000.", info.commit_p99),
+        _counter("bridge_accepted", "Promises that were made.", info.accepted),
+        _counter("bridge_events", "Events that were logged.", info.events),
+        _counter("bridge_dedup_hits", "Requests that found their promise.", info.dedup_hits),
+        _counter("bridge_conflicts", "Requests whose key belonged to another one.", info.conflicts),
+        _labelled(CounterMetricFamily, "bridge_verdicts", "Verdicts.", ("state",), _keys(info.verdicts)),
     ]
 
 

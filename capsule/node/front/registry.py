@@ -106,6 +106,8 @@ class Registry:
     async def close_all(self) -> None:
         """End all sessions with the node; where they are written down, the next one finds them."""
         await asyncio.gather(*(hosted.close() for hosted in self))
+        if self._ledger is not None:  # what ended with them has its verdict, which is written down
+            await asyncio.gather(*(hosted.hear_last_words() for hosted in self))
         for hosted in self:
             self._forget(hosted)
 

@@ -183,6 +183,8 @@ class Requests:
             info: dict[str, Any] = asdict(self._peer.visible(envelope.session).session.info())
         else:
             info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
+            if self._desk.ledger is not None:
+                info["bridge"] = asdict(self._desk.ledger.bridge.info())
             if not self._peer.principal.sees_all:  # what others have is not for it to know
                 mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)
                 info = {"sessions": mine, "pools": {}, "clients": 0, "offences": 0}
@@ -205,15 +207,17 @@ class Requests:
         self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        upload = await self._place(message, envelope).upload(message.name)
+        upload = await (await self._place(message, envelope)).upload(message.name)
         streams.take_in(message.stream, envelope.session, upload)
         self._peer.answer("upload_reply", {"offset": upload.offset, "digest": upload.digest}, envelope)
 
     async def _download(self, message: Any, envelope: Envelope) -> None:
-        self._check_staying("transfers")
+        if message.place == "files":  # else its session was saved before, and it is all that is left to do
+            self._check_staying("transfers")
         streams = self._peer.streams
         streams.check_free(message.stream)
-        download = await self._place(message, envelope).download(message.name, message.offset, message.digest)
+        files = await self._place(message, envelope)
+        download = await files.download(message.name, message.offset, message.digest)
         body = {"offset": download.offset, "size": download.size, "modified": download.modified}
         self._peer.answer("download_reply", body, envelope)
         streams.give_out(message.stream, envelope.session, download)
@@ -222,14 +226,16 @@ class Requests:
         entries = await self._peer.session(envelope.session).session.files.list()
         self._peer.answer("files_reply", {"entries": [asdict(entry) for entry in entries]}, envelope)
 
+    async def _place(self, message: Any, envelope: Envelope) -> SessionFiles:
+        if message.place == "checkpoints":
+            hosted = self._peer.own(envelope.session)
+            await self._desk.registry.wake(hosted)
+            return hosted.session.checkpoints.files
+        return self._peer.session(envelope.session).session.files
+
     def _check_staying(self, what: str) -> None:
         if self._desk.draining:
             raise SessionError("node_closed", f"the node takes no more {what}: it is about to end")
-
-    def _place(self, message: Any, envelope: Envelope) -> SessionFiles:
-        if message.place == "checkpoints":
-            return self._peer.own(envelope.session).session.checkpoints.files
-        return self._peer.session(envelope.session).session.files
 
     def _ready(self, hosted: Hosted, envelope: Envelope) -> None:
         info = hosted.session.info()

@@ -228,7 +228,7 @@ class NetworkSiege:
 
 
 def lay(siege: NetworkSiege, attacks: int) -> None:
-    """So many attacks, each of 48 connections with a key and some 400 messages, and of up to 40 strangers."""
+    """So many attacks, each of 48 connections with a key and some 400 messages, and of 10 to 40 strangers."""
 
     @settings(
         max_examples=attacks,
@@ -238,7 +238,7 @@ def lay(siege: NetworkSiege, attacks: int) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.lists(PROGRAM, min_size=AT_ONCE, max_size=AT_ONCE), st.lists(STRANGER, max_size=40))
+    @given(st.lists(PROGRAM, min_size=AT_ONCE, max_size=AT_ONCE), st.lists(STRANGER, min_size=10, max_size=40))
     def attack(programs: list[Program], strangers: list[tuple[int, bytes]]) -> None:
         siege.attack(programs, strangers)
 

@@ -74,6 +74,9 @@ async def test_a_key_gets_the_same_answer_from_the_next_node(place: Path) -> Non
                 with pytest.raises(SessionError) as caught:
                     await again.run("something else", key="k")
                 assert caught.value.code == "idempotency_conflict"
+                written = (await other.info()).bridge
+                assert written is not None
+                assert (written.dedup_hits, written.conflicts, written.pending) == (1, 1, 1)
     assert after == before
     assert isinstance(after[-1], Finished)
     assert count.read_text() == "x"
@@ -116,6 +119,21 @@ async def test_a_service_that_ended_in_peace_leaves_its_sessions_to_the_next_one
                 again = await client.attach("work")
                 assert again.epoch == 2
                 assert (await again.run("6 * 7", key="k")).text == "42"
+
+
+async def test_what_a_service_ends_with_itself_has_its_verdict_at_the_next_one(place: Path) -> None:
+    with Served(place / "node", "[serve]\ndrain_timeout = 0.2\n") as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            stubborn = "while True:\n try: time.sleep(600)\n except KeyboardInterrupt: pass"
+            code = f"import time\nprint('runs', flush=True)\n{stubborn}"
+            running = session.stream(code)
+            while getattr(await anext(running), "text", "") != "runs\n":
+                pass
+            assert first.stop() == 0
+        with Served(first.directory) as second:
+            async with second.client() as client:
+                assert (await client.execution(running.execution_id).result(LONG)).verdict == "killed"
 
 
 async def test_of_a_long_log_the_end_is_kept_and_the_rest_is_told_to_be_missing(place: Path) -> None:

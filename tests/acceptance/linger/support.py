@@ -57,6 +57,10 @@ class Place:
         """Wait until the first cell has printed this."""
         await self.until(lambda: text in written(self.store.events()))
 
+    async def until_idle(self) -> None:
+        """Wait until all has its verdict."""
+        await self.until(lambda: bool(self.store.lines("idle")))
+
     def kill(self) -> None:
         """Kill the node, if it has not died by itself."""
         if self.node is not None:

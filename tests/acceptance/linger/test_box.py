@@ -9,13 +9,15 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgpack
 import psutil
 import pytest
 
-from capsule.node.adoption import Lingering, adoptable, take_over
+from capsule.node.adoption import Adoptable, Lingering, adoptable, take_over
 from capsule.node.execution import ExecuteRequest
 from capsule.node.heir import Heir
 from capsule.node.node import Node
+from capsule.node.resources import begun
 from capsule_protocol.adoption import SOCKET
 from capsule_protocol.errors import NodeError, WorkerLost
 from tests.acceptance.linger.support import LONG, normal
@@ -23,7 +25,6 @@ from tests.acceptance.linger.victim import config
 from tests.unit.kernels.forked import Watch
 
 if TYPE_CHECKING:
-    from capsule.node.adoption import Adoptable
     from tests.acceptance.linger.support import Place
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +40,7 @@ time.sleep(1000)
 async def left_alone(place: Place, *cells: str, **plan: object) -> Adoptable:
     """A box whose node has just been killed."""
     place.start(*(cells or ("kept = 1",)), **plan)
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     place.kill()
     return place.box()
 
@@ -64,7 +65,7 @@ async def test_nobody_comes_and_nothing_is_left(place: Place) -> None:
 
 async def test_the_zygote_goes_with_its_node_and_the_worker_stays(place: Place) -> None:
     place.start("kept = 1; print('ready')")
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     node = psutil.Process(place.store.lines("node")[0]["pid"])
     (zygote,) = node.children()
     place.kill()
@@ -160,6 +161,31 @@ async def test_what_sits_in_the_place_of_a_box_is_not_taken_for_one(place: Place
             await take_over(box, place.store.secret())
     os.kill(box.box[0], signal.SIGKILL)
     await gone(box)
+
+
+async def test_a_box_that_does_not_know_the_secret_is_not_told_anything(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    me = os.getpid(), begun(os.getpid())
+    box = Adoptable(session="s_1", epoch=1, directory=str(tmp_path), box=me, worker=me)
+    said: list[dict[str, bytes]] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
+        impostor.bind(str(tmp_path / SOCKET))
+        impostor.listen()
+        impostor.setblocking(False)  # noqa: FBT003 (the method takes it by position only)
+
+        async def answer() -> None:
+            loop = asyncio.get_running_loop()
+            connection, _ = await loop.sock_accept(impostor)
+            with connection:
+                said.append(msgpack.unpackb(await loop.sock_recv(connection, 1000)))
+                await loop.sock_sendall(connection, msgpack.packb({"nonce": bytes(32), "proof": bytes(32)}))
+                assert await loop.sock_recv(connection, 1000) == b""
+
+        answering = asyncio.ensure_future(answer())
+        with pytest.raises(WorkerLost, match="secret"):
+            await take_over(box, bytes(32))
+        await answering
+    assert [set(message) for message in said] == [{"nonce"}]
 
 
 async def test_a_worker_of_another_epoch_does_not_let_itself_be_adopted(place: Place) -> None:

@@ -52,7 +52,7 @@ async def test_a_cell_goes_on_over_one_node_after_another(place: Place, seed: in
         await place.until_told(told + chance.randrange(1, 60))
         place.kill()
         place.start(eager=chance.random() < 0.5)
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     place.kill()
     expected = await undisturbed(CELL.format(lines=1000, pause=0), NEXT)
     assert [normal(place.store.events(f"x_{number}")) for number in (0, 1)] == expected
@@ -67,7 +67,7 @@ async def test_a_node_may_die_at_any_step(place: Place, step: str, after: bool) 
     cells = CELL.format(lines=60, pause=0.0005), NEXT
     fault = step, after, chance.randint(*RANGES.get(step, (5, 30)))
     place.start(*cells, fault=fault, eager=step == "mark" or chance.random() < 0.5)
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     place.kill()
     assert not place.store.lines("idle"), "it did not get to the step at which it should die"
     async with place.adopted() as session:
@@ -92,9 +92,19 @@ async def test_nodes_may_die_one_after_another_before_they_have_dealt_with_anyth
     assert [normal(place.store.events())] == await undisturbed(cell.replace("0.03", "0"))
 
 
+async def test_a_verdict_that_the_dead_node_had_read_comes_again(place: Place) -> None:
+    place.start("print('hello'); 6 * 7", fault=("note", False, 1))
+    await place.until(lambda: False)
+    place.kill()
+    async with place.adopted() as session:
+        (verdict,) = await place.finish(session)
+    assert (verdict.verdict, verdict.text) == ("ok", "42")
+    assert normal(place.store.events()) == [("stdout", "hello\n"), ("ok", "42", 1)]
+
+
 async def test_the_session_keeps_its_state_its_epoch_and_its_process(place: Place) -> None:
     place.start("import os; kept = os.getpid(); print('ready')")
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     place.kill()
     box = place.box()
     async with place.adopted() as session, asyncio.timeout(LONG):
@@ -193,7 +203,7 @@ async def test_more_output_than_the_pipes_hold_waits_for_the_next_node(place: Pl
 
 async def test_a_session_that_was_adopted_can_be_restarted(place: Place) -> None:
     place.start("kept = 1; print('ready')")
-    await place.until(lambda: bool(place.store.lines("idle")))
+    await place.until_idle()
     place.kill()
     async with place.adopted() as session, asyncio.timeout(LONG):
         await session.restart()

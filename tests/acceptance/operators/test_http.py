@@ -112,6 +112,9 @@ async def test_metrics_count_what_clients_do(watched: Watched) -> None:
         assert (during["capsule_executions_running",], during["capsule_executions_waiting",]) == (1, 1)
         assert during["capsule_clients",] == before["capsule_clients",] + 1
         assert during["capsule_pool_in_use", "default"] == 1
+        assert during["capsule_bridge_pending",] >= 2
+        assert during["capsule_bridge_accepted_total",] > before["capsule_bridge_accepted_total",]
+        assert during["capsule_bridge_commit_p99_seconds",] >= during["capsule_bridge_commit_p50_seconds",] > 0
         assert during["capsule_sent_bytes_total",] > before["capsule_sent_bytes_total",]
         assert during["capsule_received_bytes_total",] > before["capsule_received_bytes_total",]
         await session.interrupt()

@@ -147,6 +147,21 @@ async def test_a_disk_that_takes_no_more_is_no_reason_to_leave_names_out(session
     assert (await session.save(names=["y"])).saved
 
 
+async def test_the_worker_keeps_nothing_of_what_was_saved(session: AsyncSession) -> None:
+    """Values that are deleted later are gone, also those that were left out, or of a save that failed."""
+    await does(
+        session,
+        "import gc, threading, weakref\nclass C: pass\nc = C(); c.lock = threading.Lock()\nd = C(); d.x = 'x' * 10\n"
+        "alive = weakref.WeakSet([c, d])",
+    )
+    assert [name.name for name in (await session.save(names=["c", "d"])).left_out] == ["c"]
+    await does(session, "big = [d, 'x' * 2**26]")
+    with pytest.raises(SessionError, match="max_checkpoint_bytes"):
+        await session.save(names=["c", "d", "big"])
+    await does(session, "del c, d, big; gc.collect(); None")
+    assert await does(session, "len(alive)") == "0"
+
+
 async def test_one_that_forks_leaves_the_file_whole(session: AsyncSession, other: AsyncSession) -> None:
     await does(
         session,

@@ -185,15 +185,18 @@ async def test_operators_save_and_restore_without_a_word_to_who_has_it(node: Gua
         answer: Any = json.loads(restored.stdout)
         assert (answer["restored"], answer["replaced"]) == (["x"], ["x"])
         assert await does(session, "x") == "1"
-        some = await capsule("save", "work", path, "--only", "nope", "--address", node.ipc)
-        assert (some.returncode, b"'nope', which the session does not know" in some.stderr) == (2, True)
         path.write_bytes(b"nonsense")
-        refused = await capsule("restore", "work", path, "--address", node.ipc, "--json")
+        some, refused, unknown = await asyncio.gather(
+            capsule("save", "work", path, "--only", "nope", "--address", node.ipc),
+            capsule("restore", "work", path, "--address", node.ipc, "--json"),
+            capsule("save", "nobody", tmp_path / "other", "--address", node.ipc),
+        )
+        assert (some.returncode, b"'nope', which the session does not know" in some.stderr) == (2, True)
         assert refused.returncode == 3
         assert json.loads(refused.stdout)["error"]["code"] == "checkpoint_refused"
-        unknown = await capsule("save", "nobody", path, "--address", node.ipc)
         assert (unknown.returncode, b"session_unknown" in unknown.stderr) == (3, True)
         assert path.read_bytes() == b"nonsense"
+        assert list(tmp_path.iterdir()) == [path]
 
 
 async def test_in_library_mode_a_client_has_no_sessions_of_others() -> None:

@@ -13,7 +13,7 @@ from capsule.events import Gap, Output
 from tests.acceptance.serve.support import LONG, Served, through_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from capsule import AsyncClient, AsyncSession, Event
@@ -76,9 +76,6 @@ class Speaker:
     async def say(self, *texts: object) -> None:
         await asyncio.to_thread(self.path.write_text, "".join(f"{text}\n" for text in texts))
 
-    def close(self) -> None:
-        self.path.unlink()
-
 
 @pytest.fixture
 async def driver(remote: AsyncClient) -> AsyncIterator[tuple[AsyncSession, asyncio.Queue[Event]]]:
@@ -88,8 +85,10 @@ async def driver(remote: AsyncClient) -> AsyncIterator[tuple[AsyncSession, async
 
 
 @pytest.fixture
-def speaker(place: Path) -> Speaker:
-    return Speaker(place)
+def speaker(place: Path) -> Iterator[Speaker]:
+    made = Speaker(place)
+    yield made
+    made.path.unlink()
 
 
 async def test_it_comes_behind_its_verdict_and_between_what_came_before_and_after_it(
@@ -130,7 +129,6 @@ async def test_what_nothing_runs_for_flows_as_it_is_read(
             assert not [event for event in told if isinstance(event, Gap)]
             assert {(event.execution_id, event.sequence) for event in told} == {(begun, 0)}
             assert sum(len(getattr(event, "text", "")) for event in told) == 30_001 + len(str(number))
-    speaker.close()
 
 
 async def test_a_watcher_that_is_slow_is_told_how_much_it_missed(
@@ -159,7 +157,6 @@ async def test_a_watcher_that_is_slow_is_told_how_much_it_missed(
         assert (await session.run("6 * 7")).text == "42"
         last = (await until(events, lambda event: isinstance(event, Finished)))[-1]
         assert getattr(last, "text", "") == "42"
-    speaker.close()
 
 
 async def test_it_goes_on_after_a_lost_connection(
@@ -178,7 +175,6 @@ async def test_it_goes_on_after_a_lost_connection(
             proxy.cut()
             await watched.info()  # the connection is there again
         assert proxy.connections == 4
-    speaker.close()
 
 
 async def test_it_waits_for_the_verdict_that_a_slow_driver_holds_up(
@@ -202,4 +198,3 @@ async def test_it_waits_for_the_verdict_that_a_slow_driver_holds_up(
             told = await until(events, shows("late"))
         assert told[-2] == driven[-1]
     await session.close()
-    speaker.close()

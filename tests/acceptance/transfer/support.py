@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsule_protocol.envelope import Envelope
+from capsule_protocol.ids import EXECUTION, new_id
 from tests.acceptance.serve.support import RawClient
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ class Raw:
         return await self.hear("ready", f"{kind}_reply", "error")
 
     async def run(self, code: str) -> None:
-        """Run code that ends well; once in a session."""
-        await self.line.send(Envelope("execute", {"code": code}, "", self.session, "x_1"))
+        """Run code that ends well."""
+        await self.line.send(Envelope("execute", {"code": code}, "", self.session, new_id(EXECUTION)))
         assert (await self.hear("result", "error")).type == "result"
 
 

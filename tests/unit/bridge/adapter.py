@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ def _errors_of_sqlite3() -> Iterator[None]:
     try:
         yield
     except apsw.Error as error:
-        raise sqlite3.OperationalError(str(error)) from error
+        failure = sqlite3.OperationalError(str(error))
+        failure.sqlite_errorcode = getattr(error, "result", sqlite3.SQLITE_ERROR)
+        raise failure from error
 
 
 class Cursor:
@@ -63,6 +65,12 @@ class Connection:
 
     def executescript(self, script: str) -> None:
         self.execute(script)
+
+    def set_progress_handler(self, handler: Callable[[], bool], steps: int) -> None:
+        self._apsw.set_progress_handler(handler, steps)
+
+    def interrupt(self) -> None:
+        self._apsw.interrupt()
 
     def rollback(self) -> None:
         if self.in_transaction:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from capsule_bridge import Bridge, Retention, Settlement, SqliteStore
+from capsule_bridge.interceptors import BUDGET
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import SessionError, StoreError
 from tests.unit.bridge.support import KINDS, new, open_kind
@@ -120,3 +122,48 @@ async def test_a_long_log_is_read_to_its_end(bridge: Bridge) -> None:
     await bridge.accept(new("exec:a"))
     await bridge.append("exec:a", [b"%d" % n for n in range(2_500)], 0, None)
     assert [event.sequence async for event in bridge.events("exec:a", 3)] == list(range(4, 2_501))
+
+
+async def test_who_looks_on_is_told_of_what_was_committed(tmp_path: Path) -> None:
+    seen: list[tuple[str, str, str]] = []
+    bridge = Bridge(
+        open_kind("memory", tmp_path),
+        interceptors=[lambda step, promise: seen.append((step, promise.id, promise.state))],
+    )
+    await bridge.accept(new("exec:a", key="k"))
+    await bridge.accept(new("exec:b", key="k"))
+    await bridge.settle(Settlement("exec:a", "reject"))
+    await bridge.settle(Settlement("exec:a", "resolve"))
+    assert seen == [
+        ("accepted", "exec:a", "pending"),
+        ("attached", "exec:a", "pending"),
+        ("settled", "exec:a", "rejected"),
+    ]
+    assert bridge.info().quarantined == ()
+
+
+async def test_who_looks_on_too_long_or_fails_is_named_and_called_no_more(tmp_path: Path) -> None:
+    calls = {"slow": 0, "broken": 0, "good": 0}
+
+    def slow(_step: str, _promise: object) -> None:
+        calls["slow"] += 1
+        until = time.perf_counter() + 2 * BUDGET
+        while time.perf_counter() < until:
+            pass
+
+    def broken(_step: str, _promise: object) -> None:
+        calls["broken"] += 1
+        raise ValueError("no")
+
+    def good(_step: str, _promise: object) -> None:
+        calls["good"] += 1
+
+    bridge = Bridge(open_kind("memory", tmp_path), interceptors=[slow, broken, good])
+    for number in range(3):
+        await bridge.accept(new(f"exec:{number}"))
+    assert calls == {"slow": 1, "broken": 1, "good": 3}
+    names = bridge.info().quarantined
+    assert [name.rpartition(".")[2] for name in names] == ["slow", "broken"]
+    assert [each.calls for each in bridge.interceptors.quarantined] == [1, 1]
+    assert "and may take 10" in bridge.interceptors.quarantined[0].reason
+    assert "ValueError: no" in bridge.interceptors.quarantined[1].reason

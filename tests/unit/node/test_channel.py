@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,18 @@ def show(channel: Channel, name: str, size: int = 100) -> None:
 
 def end(channel: Channel) -> Finished:
     return channel.close(lambda number: Finished("x_1", number, "ok", dropped=channel.dropped))
+
+
+def test_tiny_prints_that_nobody_reads_take_the_memory_that_is_counted() -> None:
+    channel = Calls().channel("block", 2**30)
+    size = 16 * CHUNK_BYTES
+    tracemalloc.start()
+    for number in range(size // 8):
+        write(channel, f"{number:8}")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2 * size
+    assert len("".join(texts(take_all(channel)))) == size
 
 
 def test_a_million_tiny_prints_are_few_events() -> None:

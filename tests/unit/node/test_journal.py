@@ -172,6 +172,20 @@ def test_it_goes_round_without_loss(worker: Worker, small: int, seed: int) -> No
     assert not worker.journal.abandoned
 
 
+def test_an_empty_journal_gives_its_memory_back(worker: Worker) -> None:
+    for _ in range(2 * RING_BYTES // 60_000):
+        worker.write(0, bytes(60_000))
+        worker.read(0)
+        worker.journal.give_back()
+        worker.journal.mark(worker.journal.end, {"confirmed": 1})
+        worker.journal.give_back()
+    assert os.fstat(worker.journal.descriptors[2]).st_blocks * 512 < RING_BYTES // 2
+    worker.write(0, b"new")
+    worker.read(0)
+    worker.lose_node()
+    assert (worker.told(0), worker.journal.state) == (b"new", {"confirmed": 1})
+
+
 def test_when_it_is_full_there_is_room_for_messages_still(worker: Worker, small: int) -> None:
     while not worker.journal.full:
         worker.write(0, bytes(60_000))

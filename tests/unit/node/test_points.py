@@ -216,3 +216,17 @@ def test_points_are_made_after_a_while_or_after_so_much(rig: Rig, monkeypatch: p
         assert rig.dealt[1]["confirmed"] == 32
 
     rig.loop.run_until_complete(run())
+
+
+def test_what_another_execution_has_not_told_yet_is_behind_the_point(rig: Rig) -> None:
+    first = rig.begin()
+    drain(first)
+    first.output(0, b"text")
+    second = rig.begin()
+    drain(second)
+    first.confirm(1)
+    second.confirm(1)
+    assert rig.numbers == [{1: 1}]
+    drain(first)
+    first.confirm(2)
+    assert rig.numbers[-1] == {1: 2, 2: 1}
