@@ -75,11 +75,15 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True)
 class InputRequest(Event):
-    """The code waits in `input()` or `getpass()`; answer by `request`."""
+    """The code waits in `input()` or `getpass()`; answer by `request`.
+
+    `promise`: at a node that keeps promises, the one by which the question can be answered from elsewhere, too.
+    """
 
     request: str
     prompt: str
     password: bool
+    promise: str = ""
 
 
 @dataclass(frozen=True, slots=True)

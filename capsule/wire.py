@@ -171,6 +171,11 @@ def _finished(event: told.Finished) -> Wired:
     return Wired("error", body | counts)
 
 
+def _input_request(event: told.InputRequest) -> Wired:
+    body = {"request": event.request, "prompt": event.prompt, "password": event.password}
+    return Wired("input_request", body | ({"promise": event.promise} if event.promise else {}))
+
+
 _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
     told.Started: _started,
     told.Output: _output,
@@ -179,9 +184,7 @@ _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
     told.Progress: lambda event: Wired(
         "progress", {"current": event.current, "total": event.total, "text": event.text}
     ),
-    told.InputRequest: lambda event: Wired(
-        "input_request", {"request": event.request, "prompt": event.prompt, "password": event.password}
-    ),
+    told.InputRequest: _input_request,
     told.Status: lambda event: Wired("status", {"state": event.state, "reason": event.reason}),
     told.Gap: lambda event: Wired("gap", {"missing": event.missing}),
     told.Finished: _finished,
@@ -249,7 +252,7 @@ _FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
         at.execution, at.sequence, message.current, message.total, message.text
     ),
     "input_request": lambda message, at: told.InputRequest(
-        at.execution, at.sequence, message.request, message.prompt, message.password
+        at.execution, at.sequence, message.request, message.prompt, message.password, message.promise
     ),
     "gap": lambda message, at: told.Gap(at.execution, at.sequence, message.missing),
 }

@@ -46,7 +46,7 @@ class Bridge:
         self.store = store
         self.interceptors = Interceptors(interceptors)
         self.stats = Stats()
-        self._now = clock
+        self.now = clock
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._closing: asyncio.Future[None] | None = None
 
@@ -54,7 +54,7 @@ class Bridge:
         """Make a promise, or find it."""
         with self._timed():
             try:
-                created = await self.store.create(new, now=self._now())
+                created = await self.store.create(new, now=self.now())
             except CapsuleError as error:
                 self.stats.refused(error.code)
                 raise
@@ -65,7 +65,7 @@ class Bridge:
     async def begin(self, id: str, epoch: int) -> Fence:  # noqa: A002  the field's name
         """What it stands for is about to be done, by the owner of this fence."""
         with self._timed():
-            return (await self.store.start(id, epoch=epoch, now=self._now())).promise.fence
+            return (await self.store.start(id, epoch=epoch, now=self.now())).promise.fence
 
     async def append(self, id: str, events: Sequence[bytes], after: int, fence: Fence | None) -> None:  # noqa: A002
         """Log events behind number `after`."""
@@ -77,14 +77,14 @@ class Bridge:
     async def settle(self, *settlements: Settlement) -> list[Settled]:
         """Give verdicts, in one transaction."""
         with self._timed():
-            answers = await self.store.settle(*settlements, now=self._now())
+            answers = await self.store.settle(*settlements, now=self.now())
         self.stats.events += sum(len(each.log) for each in settlements)
         self._tell(answers)
         return answers
 
     async def get(self, id: str) -> Promise:  # noqa: A002
         """The promise."""
-        return await self.store.get(id, now=self._now())
+        return await self.store.get(id, now=self.now())
 
     async def part(self, id: str, after: int, *, wait: float) -> tuple[Log, bool]:  # noqa: A002
         """What is logged behind a number, and whether it goes to the verdict; waits if there is nothing yet."""
@@ -115,8 +115,10 @@ class Bridge:
             try:
                 promise = await self.get(id)
                 if not promise.pending:
+                    if self.stats.awaits(promise.id):  # a time-out, which was written down as it was read
+                        self.stats.settled(promise)
                     return promise
-                left = None if promise.timeout_at is None else max(0, promise.timeout_at - self._now()) / 1000
+                left = None if promise.timeout_at is None else max(0, promise.timeout_at - self.now()) / 1000
                 await asyncio.wait([woken], timeout=left)
             finally:
                 waiting.discard(woken)
@@ -135,13 +137,13 @@ class Bridge:
 
     def info(self) -> BridgeInfo:
         """What it has done and has before it."""
-        return self.stats.info(self._now(), tuple(each.name for each in self.interceptors.quarantined))
+        return self.stats.info(self.now(), tuple(each.name for each in self.interceptors.quarantined))
 
     async def pending(self, session: str | None = None) -> AsyncIterator[Promise]:
         """All promises without a verdict, oldest first; settle them behind the iteration."""
         found: list[Promise] = []
         after = ""
-        while page := await self.store.pending(now=self._now(), session=session, after=after):
+        while page := await self.store.pending(now=self.now(), session=session, after=after):
             found += page
             after = page[-1].id
             if len(page) < PAGE:
@@ -158,7 +160,7 @@ class Bridge:
 
     async def expire(self, retention: Retention) -> Expired:
         """Write down the time-outs that are due, and forget what is old."""
-        expired = await self.store.expire(now=self._now(), retention=retention)
+        expired = await self.store.expire(now=self.now(), retention=retention)
         for id_ in expired.timed_out:
             self.stats.timed_out(id_)
             self._wake(id_)

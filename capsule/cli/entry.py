@@ -16,6 +16,7 @@ from capsule.cli.doctor import doctor
 from capsule.cli.exits import Exit
 from capsule.cli.keys import keys
 from capsule.cli.operate import drain, interrupt, kill, pool, sessions
+from capsule.cli.promises import promises
 from capsule.cli.repl import attach, repl
 from capsule.cli.run import run
 from capsule.cli.serve import serve, wait_ready
@@ -35,6 +36,7 @@ cli.add_command(wait_ready)
 cli.add_command(keys)
 cli.add_command(config)
 cli.add_command(store)
+cli.add_command(promises)
 for command in (sessions, attach, interrupt, kill, save, restore, pool, drain, doctor):
     cli.add_command(command)
 

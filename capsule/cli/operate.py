@@ -42,7 +42,7 @@ def sessions(watch: bool, interval: float, address: str, as_json: bool) -> int:
 
     async def once(client: AsyncClient) -> None:
         found = await client.sessions()
-        _print(as_json, {"sessions": [asdict(one) for one in found]}, SESSIONS, _rows(found))
+        show_rows(as_json, {"sessions": [asdict(one) for one in found]}, SESSIONS, _rows(found))
 
     if not watch:
         return run_on(address, as_json, once)
@@ -88,7 +88,7 @@ def pool(address: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         info = await client.info()
-        _print(as_json, asdict(info), POOLS, _pools(info))
+        show_rows(as_json, asdict(info), POOLS, _pools(info))
 
     return run_on(address, as_json, work)
 
@@ -131,7 +131,7 @@ async def _watch(client: AsyncClient, interval: float, *, as_json: bool) -> None
     if as_json or not os.isatty(1):
         while True:
             found = await client.sessions()
-            _print(as_json, {"sessions": [asdict(one) for one in found]}, SESSIONS, _rows(found))
+            show_rows(as_json, {"sessions": [asdict(one) for one in found]}, SESSIONS, _rows(found))
             await asyncio.sleep(interval)
     from rich.live import Live
 
@@ -141,7 +141,8 @@ async def _watch(client: AsyncClient, interval: float, *, as_json: bool) -> None
             await asyncio.sleep(interval)
 
 
-def _print(as_json: bool, data: dict[str, Any], headings: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def show_rows(as_json: bool, data: dict[str, Any], headings: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    """A table, or JSON."""
     if as_json:
         click.echo(json.dumps(data, default=str))
     else:

@@ -13,6 +13,7 @@ from capsule.client.finish import finish
 from capsule.client.handle import AsyncExecutionHandle
 from capsule.client.loops import check_loop
 from capsule.client.options import ClientOptions, WorkerOptions, build_config, build_options
+from capsule.client.promises import Action, check_settlement
 from capsule.client.remote import RemoteNode
 from capsule.client.session import AsyncSession, OnBackground
 from capsule.node.node import Node
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from capsule.client.sources import Source
     from capsule.config import NodeConfig, SessionOptions
     from capsule.keys import Credentials
-    from capsule.node.info import NodeInfo, SessionSummary
+    from capsule.node.info import NodeInfo, PromiseSummary, SessionSummary, SettledPromise
     from capsule_pool import OnEvent
 
 MAX_NAME = 200
@@ -149,6 +150,32 @@ class AsyncClient:
         Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
         """
         await self._elsewhere("kill").kill(_check_name(name))
+
+    async def promises(self) -> list[PromiseSummary]:
+        """What waits for a verdict at a node elsewhere: questions of running code, and executions.
+
+        Raises SessionError `unsupported` if the node keeps no promises, and ArgumentError where it is in this process.
+        """
+        return await self._elsewhere("promises").promises()
+
+    async def promise(self, promise: str) -> PromiseSummary:
+        """A promise of a node elsewhere, by its id, settled or not.
+
+        Raises SessionError `promise_unknown`, and ArgumentError where the node is in this process.
+        """
+        return await self._elsewhere("promise").promise(check_text(promise, "promise"))
+
+    async def settle_promise(
+        self, promise: str, action: Action = "resolve", value: object = None, message: str = ""
+    ) -> SettledPromise:
+        """Settle a promise of a node elsewhere; the first verdict counts, and is the answer, whoever gave it.
+
+        The code that asks gets the `value` of "resolve", EOFError by "reject", InputCanceledError by "cancel", with the
+        `message`. Of an execution there is only "cancel", which interrupts it. Raises SessionError `promise_unknown`,
+        `answer_refused`, and ArgumentError where the node is in this process.
+        """
+        node = self._elsewhere("settle_promise")
+        return await node.settle(check_text(promise, "promise"), *check_settlement(action, value, message))
 
     async def save(
         self,

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from capsule.client.execution import AsyncExecution
     from capsule.client.files import Files
     from capsule.client.options import ClientOptions, WorkerOptions
+    from capsule.client.promises import Action
     from capsule.client.session import AsyncSession, OnBackground
     from capsule.client.sources import Source
     from capsule.config import NodeConfig
     from capsule.events import Event, InputRequest
-    from capsule.node.info import NodeInfo, SessionSummary
+    from capsule.node.info import NodeInfo, PromiseSummary, SessionSummary, SettledPromise
     from capsule.node.session import SessionInfo
     from capsule_pool import OnEvent as OnPoolEvent
 
@@ -131,6 +132,26 @@ class Client:
         Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
         """
         self._portal.call(self._inner.kill, name)
+
+    def promises(self) -> list[PromiseSummary]:
+        """What waits for a verdict at a node elsewhere: questions of running code, and executions.
+
+        Raises SessionError `unsupported` if the node keeps no promises, and ArgumentError where it is in this process.
+        """
+        return self._portal.call(self._inner.promises)
+
+    def promise(self, promise: str) -> PromiseSummary:
+        """A promise of a node elsewhere, by its id, settled or not.
+
+        Raises SessionError `promise_unknown`, and ArgumentError where the node is in this process.
+        """
+        return self._portal.call(self._inner.promise, promise)
+
+    def settle_promise(
+        self, promise: str, action: Action = "resolve", value: object = None, message: str = ""
+    ) -> SettledPromise:
+        """Settle a promise of a node elsewhere, as `AsyncClient.settle_promise` does; the first verdict counts."""
+        return self._portal.call(self._inner.settle_promise, promise, action, value, message)
 
     def save(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codecs import utf_8_decode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from capsule.events import (
     ClearOutput,
@@ -19,7 +19,9 @@ from capsule.events import (
     Status,
     Verdict,
 )
+from capsule.node.asking import Answer, InputError, Question
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
+from capsule.node.clock import Clock
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from capsule.config import SessionOptions
+    from capsule.node.asking import Clerk
     from capsule.node.heard import Heard
     from capsule.node.ladder import Ladder
     from capsule.node.points import Points
 
 ExecutionState = Literal["queued", "running", "done"]
-InputError = Literal["eof", "timeout"]
+
+MAX_QUESTIONS = 256
+"""Requests for input of one execution that may be open at once: each is a thread that waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,13 @@ class ExecuteRequest:
     turn: Turn | None = None
 
 
+class _Open(NamedTuple):
+    """A question that waits for its answer, and what ends it if none comes; a clerk looks at the time itself."""
+
+    question: Question
+    timer: asyncio.TimerHandle | None
+
+
 class Host(Protocol):
     """What an execution asks of its session."""
 
@@ -84,7 +96,7 @@ class Host(Protocol):
     def on_released(self) -> None:
         """An execution that was held may be sent."""
 
-    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+    def send_input(self, request: str, answer: Answer) -> None:
         """Answer a request of the worker."""
 
 
@@ -106,6 +118,8 @@ class Execution:
         "_rests",
         "_waiters",
         "cancelled",
+        "clerk",
+        "clock",
         "id",
         "ladder",
         "limit_exceeded",
@@ -115,7 +129,6 @@ class Execution:
         "serial",
         "session",
         "state",
-        "timer",
         "verdict",
     )
 
@@ -130,7 +143,8 @@ class Execution:
         self.points: Points | None = None
         self.missing = 0
         """Events before the first that is told here which were lost with another node."""
-        self.timer: asyncio.TimerHandle | None = None
+        self.clock: Clock | None = None
+        self.clerk: Clerk | None = None
         self.cancelled = False
         self.limit_exceeded = False
         self._host = host
@@ -138,7 +152,7 @@ class Execution:
         self._reading = False
         self._rests = [b"", b""]
         self._heard: Heard | None = None
-        self._inputs: dict[str, asyncio.TimerHandle | None] = {}
+        self._inputs: dict[str, _Open] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._clearance: Callable[[], object] | None = None
         self._held = False
@@ -205,7 +219,10 @@ class Execution:
             raise ArgumentError("value", "exactly one of value and error must be given", allowed="text, or an error")
         if request_id not in self._inputs:
             raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
-        self._answer(request_id, value, error)
+        if self.clerk is not None:
+            self.clerk.reply(self, request_id, Answer(value, error))
+        else:
+            self.deliver(request_id, Answer(value, error))
 
     def hold(self, clearance: Callable[[], object]) -> None:
         """Do not send it to the worker before `release`; the function is called once, when it is due."""
@@ -253,7 +270,7 @@ class Execution:
     def expect_input(self, request: str) -> None:
         """The code waits for a line of text, which another node has told."""
         if request not in self._inputs:
-            self._inputs[request] = self._input_timer(request)
+            self._open_question(Question(request, ""), told=True)
 
     def clear(self) -> bool:
         """Whether it may be sent now; if not, whoever holds it has been asked to release it."""
@@ -262,6 +279,12 @@ class Execution:
             self._held = True
             clearance()
         return not self._held
+
+    def limit(self, seconds: float, expire: Callable[[], object]) -> None:
+        """Call this after so many seconds, not counting those in which the code waits for an answer."""
+        self.clock = Clock(self._loop, seconds, expire)
+        if self._inputs:
+            self.clock.pause()
 
     def begin(self) -> None:
         """The worker runs the code from now on, at the latest. Idempotent."""
@@ -308,14 +331,40 @@ class Execution:
         if not self._is_heard(Progress):
             self._put(lambda number: Progress(self.id, number, current, total, text), droppable=True)
 
-    def ask_input(self, request: str, prompt: str, *, password: bool) -> None:
-        """The code waits for a line of text. If nobody reads the events, nobody will answer."""
+    def ask_input(self, question: Question) -> None:
+        """The code waits for an answer. If nobody reads the events, nobody will give one."""
+        request = question.request
         if self.verdict is not None or self._channel.discarding or not self.request.allow_input:
-            self._host.send_input(request, None, "eof")
-            return
-        self._inputs[request] = self._input_timer(request)
-        if not self._is_heard(InputRequest):
-            self._put(lambda number: InputRequest(self.id, number, request, prompt, password))
+            self._host.send_input(request, Answer(None, "eof"))
+        elif len(self._inputs) >= MAX_QUESTIONS:
+            self._host.send_input(request, Answer(None, "eof", f"{MAX_QUESTIONS} questions are open already"))
+        else:
+            self._open_question(question, told=self._is_heard(InputRequest))
+
+    def consult(self, clerk: Clerk) -> None:
+        """From now on this one sees to the questions, the open ones too."""
+        self.clerk = clerk
+        for question, timer in list(self._inputs.values()):
+            if timer is not None:
+                timer.cancel()
+            self._inputs[question.request] = _Open(question, None)
+            clerk.ask(self, question, told=True)
+
+    def tell_question(self, question: Question, promise: str = "") -> None:
+        """Tell the client what the code asks, unless it waits no more; whose answer counts, a promise may decide."""
+        request, prompt, password = question
+        if request in self._inputs:
+            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise))
+
+    def deliver(self, request: str, answer: Answer) -> None:
+        """The code hears this, if it still waits."""
+        if request in self._inputs:
+            _, timer = self._inputs.pop(request)
+            if timer is not None:
+                timer.cancel()
+            self._host.send_input(request, answer)
+            if self.clock is not None and not self._inputs:
+                self.clock.go_on()
 
     def hurry(self) -> None:
         """The execution is being ended: do not wait for a slow reader any more."""
@@ -355,7 +404,7 @@ class Execution:
         self.state = "done"
         self._stop_timers()
         for request in list(self._inputs):  # a thread may still wait for its line
-            self._answer(request, None, "eof")
+            self.deliver(request, Answer(None, "eof"))
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -369,8 +418,21 @@ class Execution:
         return self._heard is not None and self._heard.has(kind)
 
     def _input_timer(self, request: str) -> asyncio.TimerHandle | None:
-        timeout = self._host.options.input_timeout
-        return None if timeout is None else self._loop.call_later(timeout, self._answer, request, None, "timeout")
+        timeout, late = self._host.options.input_timeout, Answer(None, "timeout")
+        return None if timeout is None else self._loop.call_later(timeout, self.deliver, request, late)
+
+    def _open_question(self, question: Question, *, told: bool) -> None:
+        """`told`: the client knows of it already."""
+        request = question.request
+        if self.clock is not None:
+            self.clock.pause()
+        if self.clerk is not None:
+            self._inputs[request] = _Open(question, None)
+            self.clerk.ask(self, question, told=told)
+        else:
+            self._inputs[request] = _Open(question, self._input_timer(request))
+            if not told:
+                self.tell_question(question)
 
     def _make_started(self, number: int) -> Event:
         return Started(self.id, number)
@@ -396,16 +458,10 @@ class Execution:
                 self._channel.put_text(stream, rest.decode("utf-8", "replace"), len(rest))
         self._rests = [b"", b""]
 
-    def _answer(self, request: str, value: str | None, error: InputError | None) -> None:
-        timer = self._inputs.pop(request, None)
-        if timer is not None:
-            timer.cancel()
-        self._host.send_input(request, value, error)
-
     def _stop_timers(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self.clock is not None:
+            self.clock.cancel()
+            self.clock = None
         if self.ladder is not None:
             self.ladder.stop()
 

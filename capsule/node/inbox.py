@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.events import ClearOutput, Display, Progress
+from capsule.node.asking import Answer, Question
 from capsule.node.verdicts import of_error, output_limit
 from capsule.wire import with_buffers
 from capsule_protocol.errors import RemoteProtocolError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule.events import Event
-    from capsule.node.execution import Execution, InputError
+    from capsule.node.execution import Execution
     from capsule.node.late import Late
     from capsule.node.lineup import Lineup
     from capsule.node.questions import Questions
@@ -36,7 +37,7 @@ class Actions(Protocol):
     def on_late(self, event: Event) -> None:
         """An event that belongs to no stream."""
 
-    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+    def send_input(self, request: str, answer: Answer) -> None:
         """Answer a request for input."""
 
 
@@ -134,9 +135,9 @@ class Inbox:
         # Late code may ask too, while the next cell runs: whoever is asked now can answer.
         execution = self._execution(envelope) or self._lineup.head
         if execution is None:
-            self._actions.send_input(message.request, None, "eof")
+            self._actions.send_input(message.request, Answer(None, "eof"))
         else:
-            execution.ask_input(message.request, message.prompt, password=message.password)
+            execution.ask_input(Question(message.request, message.prompt, message.password))
 
     def _execution(self, envelope: Envelope) -> Execution | None:
         """The execution of an event; None if it has ended, or if the event belongs to the session."""

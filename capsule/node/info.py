@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from capsule_bridge import BridgeInfo
@@ -43,6 +43,36 @@ class SessionSummary:
     executions: int
     waiting: int
     attached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseSummary:
+    """What code waits for (`kind` input), or who asked for it (execute). Times are seconds since the epoch.
+
+    `state`: pending, resolved, rejected, rejected_canceled or rejected_timedout. An input has a `prompt`, and when it
+    is settled a `value`, which is not told of a `password`, or a `message` that says why there is none.
+    """
+
+    id: str
+    kind: str
+    state: str
+    session: str
+    execution: str
+    owner: str
+    created: float
+    timeout: float | None = None
+    settled: float | None = None
+    prompt: str = ""
+    password: bool = False
+    value: Any = None
+    message: str = ""
+
+
+class SettledPromise(NamedTuple):
+    """The promise with its verdict; `decided`: it is the one that was asked for, and not one from before."""
+
+    promise: PromiseSummary
+    decided: bool
 
 
 @dataclass(frozen=True, slots=True)

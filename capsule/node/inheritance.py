@@ -35,12 +35,14 @@ class Remembered:
     """An execution that has no verdict, as a durable store remembers it.
 
     `last` is the number of its last event in the store; `events_after` answers those behind a number, up to that one.
+    For `waited` seconds its code has waited for answers, which its time-out does not count.
     """
 
     id: str
     request: ExecuteRequest
     last: int
     events_after: EventsAfter
+    waited: float = 0.0
 
 
 class Will:
@@ -77,6 +79,7 @@ class InheritedSession(Session):
     _heir: Heir
     _unheard: frozenset[bytes] = frozenset()
     _held = True
+    _waited: dict[str, float]
 
     async def adopt(self, worker: Heir, remembered: Sequence[Remembered]) -> None:
         """Go on with this worker, and with those of the executions without a verdict that it has.
@@ -127,6 +130,7 @@ class InheritedSession(Session):
         serials, state = survival.journal.dispatched(), survival.journal.state
         numbers, rests, ended = state.get("numbers", {}), state.get("rests", {}), state.get("ended", 0)
         found = []
+        self._waited = {each.id: each.waited for each in remembered}
         for each in remembered:
             execution = Execution(each.id, self, each.request, self._loop)
             serial = serials.get(name_of(each.id))
@@ -153,7 +157,8 @@ class InheritedSession(Session):
         if head.state == "queued":
             head.begin()
         else:
-            self.on_started(head, self._heir.running_for(head.serial))
+            elapsed = self._heir.running_for(head.serial) - self._waited.get(head.id, 0.0)
+            self.on_started(head, max(0.0, elapsed))
 
     def _on_adopted(self, answer: Adopted) -> None:
         survival = self._heir.survival

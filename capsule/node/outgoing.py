@@ -11,7 +11,8 @@ from capsule_protocol.ids import MESSAGE, new_id
 
 if TYPE_CHECKING:
     from capsule.config import SessionOptions
-    from capsule.node.execution import Execution, InputError
+    from capsule.node.asking import Answer
+    from capsule.node.execution import Execution
 
 
 def execute(session_id: str, execution: Execution) -> Envelope:
@@ -29,9 +30,9 @@ def cancel(session_id: str, execution: Execution) -> Envelope:
     return Envelope("cancel", body, "", session_id, execution.id, execution.serial, time.time())
 
 
-def input_reply(session_id: str, request: str, value: str | None, error: InputError | None) -> Envelope:
+def input_reply(session_id: str, request: str, answer: Answer) -> Envelope:
     """The answer to a request for input."""
-    return Envelope("input_reply", {"request": request, "value": value, "error": error}, session=session_id)
+    return Envelope("input_reply", {"request": request, **answer._asdict()}, session=session_id)
 
 
 def opening(session_id: str, options: SessionOptions, name: str, epoch: int) -> Envelope:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from anyio import CancelScope
 
 from capsule.node.checkpoints import SessionCheckpoints
-from capsule.node.execution import ExecuteRequest, Execution, InputError
+from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.inbox import Inbox
 from capsule.node.info import SessionInfo
 from capsule.node.ladder import Ladder, Reason
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from capsule.config import SessionOptions
     from capsule.events import Event
+    from capsule.node.asking import Answer
     from capsule.node.inheritance import Will
     from capsule.node.pools import Pools
     from capsule.node.worker import Worker
@@ -316,7 +317,7 @@ class Session:
         timeout = execution.request.timeout
         if timeout is not None:
             left = max(0.0, timeout - elapsed)
-            execution.timer = self._loop.call_later(left, self._end_execution, execution, "timeout")
+            execution.limit(left, lambda: self._end_execution(execution, "timeout"))
 
     def on_full(self, execution: Execution) -> None:
         """Its buffer is at the bound."""
@@ -348,9 +349,9 @@ class Session:
         except Exception:
             logger.exception("on_background of session %s failed", self.id)
 
-    def send_input(self, request: str, value: str | None, error: InputError | None) -> None:
+    def send_input(self, request: str, answer: Answer) -> None:
         """Answer the worker's request for input."""
-        self._send_urgent(input_reply(self.id, request, value, error))
+        self._send_urgent(input_reply(self.id, request, answer))
 
     # --- inside ---
 

@@ -21,11 +21,27 @@ class InputTimeoutError(TimeoutError):
     """The client did not answer in the time that the session allows."""
 
 
+class InputCanceledError(Exception):
+    """The question was taken back: there will be no answer to it, though there may be to another one."""
+
+
 def _no_client() -> EOFError:
     """A plain EOFError, which code expects of `input()`; the verdict finds the stable code on it."""
     error = EOFError("no client can answer input(): run the code with on_input")
     error.capsule_code = "no_input_client"  # type: ignore[attr-defined]  # exceptions take attributes
     return error
+
+
+def _value(reply: dict[str, Any]) -> Any:
+    """What was answered. Raises the three reasons for which there is no answer."""
+    error, message = reply.get("error"), reply.get("message")
+    if error == "timeout":
+        raise InputTimeoutError(message or "the client did not answer input() in time")
+    if error == "canceled":
+        raise InputCanceledError(message or "the question was canceled")
+    if reply.get("value") is None:
+        raise EOFError(message or "the client has no more input")
+    return reply["value"]
 
 
 class Stdin(io.TextIOBase):
@@ -128,8 +144,4 @@ class Stdin(io.TextIOBase):
         finally:
             del self._waiting[request]
             self._asked.pop(request, None)
-        if reply.get("error") == "timeout":
-            raise InputTimeoutError("the client did not answer input() in time")
-        if reply.get("value") is None:
-            raise EOFError("the client has no more input")
-        return str(reply["value"])
+        return str(_value(reply))

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.shell import user_frames
-from capsule_kernels.stdin import InputTimeoutError
+from capsule_kernels.stdin import InputCanceledError, InputTimeoutError
 
 if TYPE_CHECKING:
     from capsule_kernels.shell import ZMQInteractiveShell
@@ -79,6 +79,8 @@ def _code(error: BaseException, *, interrupted: bool) -> str:
         return "execution_interrupted"
     if isinstance(error, InputTimeoutError):
         return "input_timeout"
+    if isinstance(error, InputCanceledError):
+        return "input_canceled"
     return "no_input_client" if vars(error).get("capsule_code") == "no_input_client" else "execution_error"
 
 

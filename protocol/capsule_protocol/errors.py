@@ -64,6 +64,7 @@ CODES: dict[str, CodeInfo] = {
     ),
     "no_input_client": CodeInfo("the code asked for input and no client can answer", "Pass `on_input`."),
     "input_timeout": CodeInfo("nobody answered a request for input in time", retryable=True),
+    "input_canceled": CodeInfo("the question that the code asked was taken back", "Run the code again."),
     # Workers and environments
     "worker_lost": CodeInfo("the worker is gone or broke the protocol", "Restart the session.", retryable=True),
     "worker_start_failed": CodeInfo("a worker could not be started", retryable=True),
@@ -164,6 +165,9 @@ CODES: dict[str, CodeInfo] = {
         "Use a key of its own for each request.",
     ),
     "promise_unknown": CodeInfo("there is no promise of this id"),
+    "answer_refused": CodeInfo(
+        "the answer is none that the question allows; the question stays open", "Give one that the message names."
+    ),
     "promise_expired": CodeInfo("the promise was kept as long as its store keeps them, and has been forgotten"),
     "promise_settled": CodeInfo("the promise has its verdict, and nothing can be added to it"),
     "promise_fenced": CodeInfo("the promise has been taken over: who owned it before may not settle it"),
@@ -322,6 +326,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "checkpoint_failed",
             "idempotency_conflict",
             "promise_unknown",
+            "answer_refused",
             "promise_expired",
             "promise_settled",
             "promise_fenced",

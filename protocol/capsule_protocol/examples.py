@@ -72,6 +72,7 @@ from capsule_protocol.messages.operations import (
     ReadLogReply,
     Sessions,
 )
+from capsule_protocol.messages.promises import Promise, Promises, Settle
 from capsule_protocol.messages.session import (
     Attach,
     Checkpoint,
@@ -117,6 +118,7 @@ _OF_THE_LINK = frozenset(
     {
         *("hello", "welcome", "heartbeat", "shutdown", "sessions", "interrupt_session", "kill_session", "drain"),
         *("read_log", "read_log_reply", "cancel_execution"),
+        *("promises", "promise", "settle"),
     }
 )
 _TIME = 1700000000.25
@@ -236,6 +238,10 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (ReadLogReply(reply_to="m_request", first=1, count=1, ended=False), (b"\x93\xa3gap\x81\xa7missing\x01\x90",)),
     (CancelExecution(execution="x_1"), ()),
     (Drain(wait=True), ()),
+    (Promises(after="exec:x_1"), ()),
+    (Promise(promise="exec:x_1:input:1"), ()),
+    (Settle(promise="exec:x_1:input:1", action="resolve", value="Ada"), ()),
+    (Settle(promise="exec:x_1:input:2", action="cancel", message="asked by mistake"), ()),
 ]
 
 

@@ -40,9 +40,11 @@ _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
 _FILES = frozenset({"upload", "download", "files"})
 _CHECKPOINTS = frozenset({"save", "load"})
 _OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain", "read_log", "cancel_execution"})
+_PROMISES = frozenset({"promises", "promise", "settle"})
 _CLIENT_ONLY = (
     frozenset({"close", "attach", "detach", "restart", "info", "event_ack", "resume", "discard"})
     | _OPERATIONS
+    | _PROMISES
     | _FILES
     | _CHECKPOINTS
 )

@@ -16,7 +16,7 @@ from capsule.client import answers
 from capsule.client.arguments import ExecuteOptions
 from capsule.config import NodeConfig, SessionOptions
 from capsule.events import ErrorInfo, Event
-from capsule.node.info import SessionInfo, SessionSummary
+from capsule.node.info import PromiseSummary, SessionInfo, SessionSummary
 from capsule_protocol.errors import CODES, CapsuleError
 from capsule_protocol.messages import MESSAGES
 
@@ -162,7 +162,12 @@ def test_every_event_has_a_row_with_its_fields(event: type[Event]) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [*(value for value in vars(answers).values() if dataclasses.is_dataclass(value)), SessionInfo, SessionSummary],
+    [
+        *(value for value in vars(answers).values() if dataclasses.is_dataclass(value)),
+        SessionInfo,
+        SessionSummary,
+        PromiseSummary,
+    ],
     ids=lambda answer: answer.__name__,
 )
 def test_every_answer_has_a_row_with_its_fields(answer: Any) -> None:

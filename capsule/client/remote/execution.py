@@ -10,7 +10,8 @@ from capsule.events import Event, Finished, Started
 from capsule.wire import size_of
 
 if TYPE_CHECKING:
-    from capsule.node.execution import ExecuteRequest, ExecutionState, InputError
+    from capsule.node.asking import InputError
+    from capsule.node.execution import ExecuteRequest, ExecutionState
     from capsule_protocol.errors import CapsuleError
 
 ACK_BYTES = 2**18

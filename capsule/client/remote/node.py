@@ -10,7 +10,7 @@ from capsule.client.remote.link import Link
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
 from capsule.client.remote.watch import RemoteWatch
 from capsule.events import Event, Gap
-from capsule.node.info import NodeInfo, SessionSummary
+from capsule.node.info import NodeInfo, PromiseSummary, SessionSummary, SettledPromise
 from capsule.node.tasks import Tasks
 from capsule.wire import unpack_events
 from capsule_pool import PoolInfo
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 FOR_EVER = 86_400.0 * 366
 """Seconds that whoever waits for the end of a node waits at most."""
+
+_QUESTIONS = frozenset({"sessions", "promises", "promise"})
+"""What is asked again on a new connection: it changes nothing."""
 
 
 class LogPart(NamedTuple):
@@ -100,6 +103,27 @@ class RemoteNode:
         """End a session. Raises SessionError `session_unknown`."""
         await self._operate("kill_session", {"name": name})
 
+    async def promises(self) -> list[PromiseSummary]:
+        """What waits for a verdict, as far as this client may see it."""
+        found: list[PromiseSummary] = []
+        after = ""
+        while True:
+            page = await self._operate("promises", {"after": after})
+            found += (PromiseSummary(**row) for row in page["promises"])
+            after = page["after"]
+            if not after:
+                return found
+
+    async def promise(self, promise: str) -> PromiseSummary:
+        """One of them, settled or not. Raises SessionError `promise_unknown`."""
+        return PromiseSummary(**(await self._operate("promise", {"promise": promise}))["promise"])
+
+    async def settle(self, promise: str, action: str, value: Any, message: str) -> SettledPromise:
+        """Settle a promise. Raises SessionError `promise_unknown`, `answer_refused`."""
+        body = {"promise": promise, "action": action, "value": value, "message": message}
+        settled = await self._operate("settle", body)
+        return SettledPromise(PromiseSummary(**settled["promise"]), settled["decided"])
+
     async def read_log(self, execution: str, after: int) -> LogPart:
         """What an execution told behind an event, once there is something. Raises SessionError `execution_unknown`."""
         while True:
@@ -144,7 +168,7 @@ class RemoteNode:
 
     async def _operate(self, kind: str, body: dict[str, Any], timeout: float = REQUEST_TIMEOUT) -> dict[str, Any]:
         await self._link.connect()
-        info: dict[str, Any] = (await self._link.request(kind, body, timeout=timeout, again=kind == "sessions"))["info"]
+        info: dict[str, Any] = (await self._link.request(kind, body, timeout=timeout, again=kind in _QUESTIONS))["info"]
         return info
 
     async def _request(self, session: str, kind: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from capsule.client.remote.streams import Streams
     from capsule.events import Event
-    from capsule.node.execution import ExecuteRequest, InputError
+    from capsule.node.asking import InputError
+    from capsule.node.execution import ExecuteRequest
     from capsule.node.session import State
 
 logger = logging.getLogger("capsule.client")

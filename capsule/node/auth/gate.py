@@ -144,8 +144,8 @@ class Gate:
             quotas.check_execute(quota, usage, busy=hosted.under_way > 0)
 
     def refused(self, principal: Principal, action: str, error: CapsuleError) -> None:
-        """Tell the operator. Whether a session exists is no matter here either: both cases are told alike."""
-        if error.code in _TOLD or (error.code == "session_unknown" and not principal.sees_all):
+        """Tell the operator. Whether a session, or a promise, exists is no matter here either: both are told alike."""
+        if error.code in _TOLD or (error.code in _OF_OTHERS and not principal.sees_all):
             name = principal.name or "unknown"
             logger.warning("refused: principal=%s action=%s code=%s", name, action, error.code)
 
@@ -190,4 +190,5 @@ class Gate:
         return memory
 
 
+_OF_OTHERS: frozenset[str] = frozenset({"session_unknown", "promise_unknown"})
 _TOLD: frozenset[str] = frozenset({"access_denied", "permission_denied", "quota_exceeded"})

@@ -18,7 +18,7 @@ _RANK: Final[dict[Role, int]] = {role: rank for rank, role in enumerate(ROLES)}
 
 NEEDED: Final[dict[str, Role]] = {
     **dict.fromkeys(("hello", "heartbeat", "shutdown", "error"), "none"),
-    **dict.fromkeys(("info", "sessions", "read_log", "watch", "detach", "resume"), "viewer"),
+    **dict.fromkeys(("info", "sessions", "promises", "promise", "read_log", "watch", "detach", "resume"), "viewer"),
     **dict.fromkeys(("event_ack", "stream_credit", "stream_close"), "viewer"),
     "drain": "operator",
 }

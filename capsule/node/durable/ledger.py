@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.events import ErrorInfo, Finished
+from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.records import (
     STARTED,
     action_of,
@@ -63,6 +64,7 @@ class Ledger:
 
     def __init__(self, bridge: Bridge, tasks: Tasks) -> None:
         self.bridge = bridge
+        self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
 
     # --- sessions ---
@@ -139,7 +141,8 @@ class Ledger:
             return [unpack_event(data, execution, at) async for at, data in self.bridge.events(promise.id, number)]
 
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
-        return Remembered(execution, unpack_request(promise.param), last, events_after)
+        waited = await self.inquiries.waited(execution)
+        return Remembered(execution, unpack_request(promise.param), last, events_after, waited)
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """It was accepted, and there is nothing that could still run it, or say what became of it."""

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from capsule.events import Finished
-from capsule.node.durable.records import (
-    action_of,
-    pack_verdict,
-)
+from capsule.node.durable.patience import until_committed
+from capsule.node.durable.records import action_of, pack_verdict
 from capsule.wire import pack_event
 from capsule_bridge import Settlement
 from capsule_protocol.errors import CapsuleError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from capsule.events import Event
     from capsule.node.tasks import Tasks
     from capsule_bridge import Bridge, Fence
 
-T = TypeVar("T")
-
 logger = logging.getLogger("capsule.bridge")
 
 LOG_BYTES = 8 * 2**20
 """Bytes of events that the store keeps of one execution; the oldest go first, and a gap tells of them."""
-FIRST_RETRY, LAST_RETRY = 0.05, 1.0
-"""Seconds until a store that failed is tried again: at first, and after many failures."""
 
 
 class Scribe:
@@ -53,7 +46,7 @@ class Scribe:
 
     async def start(self, epoch: int) -> None:
         """Write down that it is about to be sent to the worker. Raises CapsuleError, but waits for a failed store."""
-        started = await self._until_committed(lambda: self._bridge.begin(self._promise, epoch))
+        started = await until_committed(self._promise, lambda: self._bridge.begin(self._promise, epoch))
         self.fence = started
 
     def write(self, event: Event) -> None:
@@ -80,20 +73,8 @@ class Scribe:
 
     async def _commit(self, batch: Sequence[Event]) -> None:
         data = tuple(map(pack_event, batch))
-        await self._until_committed(lambda: self._log(batch, data))
+        await until_committed(self._promise, lambda: self._log(batch, data))
         await self._trim(batch, data)
-
-    async def _until_committed(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        wait = FIRST_RETRY
-        while True:
-            try:
-                return await attempt()
-            except StoreError as error:
-                if error.code == "store_closed":
-                    raise
-                logger.warning("%s waits for the store: %s", self._promise, error)
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, LAST_RETRY)
 
     async def _log(self, batch: Sequence[Event], data: tuple[bytes, ...]) -> None:
         after, last = batch[0].sequence - 1, batch[-1]

@@ -210,6 +210,7 @@ class Hosted:
         except CapsuleError as error:
             await ledger.give_up(entry.promise, error, started=False)
             return None
+        made.consult(ledger.inquiries.clerk(self.session.id, self.owner))
         if entry.begun:
             made.begin()
         log = self._begin(made, ledger=ledger, written=int(entry.begun))
@@ -219,6 +220,7 @@ class Hosted:
 
     def go_on(self, ledger: Ledger, promise: Promise, execution: Execution) -> None:
         """An execution that the worker has from an earlier node: what it tells from here on is written down."""
+        execution.consult(ledger.inquiries.clerk(self.session.id, self.owner, inherited=True))
         log = self._begin(execution, ledger=ledger, after=execution.told)
         assert log.scribe is not None
         log.scribe.fence = promise.fence

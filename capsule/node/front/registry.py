@@ -39,6 +39,11 @@ class Registry:
         self._names: dict[tuple[str, str], Hosted | None] = {}
         self._opening: dict[tuple[str, str, str], asyncio.Task[Hosted]] = {}
 
+    @property
+    def ledger(self) -> Ledger | None:
+        """Where sessions and executions are written down, if they are."""
+        return self._ledger
+
     def __len__(self) -> int:
         return len(self._hosted)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from capsule.config import SessionOptions
 from capsule.node.front.checkpoints import Checkpoints
 from capsule.node.front.operations import Operations
+from capsule.node.front.promises import Promises
 from capsule.node.questions import ALLOWED as QUESTIONS
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
@@ -99,6 +100,7 @@ class Requests:
             **dict.fromkeys(QUESTIONS, self._ask),
             **Operations(desk, peer).kinds,
             **Checkpoints(desk, peer).kinds,
+            **Promises(desk, peer).kinds,
         }
 
     def start(self, message: Any, envelope: Envelope) -> bool:

@@ -15,6 +15,7 @@ from capsule_protocol.messages import (
     introspection,
     link,
     operations,
+    promises,
     session,
     streams,
 )
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MESSAGES", "Failure", "Message", "Part", "parse"]
 
-AREAS = (link, session, execution, introspection, comms, capability, streams, checkpoints, operations)
+AREAS = (link, session, execution, introspection, comms, capability, streams, checkpoints, operations, promises)
 
 MESSAGES: dict[str, type[Message]] = {
     cls.TYPE: cls

@@ -158,22 +158,27 @@ class Gap(Message):
 
 
 class InputRequest(Message):
-    """The code waits for a line of text; `password`: do not show it."""
+    """The code waits for a line of text; `password`: do not show it. `promise`: that of the answer, if there is one."""
 
     TYPE: ClassVar[str] = "input_request"
     request: str
     prompt: str = ""
     password: bool = False
+    promise: str = ""
     fence: Count = 0
 
 
 class InputReply(Message):
-    """The line, or why there is none: `eof` (nobody will answer) or `timeout`."""
+    """The line, or why there is none: `eof` (nobody will answer), `timeout`, or `canceled` (the question is void).
+
+    `message` is what is to be said of that.
+    """
 
     TYPE: ClassVar[str] = "input_reply"
     request: str
     value: str | None = None
-    error: Literal["eof", "timeout"] | None = None
+    error: Literal["eof", "timeout", "canceled"] | None = None
+    message: str = ""
 
     def model_post_init(self, _context: Any, /) -> None:
         """Exactly one of value and error."""

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule import ArgumentError, AsyncClient, CapsuleError, Output, SessionError
+from capsule import ArgumentError, AsyncClient, CapsuleError, InputRequest, Output, SessionError
 from capsule.client.remote import RemoteNode
 from tests.acceptance.auth.support import LONG, Guarded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from capsule import AsyncSession, InputRequest
+    from capsule import AsyncSession
 
 pytestmark = pytest.mark.anyio
 
@@ -409,3 +409,31 @@ def knock(folder: Path, socket: Path, gid: int) -> str:
     with Guarded(folder, config, ["--listen", f"ipc://{socket}", "--listen", "tcp://127.0.0.1:0"]):
         command = [sys.executable, "-c", STRANGER, str(socket), str(gid), "65534"]
         return subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=True).stdout
+
+
+# Promises
+
+
+async def test_promises_of_others_exist_only_for_operators_and_viewers_settle_none(
+    node: Guarded, keys: dict[str, str]
+) -> None:
+    async with (
+        node.client(keys["user"]) as owner,
+        node.client(keys["other"]) as other,
+        node.client(keys["watcher"]) as watcher,
+        node.client(keys["operator"]) as operator,
+    ):
+        session = await owner.session()
+        execution = session.start("input('name? ')", {}, allow_input=True)
+        while not isinstance(request := await execution.next_event(), InputRequest):
+            assert request is not None
+        id_ = request.promise
+        assert await other.promises() == []
+        for call in (other.promise(id_), other.settle_promise(id_, "resolve", "mine")):
+            assert (await code_of(call)).code == "promise_unknown"
+        assert id_ in [one.id for one in await watcher.promises()]
+        assert (await code_of(watcher.settle_promise(id_, "resolve", "x"))).code == "permission_denied"
+        assert id_ in [one.id for one in await operator.promises()]
+        assert (await operator.settle_promise(id_, "resolve", "Ada")).decided
+        assert (await execution.result()).text == "'Ada'"
+        await session.close()

@@ -172,3 +172,19 @@ async def test_pdb_asks_the_client(session: AsyncSession) -> None:
     result = await ok(session, cell(code), on_input=lambda _: next(answers))
     assert "42" in result.stdout
     assert result.text == "41"
+
+
+@pytest.mark.anyio
+async def test_the_time_that_somebody_takes_to_answer_does_not_count_for_the_code(session: AsyncSession) -> None:
+    async def slowly(request: InputRequest) -> str:
+        await asyncio.sleep(2)  # longer than the code may take
+        return "at last"
+
+    result = await ok(session, "input() + ', ' + input()", on_input=slowly, timeout=1.5)
+    assert result.text == "'at last, at last'"
+
+
+@pytest.mark.anyio
+async def test_after_the_answer_the_time_of_the_code_goes_on(session: AsyncSession) -> None:
+    result = await run(session, "input()\nwhile True: pass", on_input=lambda _: "x", timeout=1.5)
+    assert result.verdict == "timeout"

@@ -46,7 +46,7 @@ def test_every_command_has_its_options() -> None:
     operators = {"sessions", "attach", "interrupt", "kill", "pool", "drain", "doctor"}
     assert (
         set(cli.commands)
-        == {"run", "repl", "serve", "wait-ready", "config", "keys", "store", "save", "restore"} | operators
+        == {"run", "repl", "serve", "wait-ready", "config", "keys", "store", "save", "restore", "promises"} | operators
     )
 
 

@@ -8,7 +8,8 @@ from capsule.config import SessionOptions
 
 if TYPE_CHECKING:
     from capsule.events import Event
-    from capsule.node.execution import Execution, InputError
+    from capsule.node.asking import Answer
+    from capsule.node.execution import Execution
 
 
 class Host:
@@ -26,4 +27,4 @@ class Host:
 
     def on_released(self) -> None: ...
 
-    def send_input(self, request: str, value: str | None, error: InputError | None) -> None: ...
+    def send_input(self, request: str, answer: Answer) -> None: ...

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from capsule.events import Display, Event, Finished, InputRequest, Output, Progress, Started, Status
+from capsule.node.asking import Question
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.heard import Heard
 from tests.unit.node.hosts import Host
@@ -58,7 +59,7 @@ def test_of_other_events_as_many_are_left_out_as_were_told(execution: Execution)
     execution.go_on(4, [b"", b""], Heard(told))
     for _ in range(2):
         execution.display(PLAIN, {}, None, update=False, size=1)
-    execution.ask_input("m_1", "who? ", password=False)
+    execution.ask_input(Question("m_1", "who? "))
     execution.progress(1, 2, "")
     assert execution.waits_for("m_1")
     execution.finish("ok")

@@ -22,6 +22,7 @@ PROMISED = {
     *("comm_open", "comm_msg", "comm_close", "checkpoint", "restore", "capability_request", "capability_reply"),
     *("attach", "detach", "restart", "info", "info_reply", "resume", "gap", "event_ack", "watching"),
     *("sessions", "interrupt_session", "kill_session", "drain", "read_log", "read_log_reply", "cancel_execution"),
+    *("promises", "promise", "settle"),
     *("stream_open", "stream_data", "stream_credit", "stream_close"),
     *("save", "save_reply", "load", "load_reply", "discard", "write_state", "read_state"),
     *("upload", "upload_reply", "download", "download_reply", "files", "files_reply"),

@@ -1,0 +1,181 @@
+"""The questions of running code as promises: the first answer counts, and is committed before the code hears it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from msgpack import packb, unpackb
+
+from capsule.node.asking import Answer
+from capsule.node.durable.patience import until_committed
+from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
+from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_protocol.ids import MESSAGE, new_id
+
+if TYPE_CHECKING:
+    from capsule.node.asking import Question
+    from capsule.node.execution import Execution
+    from capsule.node.tasks import Tasks
+    from capsule_bridge import Action, Bridge, Promise, Settled
+
+logger = logging.getLogger("capsule.bridge")
+
+
+class Inquiries:
+    """Those of all executions of a front."""
+
+    def __init__(self, bridge: Bridge, tasks: Tasks) -> None:
+        self.bridge = bridge
+        self.tasks = tasks
+        self._secrets: dict[str, dict[str, Answer]] = {}  # passwords on their way to the code, by promise and mark
+
+    def clerk(self, session: str, owner: str, *, inherited: bool = False) -> Inquirer:
+        """Who sees to the questions of one execution of this session; `inherited`: an earlier node began it."""
+        return Inquirer(self, session, owner, inherited=inherited)
+
+    async def recall(self, execution: str) -> list[Promise | None]:
+        """The promises of all that an execution has asked, in order; None for one that is forgotten."""
+        found: list[Promise | None] = []
+        while True:
+            try:
+                found.append(await self.bridge.get(promise_id(execution, "input", len(found) + 1)))
+            except SessionError as error:
+                if error.code != "promise_expired":
+                    return found
+                found.append(None)
+
+    async def waited(self, execution: str) -> float:
+        """For how many seconds an execution has waited for answers; several at once count once."""
+        asked = [promise for promise in await self.recall(execution) if promise is not None]
+        total, until = 0, 0
+        for promise in asked:  # in the order in which they were made
+            end = self.bridge.now() if promise.settled_at is None else promise.settled_at
+            total += max(0, end - max(promise.created_at, until))
+            until = max(until, end)
+        return total / 1000
+
+    async def settle(self, promise: str, answer: Answer) -> Settled:
+        """Give an answer; `decided`: it is the one that counts. Raises SessionError `promise_unknown`, StoreError."""
+        found = await self.bridge.get(promise)
+        secret = answer.value is not None and found.pending and unpack_question(found)["password"]
+        mark = self._withhold(promise, answer) if secret else ""
+        body = {"withheld": mark} if secret else answer._asdict()
+        (settled,) = await self.bridge.settle(Settlement(promise, _action(answer), packb(body)))
+        if secret and not settled.decided:
+            self._secrets.get(promise, {}).pop(mark, None)
+        return settled
+
+    def heard(self, promise: Promise) -> Answer:
+        """What a settled promise says to the code."""
+        secrets = self._secrets.pop(promise.id, {})
+        if promise.state == "rejected_timedout":
+            return Answer(None, "timeout")
+        if not promise.value:  # its execution has ended
+            return Answer(None, "canceled")
+        body = unpackb(promise.value)
+        if "withheld" not in body:
+            return Answer(**body)
+        answer = secrets.get(body["withheld"])
+        return Answer(None, "canceled", "the answer was not kept") if answer is None else answer
+
+    def _withhold(self, promise: str, answer: Answer) -> str:
+        """Have an answer in memory only; the mark is written down in its place."""
+        mark = new_id(MESSAGE)
+        self._secrets.setdefault(promise, {})[mark] = answer
+        return mark
+
+
+class Inquirer:
+    """The clerk of one execution."""
+
+    def __init__(self, inquiries: Inquiries, session: str, owner: str, *, inherited: bool) -> None:
+        self._inquiries = inquiries
+        self._session = session
+        self._owner = owner
+        self._promises: dict[str, str] = {}  # of the open questions, by request
+        self._asked = 0
+        self._inherited = inherited
+        self._numbering = asyncio.Lock()
+
+    def ask(self, execution: Execution, question: Question, *, told: bool) -> None:
+        """As `Clerk.ask`."""
+        self._inquiries.tasks.start(self._see_to(execution, question, told=told))
+
+    def reply(self, execution: Execution, request: str, answer: Answer) -> None:
+        """As `Clerk.reply`."""
+        self._inquiries.tasks.start(self._reply(execution, request, answer))
+
+    async def _see_to(self, execution: Execution, question: Question, *, told: bool) -> None:
+        try:
+            id_ = await self._number(execution.id, question.request)
+            answer = await self._answer(execution, question, id_, told=told)
+        except CapsuleError as error:  # the execution has ended, or the store was closed
+            logger.debug("a question of %s has no answer: %s", execution.id, error)
+            answer = Answer(None, "canceled")
+        self._promises.pop(question.request, None)
+        execution.deliver(question.request, answer)
+
+    async def _number(self, execution: str, request: str) -> str:
+        """The id of a request's promise: of one that an earlier node made, or the next."""
+        await self._recall(execution)
+        if request not in self._promises:
+            self._asked += 1
+            self._promises[request] = promise_id(execution, "input", self._asked)
+        return self._promises[request]
+
+    async def _recall(self, execution: str) -> None:
+        """Learn which promises an earlier node has made, before the first question is seen to."""
+        async with self._numbering:
+            if self._inherited:
+                found = await until_committed(execution, lambda: self._inquiries.recall(execution))
+                for promise in found:
+                    if promise is not None:
+                        self._promises[unpack_question(promise)["request"]] = promise.id
+                self._asked, self._inherited = len(found), False
+
+    async def _answer(self, execution: Execution, question: Question, id_: str, *, told: bool) -> Answer:
+        bridge, timeout = self._inquiries.bridge, execution.session.options.input_timeout
+        asked = bridge.now()
+        new = NewPromise(
+            id=id_,
+            kind="input",
+            session=self._session,
+            fingerprint=fingerprint("input", "", {"request": question.request}),
+            param=pack_question(question),
+            principal=self._owner,
+            parent=promise_id(execution.id),
+            timeout_at=None if timeout is None else asked + round(timeout * 1000),
+        )
+        await until_committed(id_, lambda: bridge.accept(new))
+        if not told:
+            execution.tell_question(question, id_)
+        return self._inquiries.heard(await until_committed(id_, lambda: bridge.wait(id_)))
+
+    async def _reply(self, execution: Execution, request: str, answer: Answer) -> None:
+        try:
+            await self._recall(execution.id)
+            id_ = self._promises.get(request)
+            if id_ is not None:  # else it was answered while this was on its way
+                await until_committed(id_, lambda: self._inquiries.settle(id_, answer))
+        except CapsuleError as error:  # nobody can have been asked yet; or it is over
+            logger.warning("an answer to %s does not count: %s", execution.id, error)
+
+
+def pack_question(question: Question) -> bytes:
+    """What was asked, as a promise has it."""
+    packed: bytes = packb(question._asdict(), unicode_errors="backslashreplace")
+    return packed
+
+
+def unpack_question(promise: Promise) -> dict[str, Any]:
+    """What was asked."""
+    question: dict[str, Any] = unpackb(promise.param)
+    return question
+
+
+def _action(answer: Answer) -> Action:
+    if answer.error is None:
+        return "resolve"
+    return "cancel" if answer.error == "canceled" else "reject"

@@ -1,0 +1,48 @@
+"""What is told of a promise, to those who may see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgpack import unpackb
+
+from capsule.node.durable.inquiries import unpack_question
+from capsule_bridge import execution_promise
+
+if TYPE_CHECKING:
+    from capsule_bridge import Promise
+
+PROMPT_CHARACTERS = 1000
+"""Of a prompt that is told in a list."""
+KINDS = frozenset({"input", "execute"})
+"""Promises that somebody may wait for, or settle."""
+
+
+def summary(promise: Promise) -> dict[str, Any]:
+    """What it is, and what is waited for."""
+    row: dict[str, Any] = {
+        "id": promise.id,
+        "kind": promise.kind,
+        "state": promise.state,
+        "session": promise.session,
+        "execution": execution_promise(promise.id).removeprefix("exec:"),
+        "owner": promise.principal,
+        "created": promise.created_at / 1000,
+        "timeout": None if promise.timeout_at is None else promise.timeout_at / 1000,
+        "settled": None if promise.settled_at is None else promise.settled_at / 1000,
+    }
+    if promise.kind == "input":
+        question = unpack_question(promise)
+        row |= {"prompt": question["prompt"][:PROMPT_CHARACTERS], "password": question["password"]}
+    return row
+
+
+def description(promise: Promise) -> dict[str, Any]:
+    """All of it, with the answer."""
+    row = summary(promise)
+    if promise.kind == "input":
+        row["prompt"] = unpack_question(promise)["prompt"]
+        if promise.value:
+            answer = unpackb(promise.value)
+            row |= {"value": answer.get("value"), "message": answer.get("message", "")}
+    return row

@@ -1,0 +1,96 @@
+"""What clients ask for about promises: which wait, one of them, and to settle one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capsule.node.asking import Answer
+from capsule.node.durable.ledger import execution_of
+from capsule.node.durable.told import KINDS, description, summary
+from capsule_bridge.rules import unknown
+from capsule_protocol.errors import ArgumentError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from capsule.node.durable import Ledger
+    from capsule.node.front.desk import Office
+    from capsule.node.front.requests import Caller
+    from capsule_bridge import Promise
+    from capsule_protocol.envelope import Envelope
+
+LISTED = 200
+"""Promises that one answer looks at; who asked goes on behind them."""
+ANSWER_BYTES = 64 * 1024
+"""Of an answer from elsewhere."""
+
+
+class Promises:
+    """Those of one connection. The gate has looked at the role; what belongs to others exists only for operators."""
+
+    def __init__(self, desk: Office, caller: Caller) -> None:
+        self._desk = desk
+        self._caller = caller
+        self.kinds: dict[str, Callable[[Any, Envelope], Coroutine[Any, Any, None]]] = {
+            "promises": self._list,
+            "promise": self._show,
+            "settle": self._settle,
+        }
+
+    async def _list(self, message: Any, envelope: Envelope) -> None:
+        bridge = self._ledger().bridge
+        page = await bridge.store.pending(now=bridge.now(), after=message.after, limit=LISTED)
+        rows = [summary(promise) for promise in page if self._sees(promise)]
+        info = {"promises": rows, "after": page[-1].id if len(page) == LISTED else ""}
+        self._caller.answer("info_reply", {"info": info}, envelope)
+
+    async def _show(self, message: Any, envelope: Envelope) -> None:
+        promise = await self._find(message.promise)
+        self._caller.answer("info_reply", {"info": {"promise": description(promise)}}, envelope)
+
+    async def _settle(self, message: Any, envelope: Envelope) -> None:
+        promise = await self._find(message.promise)
+        if promise.kind == "input":
+            promise, decided = await self._ledger().inquiries.settle(promise.id, answer_of(message))
+        else:
+            decided = await self._cancel(promise, message.action)
+            promise = await self._find(promise.id)
+        info = {"promise": description(promise), "decided": decided}
+        self._caller.answer("info_reply", {"info": info}, envelope)
+
+    async def _cancel(self, promise: Promise, action: str) -> bool:
+        """The code is interrupted, or taken out of the queue; what comes of that is the verdict."""
+        if action != "cancel":
+            raise ArgumentError("action", f"is {action!r}: the code itself gives the verdict", allowed="'cancel'")
+        if not promise.pending:
+            return False
+        hosted = self._desk.registry.get(self._caller.principal, promise.session)
+        return await hosted.cancel(execution_of(promise))
+
+    async def _find(self, id_: str) -> Promise:
+        promise = await self._ledger().bridge.get(id_)
+        if not self._sees(promise):
+            raise unknown(id_)
+        return promise
+
+    def _sees(self, promise: Promise) -> bool:
+        mine = self._caller.principal.sees_all or promise.principal == self._caller.owner
+        return mine and promise.kind in KINDS
+
+    def _ledger(self) -> Ledger:
+        ledger = self._desk.registry.ledger
+        if ledger is None:
+            hint = "Give it a store: `[store] durability` in its configuration."
+            raise SessionError("unsupported", "this node keeps no promises", hint=hint)
+        return ledger
+
+
+def answer_of(message: Any) -> Answer:
+    """What somebody says who settles the promise of a question. Raises SessionError `answer_refused`."""
+    if message.action != "resolve":
+        return Answer(None, "eof" if message.action == "reject" else "canceled", message.message)
+    if not isinstance(message.value, str):
+        raise SessionError("answer_refused", f"the question wants text, and not {type(message.value).__name__}")
+    if len(message.value) > ANSWER_BYTES or len(message.value.encode(errors="replace")) > ANSWER_BYTES:
+        raise SessionError("answer_refused", f"the answer has more than {ANSWER_BYTES} bytes")
+    return Answer(message.value)

@@ -1,0 +1,143 @@
+"""Questions as promises: made before they are told, and answered by what is committed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from capsule.events import InputRequest
+from capsule.node.asking import Answer, Question
+from capsule.node.durable.inquiries import Inquiries
+from capsule.node.execution import ExecuteRequest, Execution
+from capsule.node.tasks import Tasks
+from capsule_bridge import Bridge, MemoryStore, NewPromise, Settlement, promise_id
+from tests.unit.node.hosts import Host
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from capsule_bridge import Created, Settled
+
+pytestmark = pytest.mark.anyio
+
+LONG = 60.0
+
+
+class SlowStore(MemoryStore):
+    """A store that takes its time, as long as the test likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_create, self.may_settle = asyncio.Event(), asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def create(self, new: NewPromise, *, now: int) -> Created:
+        if new.kind == "input":
+            self.asked.set()
+            await self.may_create.wait()
+        return await super().create(new, now=now)
+
+    async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
+        self.asked.set()
+        await self.may_settle.wait()
+        return await super().settle(*settlements, now=now)
+
+
+class Asking(Host):
+    """The session of one execution over such a store; remembers what its worker would hear."""
+
+    def __init__(self) -> None:
+        self.store, self.tasks = SlowStore(), Tasks()
+        self.bridge = Bridge(self.store)
+        self.inquiries = Inquiries(self.bridge, self.tasks)
+        request = ExecuteRequest("input()", allow_input=True)
+        self.execution = Execution("x_1", self, request, asyncio.get_running_loop())
+        self.execution.consult(self.inquiries.clerk("s_1", "ada"))
+        self.heard: asyncio.Queue[tuple[str, Answer]] = asyncio.Queue()
+
+    def send_input(self, request: str, answer: Answer) -> None:
+        self.heard.put_nowait((request, answer))
+
+    async def ask(self, *, password: bool = False) -> InputRequest:
+        self.execution.ask_input(Question("m_1", "name? ", password))
+        self.store.may_create.set()
+        async with asyncio.timeout(LONG):
+            event = await self.execution.next_event()
+        assert isinstance(event, InputRequest)
+        return event
+
+
+@pytest.fixture
+async def asking() -> AsyncIterator[Asking]:
+    made = Asking()
+    await made.bridge.accept(NewPromise(promise_id("x_1"), "execute", "s_1", b"", principal="ada"))
+    yield made
+    await made.tasks.close()
+
+
+async def test_nobody_is_told_of_a_question_before_its_promise_is_made(asking: Asking) -> None:
+    asking.execution.ask_input(Question("m_1", "name? "))
+    await asking.store.asked.wait()
+    assert asking.execution.take() is None
+    asking.store.may_create.set()
+    async with asyncio.timeout(LONG):
+        event = await asking.execution.next_event()
+    assert event == InputRequest("x_1", 1, "m_1", "name? ", password=False, promise=promise_id("x_1", "input", 1))
+    promise = await asking.bridge.get(promise_id("x_1", "input", 1))
+    assert (promise.kind, promise.parent, promise.principal, promise.pending) == ("input", "exec:x_1", "ada", True)
+
+
+async def test_code_hears_no_answer_before_it_is_committed(asking: Asking) -> None:
+    await asking.ask()
+    asking.store.asked.clear()
+    asking.execution.reply_input("m_1", "Ada")
+    await asking.store.asked.wait()
+    assert asking.heard.empty()
+    asking.store.may_settle.set()
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("Ada"))
+
+
+async def test_the_first_answer_counts_whoever_gives_it(asking: Asking) -> None:
+    event = await asking.ask()
+    asking.store.may_settle.set()
+    first = await asking.inquiries.settle(event.promise, Answer("from elsewhere"))
+    second = await asking.inquiries.settle(event.promise, Answer("too late"))
+    assert (first.decided, second.decided) == (True, False)
+    assert second.promise == first.promise
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("from elsewhere"))
+    assert asking.heard.empty()
+
+
+async def test_a_password_is_heard_and_not_written_down(asking: Asking) -> None:
+    event = await asking.ask(password=True)
+    asking.store.may_settle.set()
+    first = await asking.inquiries.settle(event.promise, Answer("s3cret"))
+    await asking.inquiries.settle(event.promise, Answer("another"))
+    assert b"s3cret" not in first.promise.value
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("s3cret"))
+
+
+@pytest.mark.parametrize("error", ["eof", "canceled"])
+async def test_no_answer_has_its_reason(asking: Asking, error: str) -> None:
+    event = await asking.ask()
+    asking.store.may_settle.set()
+    given = Answer(None, "eof", "why") if error == "eof" else Answer(None, "canceled", "why")
+    settled = await asking.inquiries.settle(event.promise, given)
+    assert settled.promise.state == ("rejected" if error == "eof" else "rejected_canceled")
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", given)
+
+
+async def test_with_its_execution_a_question_is_canceled(asking: Asking) -> None:
+    event = await asking.ask()
+    asking.store.may_settle.set()
+    await asking.bridge.settle(Settlement(promise_id("x_1"), "resolve"))
+    assert (await asking.bridge.get(event.promise)).state == "rejected_canceled"
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer(None, "canceled"))
+    assert asking.bridge.info().pending == 0
