@@ -190,18 +190,22 @@ async def test_an_answer_that_is_no_text_is_eof_and_an_argument_error(session: A
 
 
 async def test_a_question_that_the_verdict_overtakes_is_cancelled(session: AsyncSession) -> None:
-    cancelled = asyncio.Event()
+    asked, cancelled = asyncio.Event(), asyncio.Event()
 
     async def never(request: InputRequest) -> str:
+        asked.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
         return ""
 
-    result = await session.run("input('? ')", timeout=0.2, on_input=never)
-    assert result.verdict == "timeout"
+    running = session.submit("input('? ')", on_input=never)
+    reading = asyncio.ensure_future(running.result())
     async with asyncio.timeout(30):
+        await asked.wait()
+        assert await session.interrupt()
+        assert (await reading).verdict == "interrupted"
         await cancelled.wait()
 
 
