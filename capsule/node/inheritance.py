@@ -90,6 +90,7 @@ class InheritedSession(Session):
             message = f"the session {self.name!r} cannot go on: its node had read more than can be made up for"
             raise WorkerLost("adoption_refused", message)
         self._heir = worker
+        self._stopped = set()  # what is lined up later may belong to a batch whose error is told again first
         self.recalled, self.unsent = {}, []
         self._take_on(worker)
         self._late = self._inbox.late = Late(inherited=True)

@@ -91,6 +91,7 @@ class Session:
         self._worker: Worker | None = None
         self._points: Points | None = None
         self._files: SessionFiles | None = None
+        self._stopped: set[str] | None = None
         self._checkpoints: SessionCheckpoints | None = None
         self._watch: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
@@ -154,6 +155,13 @@ class Session:
         self._lineup.add(execution)
         self._dispatch()
         return execution
+
+    @property
+    def stopped(self) -> set[str]:
+        """Batches that have been stopped by an error, since somebody first asked."""
+        if self._stopped is None:
+            self._stopped = set()
+        return self._stopped
 
     async def interrupt(self) -> bool:
         """Interrupt the running execution; False if there is none. The verdict tells how that went."""
@@ -302,6 +310,8 @@ class Session:
             self.on_room(execution)
         request = execution.request
         if request.stop_on_error and execution.verdict is not None and execution.verdict.verdict != "ok":
+            if self._stopped is not None:
+                self._stopped.add(request.batch)
             for other in self._lineup.take_batch(request.batch):
                 _finish(other, cancelled(f"{execution.id} of the same batch did not end in ok"))
         self._dispatch()

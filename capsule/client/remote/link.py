@@ -189,8 +189,12 @@ class Link:
         self._wire = wire
         self._heard = self._loop.time()
         self._beat_timer = self._loop.call_later(HEARTBEAT, self._beat)
-        await asyncio.gather(*(self._reattach(session) for session in list(self._sessions.values())))
+        failed = await asyncio.gather(*(self._reattach(session) for session in list(self._sessions.values())))
         if self._wire is wire:
+            for error in filter(None, failed):  # the node cannot give a session back now: later perhaps
+                self._drop_wire()
+                wire.close()
+                raise error
             self._restore()
 
     async def _reconnect(self) -> None:
@@ -232,21 +236,26 @@ class Link:
         if waiting.envelope.type in _UNDO and len(self._forsaken) < MAX_FORSAKEN:
             self._forsaken[waiting.envelope.id] = _UNDO[waiting.envelope.type]
 
-    async def _reattach(self, session: RemoteSession) -> None:
+    async def _reattach(self, session: RemoteSession) -> CapsuleError | None:
+        """Take a session up again; what says that this may work later is answered."""
         envelope = Envelope("attach", session.attaching(), new_id(MESSAGE))
         waiting = self._requests[envelope.id] = _Request(envelope, again=False, answer=self._loop.create_future())
         self._send_request(waiting)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 reply = await waiting.answer
-        except SessionError as error:
+        except CapsuleError as error:
+            if error.retryable:
+                logger.info("session %s could not be attached again: %s", session.id, error)
+                return error
             session.end(error)
-        except (CapsuleError, TimeoutError) as error:
-            logger.info("session %s could not be attached again: %s", session.id, error)  # the link was lost again
+        except TimeoutError:
+            return NodeError("request_timeout", f"the node has not given session {session.id} back in time")
         else:
             session.epoch = reply["epoch"]
         finally:
             del self._requests[envelope.id]
+        return None
 
     def _on_lost(self, why: str) -> None:
         logger.info("the connection to %s was lost: %s", self._address, why)

@@ -20,7 +20,7 @@ from capsule.node.durable.records import (
 )
 from capsule.node.durable.scribe import Scribe
 from capsule.node.inheritance import Remembered
-from capsule.node.verdicts import hint_of
+from capsule.node.verdicts import cancelled
 from capsule.wire import pack_event, unpack_event
 from capsule_bridge import NewPromise, Settlement, promise_id, session_promise
 from capsule_protocol.errors import CapsuleError, SessionError
@@ -28,7 +28,7 @@ from capsule_protocol.errors import CapsuleError, SessionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from capsule.events import Event
+    from capsule.events import Event, Verdict
     from capsule.node.auth.principals import Principal
     from capsule.node.execution import ExecuteRequest
     from capsule.node.front.log import EventLog
@@ -83,9 +83,9 @@ class Ledger:
         )
         await self.bridge.accept(new)
 
-    async def restarted(self, session: Session) -> None:
-        """A session has a new worker, and its state is gone."""
-        await self.bridge.begin(session_promise(session.id), session.epoch)
+    async def restarting(self, session: Session) -> None:
+        """A session is about to have a new worker, and its state will be gone."""
+        await self.bridge.begin(session_promise(session.id), session.epoch + 1)
 
     async def closed(self, session: Session) -> None:
         """A session is over. If that cannot be written down, it is found at the next start, and expires."""
@@ -146,15 +146,38 @@ class Ledger:
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """It was accepted, and there is nothing that could still run it, or say what became of it."""
-        execution = execution_of(promise)
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
         details = {"started": started, "last_seq": last, "effects": "unknown" if started else "none"}
-        info = ErrorInfo("worker_lost", error.message, [], "worker_lost", hint_of("worker_lost"), details)
-        finished = Finished(execution, last + 1, "worker_lost", error=info)
+        code = "epoch_mismatch" if error.code == "epoch_mismatch" else "worker_lost"
+        info = ErrorInfo(code, error.message, [], code, error.hint, details)
+        await self._rule(promise, "worker_lost", info, last)
+
+    async def cancel(self, promise: Promise, why: str) -> None:
+        """It was accepted, and is not to be run."""
+        last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
+        ruling = cancelled(why)
+        await self._rule(promise, ruling.verdict, ruling.error, last)
+
+    async def _rule(self, promise: Promise, verdict: Verdict, info: ErrorInfo | None, last: int) -> None:
+        finished = Finished(execution_of(promise), last + 1, verdict, error=info)
         log = (pack_event(finished),)
         await self.bridge.settle(
             Settlement(promise.id, action_of(finished), pack_verdict(finished), log=log, after=last)
         )
+
+    async def known(self, session: str, request: ExecuteRequest, execution: str) -> bool:
+        """Whether this request has been accepted before. Raises SessionError `idempotency_conflict` for another one."""
+        try:
+            promise = await self.find(session, execution)
+        except SessionError as error:
+            if error.code != "execution_unknown":
+                raise
+            return False
+        if promise.fingerprint != fingerprint_of(request):
+            raise SessionError(
+                "idempotency_conflict", f"execution {execution[:64]!r} was asked for with another request"
+            )
+        return True
 
     async def find(self, session: str, execution: str) -> Promise:
         """An accepted execution of this session. Raises SessionError `execution_unknown`."""

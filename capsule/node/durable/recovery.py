@@ -27,17 +27,25 @@ AT_ONCE = 256
 
 
 class Recovery:
-    """One at the start of a node. `lifetime`: a session that nobody wants for so many seconds is closed."""
+    """One at the start of a node.
 
-    def __init__(self, ledger: Ledger, registry: Registry, node: Node, lifetime: float | None) -> None:
+    `lifetime`: a session that has a name, and that nobody wants for so many seconds, is closed. One without a name is
+    its client's, which has `reconnect_timeout`.
+    """
+
+    def __init__(
+        self, ledger: Ledger, registry: Registry, node: Node, lifetime: float | None, reconnect_timeout: float
+    ) -> None:
         self._ledger = ledger
         self._registry = registry
         self._node = node
         self._lifetime = lifetime
+        self._reconnect_timeout = reconnect_timeout
         self._sessions: dict[str, Promise] = {}
         self._started: dict[str, list[Promise]] = {}
         self._waiting: dict[str, list[Promise]] = {}
         self._hosted: dict[str, Hosted] = {}
+        self._stopped: set[tuple[str, str]] = set()  # sessions and batches
 
     async def run(self, boxes: Sequence[Adoptable]) -> None:
         """Go on with the sessions whose boxes have waited; find the others again, and rule on what they had started.
@@ -54,7 +62,10 @@ class Recovery:
         for at in range(0, len(lost), AT_ONCE):
             await asyncio.gather(*map(self._rule, lost[at : at + AT_ONCE]))
         for session, promises in self._waiting.items():
-            self._registry.tasks.start(self._run(self._hosted.get(session), promises))
+            hosted = self._hosted.get(session)
+            if hosted is not None:
+                hosted.complete.clear()
+            self._registry.tasks.start(self._run(hosted, promises))
         if self._sessions or lost:
             logger.warning(
                 "found %d sessions of an earlier node, and %d of them alive; "
@@ -95,7 +106,7 @@ class Recovery:
                 hosted.go_on(self._ledger, one, execution)
             else:  # its start was written down, and then it was not sent: that the worker knows for certain
                 await hosted.line_up(self._ledger, Entry(one, fresh=True, begun=known.last > 0), known.request)
-        hosted.detach(self._lifetime)
+        hosted.detach(self._patience(hosted))
         return True
 
     def _find_again(self, promise: Promise) -> None:
@@ -103,15 +114,29 @@ class Recovery:
         session = self._node.find_again(options, promise.session, promise.epoch, secret)
         hosted = self._hosted[promise.session] = self._registry.find_again(session, promise.principal)
         hosted.asleep = True
-        hosted.detach(self._lifetime)
+        hosted.detach(self._patience(hosted))
+
+    def _patience(self, hosted: Hosted) -> float | None:
+        return self._reconnect_timeout if hosted.session.options.name is None else self._lifetime
 
     async def _rule(self, promise: Promise) -> None:
         """It had been started, so it is not run again, and nobody knows how far it came."""
-        error = WorkerLost("worker_lost", "the node ended while the code ran, and its worker with it")
+        request = unpack_request(promise.param)
+        if request.stop_on_error:
+            self._stopped.add((promise.session, request.batch))
+        message = "the node ended while the code ran, and its worker with it"
+        error = WorkerLost("worker_lost", message, hint="The session gets a new worker, in its next epoch.")
         await self._ledger.give_up(promise, error, started=True)
 
     async def _run(self, hosted: Hosted | None, promises: list[Promise]) -> None:
         """They had been accepted and not begun."""
+        try:
+            await self._line_up(hosted, promises)
+        finally:
+            if hosted is not None:
+                hosted.complete.set()
+
+    async def _line_up(self, hosted: Hosted | None, promises: list[Promise]) -> None:
         try:
             if hosted is None:
                 raise WorkerLost("worker_lost", "the session had been closed")
@@ -121,5 +146,9 @@ class Recovery:
                 await self._ledger.give_up(promise, error, started=False)
             return
         for promise in promises:
-            entry = Entry(promise, fresh=True, begun=False)
-            await hosted.line_up(self._ledger, entry, unpack_request(promise.param))
+            request = unpack_request(promise.param)
+            stopped = (promise.session, request.batch) in self._stopped or request.batch in hosted.session.stopped
+            if request.stop_on_error and stopped:
+                await self._ledger.cancel(promise, "an earlier one of the same batch did not end in ok")
+            else:
+                await hosted.line_up(self._ledger, Entry(promise, fresh=True, begun=False), request)

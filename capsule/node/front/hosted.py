@@ -95,6 +95,8 @@ class Hosted:
         self._quiet = asyncio.Event()
         self._closed = False
         self.asleep = False
+        self.complete = asyncio.Event()  # what an earlier node had accepted is lined up, or has its verdict
+        self.complete.set()
         self.waking: asyncio.Task[None] | None = None
         self._accepting: dict[str, bool] = {}  # and whether it was cancelled meanwhile
         self._doubtful: dict[str, None] = {}
@@ -143,7 +145,12 @@ class Hosted:
         known = self._known(request, execution)
         if known is not None:
             return _that(known)
-        self.session.check(request, self.accepting)
+        try:
+            self.session.check(request, self.accepting)
+        except CapsuleError as refusal:
+            if key is None:
+                raise
+            return self._again_or(refusal, ledger, request, execution)
         place = _Place(self._last_accepted, asyncio.Event(), self.accepting)
         self._last_accepted = place.passed
         self._accepting.setdefault(execution, False)
@@ -172,6 +179,19 @@ class Hosted:
         if cancelled:
             await self.session.cancel(execution)
         return log
+
+    async def _again_or(
+        self, refusal: CapsuleError, ledger: Ledger, request: ExecuteRequest, execution: str
+    ) -> EventLog | None:
+        """What is refused now may have been accepted once: then that is the answer."""
+        if not await ledger.known(self.session.id, request, execution):
+            raise refusal
+        return self.logs.get(execution)
+
+    async def accepted(self, execution: str) -> None:
+        """Wait until it is written down, or refused, if it is about to be."""
+        if execution in self._accepting:
+            await self._last_accepted.wait()
 
     async def lined_up(self) -> None:
         """Wait until all that was asked for before is lined up."""

@@ -63,6 +63,8 @@ class Operations:
 
     async def _read_log(self, message: Any, envelope: Envelope) -> None:
         ledger = self._ledger()
+        for hosted in self._desk.registry:
+            await hosted.accepted(message.execution)
         promise = await ledger.by_id(message.execution, self._caller.principal)
         log, ended = await ledger.part(message.execution, message.after, wait=LONGEST_WAIT if message.wait else 0.0)
         body = {"first": log.first, "count": len(log.events), "ended": ended}

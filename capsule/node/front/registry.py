@@ -133,9 +133,9 @@ class Registry:
 
     async def restart(self, hosted: Hosted) -> None:
         """A new worker, and a new epoch, which is written down before anybody hears of it."""
+        if self._ledger is not None:  # first: no epoch may be had by two workers, whatever fails in between
+            await self._ledger.restarting(hosted.session)
         await hosted.session.restart()
-        if self._ledger is not None:
-            await self._ledger.restarted(hosted.session)
         hosted.asleep = False
 
     async def _open(self, owner: str, options: SessionOptions) -> Hosted:

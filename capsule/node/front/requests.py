@@ -150,6 +150,7 @@ class Requests:
     async def _attach(self, message: Any, envelope: Envelope) -> None:
         hosted = self._desk.registry.find(self._peer.principal, message.name)
         await self._desk.registry.wake(hosted)
+        await hosted.complete.wait()  # its client asks for what it had under way next
         if message.watch:
             watch = self._peer.watch(hosted)
             self._ready(hosted, envelope)

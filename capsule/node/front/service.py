@@ -123,7 +123,8 @@ class Service:
     async def _serve(self, front: Front, node: Node, on_ready: Callable[[Front], None]) -> None:
         if front.ledger is not None:  # first: boxes do not wait for long
             boxes = adoptable(self._directory / BOXES)
-            recovery = Recovery(front.ledger, front.registry, node, self._config.serve.detached_ttl)
+            config = self._config.serve
+            recovery = Recovery(front.ledger, front.registry, node, config.detached_ttl, config.reconnect_timeout)
             await recovery.run(boxes)
         await node.prepare()
         if front.ledger is not None:

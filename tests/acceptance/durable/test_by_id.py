@@ -91,3 +91,11 @@ async def test_what_is_not_there_is_unknown_and_what_is_no_number_is_refused(ser
         assert caught.value.code == "execution_unknown"
         with pytest.raises(ValueError, match="after"):
             await anext(client.execution("x_nothing").events(after=-1))
+
+
+async def test_what_was_just_asked_for_is_known_by_its_id(served: Served) -> None:
+    async with served.client() as client:
+        session = await client.session()
+        for number in range(20):
+            name = session.submit(str(number)).execution_id
+            assert (await client.execution(name).result(LONG)).text == str(number)

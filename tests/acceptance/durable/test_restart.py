@@ -194,3 +194,53 @@ async def test_two_services_never_share_a_store(place: Path) -> None:
         assert "store_locked" in second.log.read_text()
         async with AsyncClient(first.address) as client, client.session() as session:
             assert (await session.run("1")).text == "1"
+
+
+@pytest.mark.parametrize("linger", [0, 60])
+async def test_a_batch_that_a_restart_interrupts_is_stopped_by_its_error_all_the_same(place: Path, linger: int) -> None:
+    mark, go = place / "mark", place / "go"
+    first_cell = f"import os\nopen({str(mark)!r}, 'x')\nwhile not os.path.exists({str(go)!r}): pass\n1 / 0"
+    with Served(place / "node", linger=linger) as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            running = asyncio.ensure_future(session.run_all([first_cell, *["'ran'"] * 14]))
+            async with asyncio.timeout(LONG):
+                while not mark.exists() or (await session.info()).queue < 14:
+                    await asyncio.sleep(0.005)
+            killed(first)
+            go.touch()
+            with Served(first.directory, linger=linger) as second:
+                async with asyncio.timeout(LONG):
+                    results = await running
+                assert second.stop() == 0
+    verdicts = [result.verdict for result in results]
+    assert verdicts[0] == ("error" if linger else "worker_lost")
+    assert set(verdicts[1:]) <= {"interrupted", "worker_lost"}
+    assert verdicts[-1] == "interrupted"
+    assert results[-1].error is not None
+    assert results[-1].error.code == "execution_cancelled"
+
+
+async def test_a_key_is_answered_also_when_the_session_would_take_nothing_new(place: Path) -> None:
+    with Served(place / "node") as served:
+        async with served.client() as client:
+            session = await client.session()
+            assert (await session.run("6 * 7", key="k", if_epoch=1)).text == "42"
+            await session.restart()
+            assert (await session.run("6 * 7", key="k", if_epoch=1)).text == "42"
+            with pytest.raises(SessionError) as caught:
+                await session.run("6 * 7", key="other", if_epoch=1)
+            assert caught.value.code == "epoch_mismatch"
+
+
+async def test_no_epoch_is_had_by_two_workers(place: Path) -> None:
+    with Served(place / "node") as served:
+        async with served.client() as client:
+            session = await client.session()
+            await session.run("state = 1")
+            store, aside = served.directory / "store.db", place / "aside"
+            store.rename(aside)
+            with pytest.raises(StoreError):
+                await session.restart()
+            aside.rename(store)
+            assert (await session.run("state", if_epoch=1)).text == "1"
