@@ -128,6 +128,7 @@ async def test_garbage_of_a_client_with_a_key_harms_nobody(forgetful: Guarded) -
                 context.destroy(linger=1000)
         await settled(process, before)
         assert process.memory_info().rss - memory < 32 * 2**20
-        assert (await operator.info()).offences > offences + 20
+        # Each of the 20 is hung up on at its first offence; those that ZeroMQ connects again in time offend again.
+        assert (await operator.info()).offences >= offences + 20
         assert [one.owner for one in await operator.sessions()] == ["honest"]
         assert (await session.run("x")).text == "1"
