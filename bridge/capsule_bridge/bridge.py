@@ -48,7 +48,6 @@ class Bridge:
         self.stats = Stats()
         self.now = clock
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
-        self._closing: asyncio.Future[None] | None = None
 
     async def accept(self, new: NewPromise) -> Created:
         """Make a promise, or find it."""
@@ -90,10 +89,7 @@ class Bridge:
         """What is logged behind a number, and whether it goes to the verdict; waits if there is nothing yet."""
         deadline = time.monotonic() + wait
         while True:
-            woken = asyncio.get_running_loop().create_future()
-            waiting = self._waiting.setdefault(execution_promise(id), set())
-            waiting.add(woken)
-            try:
+            with self._listening(id) as woken:
                 settled = not (await self.get(id)).pending  # before the log is read, which is complete then
                 log = await self.store.read(id, after=after)
                 left = deadline - time.monotonic()
@@ -101,18 +97,11 @@ class Bridge:
                     last = log.events[-1].sequence if log.events else max(after, log.last)
                     return log, settled and last >= log.last
                 await asyncio.wait([woken], timeout=left)
-            finally:
-                waiting.discard(woken)
-                if not waiting:
-                    self._waiting.pop(execution_promise(id), None)
 
     async def wait(self, id: str) -> Promise:  # noqa: A002
         """The promise, as soon as it has a verdict: one that this node gives, or a time-out that is due."""
         while True:
-            woken = asyncio.get_running_loop().create_future()
-            waiting = self._waiting.setdefault(execution_promise(id), set())
-            waiting.add(woken)  # first: the verdict may come while the store is asked
-            try:
+            with self._listening(id) as woken:
                 promise = await self.get(id)
                 if not promise.pending:
                     if self.stats.awaits(promise.id):  # a time-out, which was written down as it was read
@@ -120,10 +109,6 @@ class Bridge:
                     return promise
                 left = None if promise.timeout_at is None else max(0, promise.timeout_at - self.now()) / 1000
                 await asyncio.wait([woken], timeout=left)
-            finally:
-                waiting.discard(woken)
-                if not waiting:
-                    self._waiting.pop(execution_promise(id), None)
 
     async def events(self, id: str, after: int) -> AsyncIterator[LoggedEvent]:  # noqa: A002
         """What is logged behind a number, up to what the log had when its end was reached."""
@@ -177,6 +162,19 @@ class Bridge:
         begin = time.perf_counter()
         yield
         self.stats.took(time.perf_counter() - begin)
+
+    @contextmanager
+    def _listening(self, id_: str) -> Iterator[asyncio.Future[None]]:
+        """Resolved when something happens to the promise, from before the store is asked: it may happen meanwhile."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(execution_promise(id_), set())
+        waiting.add(woken)
+        try:
+            yield woken
+        finally:
+            waiting.discard(woken)
+            if not waiting:
+                self._waiting.pop(execution_promise(id_), None)
 
     def _tell(self, answers: Sequence[Settled]) -> None:
         for promise, decided in answers:

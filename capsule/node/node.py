@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from capsule.config import NodeConfig, SessionOptions
 from capsule.node.adoption import take_over
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from capsule.node.adoption import Adoptable, Lingering
     from capsule_pool import OnEvent
+
+S = TypeVar("S", bound=Session)
 
 
 class Node:
@@ -85,16 +87,7 @@ class Node:
             raise SessionError("unsupported", "this node's sessions do not outlive it, so it adopts none")
         heir = Heir(await take_over(box, secret))
         self._pools.adopt(heir)
-        session = InheritedSession(
-            options,
-            self._tasks,
-            self._pools,
-            self.config.heartbeat_interval,
-            self._forget,
-            lambda: self.config.max_checkpoint_bytes,
-            Identity(box.session, box.epoch, self._will(secret)),
-        )
-        self._sessions[session.id] = session
+        session = self._add(InheritedSession, options, Identity(box.session, box.epoch, self._will(secret)))
         try:
             await session.adopt(heir, remembered)
         except BaseException:
@@ -108,18 +101,7 @@ class Node:
 
         `secret`: what the earlier node had given it.
         """
-        identity = Identity(session_id, epoch, self._will(secret), lost=True)
-        session = Session(
-            options,
-            self._tasks,
-            self._pools,
-            self.config.heartbeat_interval,
-            self._forget,
-            lambda: self.config.max_checkpoint_bytes,
-            identity,
-        )
-        self._sessions[session.id] = session
-        return session
+        return self._add(Session, options, Identity(session_id, epoch, self._will(secret), lost=True))
 
     def info(self) -> NodeInfo:
         """The node as it is now."""
@@ -149,17 +131,21 @@ class Node:
         if self._closing is not None:
             raise SessionError("node_closed", "the node has been closed")
 
-    async def _open(self, options: SessionOptions) -> Session:
-        session = Session(
+    def _add(self, kind: type[S], options: SessionOptions, identity: Identity) -> S:
+        session = kind(
             options,
             self._tasks,
             self._pools,
             self.config.heartbeat_interval,
             self._forget,
             lambda: self.config.max_checkpoint_bytes,
-            Identity(will=self._will()),
+            identity,
         )
         self._sessions[session.id] = session
+        return session
+
+    async def _open(self, options: SessionOptions) -> Session:
+        session = self._add(Session, options, Identity(will=self._will()))
         await session.start()
         return session
 

@@ -181,12 +181,7 @@ class Ledger:
 
     async def find(self, session: str, execution: str) -> Promise:
         """An accepted execution of this session. Raises SessionError `execution_unknown`."""
-        try:
-            promise = await self.bridge.get(promise_id(execution))
-        except SessionError as error:
-            if error.code != "promise_unknown":
-                raise
-            raise execution_unknown(execution) from None
+        promise = await self._get(execution)
         if promise.session != session or promise.kind != "execute":
             raise execution_unknown(execution)
         return promise
@@ -197,12 +192,7 @@ class Ledger:
 
     async def by_id(self, execution: str, principal: Principal) -> Promise:
         """An execution in any session of the principal's. Raises SessionError `execution_unknown`."""
-        try:
-            promise = await self.bridge.get(promise_id(execution))
-        except SessionError as error:
-            if error.code != "promise_unknown":
-                raise
-            raise execution_unknown(execution) from None
+        promise = await self._get(execution)
         if promise.kind != "execute" or not (promise.principal == principal.name or principal.sees_all):
             raise execution_unknown(execution)
         return promise
@@ -226,6 +216,14 @@ class Ledger:
             raise execution_unknown(execution)
         _, told, last = await self._logged(execution, last)
         return History(missing, events + told, last)
+
+    async def _get(self, execution: str) -> Promise:
+        try:
+            return await self.bridge.get(promise_id(execution))
+        except SessionError as error:
+            if error.code != "promise_unknown":
+                raise
+            raise execution_unknown(execution) from None
 
     async def _logged(self, execution: str, after: int) -> History:
         id_ = promise_id(execution)
