@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -15,6 +17,8 @@ from traitlets import Unicode
 from capsule.jupyter.lease import Lease, environment, open_kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jupyter_client.connect import KernelConnectionInfo
 
 SOON = 2.0
@@ -121,7 +125,7 @@ class CapsuleProvisioner(LocalProvisioner):
             "arguments": [one for one in cmd if one.startswith("--")],
             "connection": self._wanted(),
         }
-        await asyncio.to_thread(self._launch, _interpreter(cmd), request)
+        await _aside(partial(self._launch, _interpreter(cmd), request))
         assert self._lease is not None
         self.pid = self._lease.pid
         given: Any = self._lease.connection | {"key": self._lease.connection["key"].encode()}
@@ -133,7 +137,7 @@ class CapsuleProvisioner(LocalProvisioner):
     async def _ended(self) -> int:
         while (code := await self.poll()) is None:
             assert self._lease is not None
-            await _readable(self._lease)
+            await _readable(self._lease.fileno())
         return code
 
     def _launch(self, python: str, request: dict[str, Any]) -> None:
@@ -177,8 +181,26 @@ def _same_ports(wanted: dict[str, Any], given: dict[str, Any]) -> bool:
     return all(wanted.get(name) == given[name] for name in _PORTS)
 
 
-async def _readable(lease: Lease) -> None:
-    """Wait until the node has told something. Each call may be in another event loop: managers do that."""
+async def _aside(work: Callable[[], None]) -> None:
+    """Do what blocks in a thread of its own, which tells by a pipe.
+
+    The loop may be one that a fork has left with an executor of dead threads, and whose wake-up is shared: with
+    `asyncio.to_thread` the kernel would never be there.
+    """
+    done, tell = os.pipe()
+    executor = ThreadPoolExecutor(1, "capsule-lease")
+    try:
+        working = executor.submit(work)
+        working.add_done_callback(lambda _: os.close(tell))
+        await _readable(done)
+        working.result()
+    finally:
+        executor.shutdown(wait=False)
+        os.close(done)
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait for something to read, or its end. Each call may be in another event loop: managers do that."""
     loop = asyncio.get_running_loop()
     told = loop.create_future()
 
@@ -186,8 +208,8 @@ async def _readable(lease: Lease) -> None:
         if not told.done():
             told.set_result(None)
 
-    loop.add_reader(lease.fileno(), tell)
+    loop.add_reader(descriptor, tell)
     try:
         await told
     finally:
-        loop.remove_reader(lease.fileno())
+        loop.remove_reader(descriptor)
