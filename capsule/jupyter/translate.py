@@ -172,17 +172,15 @@ def _history(content: Content) -> tuple[str, Content]:
     return "history", body
 
 
-_OPTIONAL: dict[str, type] = {"n": int, "start": int, "stop": int, "pattern": str}
+_OPTIONAL: dict[str, type] = {"n": int, "session": int, "start": int, "stop": int, "pattern": str}
 
 
 def _complete_reply(reply: Content) -> Content:
-    start, end = reply["start"], reply["end"]
-    types = [{"start": start, "end": end} | item for item in reply.get("metadata", {}).get("types", [])]
     return {
         "matches": reply["matches"],
-        "cursor_start": start,
-        "cursor_end": end,
-        "metadata": {"_jupyter_types_experimental": types},
+        "cursor_start": reply["start"],
+        "cursor_end": reply["end"],
+        "metadata": reply["metadata"],
     }
 
 
