@@ -122,7 +122,7 @@ class CapsuleProvisioner(LocalProvisioner):
             "environment": self.environment,
             "cwd": os.path.abspath(self.cwd),  # noqa: PTH100 - as above
             "env": environment(kwargs["env"]),
-            "arguments": [one for one in cmd if one.startswith("--")],
+            "arguments": [one for one in cmd if one.startswith("--") and "=" in one],
             "connection": self._wanted(),
         }
         await _aside(partial(self._launch, _interpreter(cmd), request))

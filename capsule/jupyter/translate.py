@@ -54,7 +54,11 @@ def shown(event: Event) -> Shown | None:
 
 def execute_reply(finished: Finished) -> Content:
     """The answer to an `execute_request`."""
-    counted: Content = {"execution_count": finished.execution_count, "user_expressions": {}, "payload": []}
+    counted: Content = {
+        "execution_count": finished.execution_count,
+        "user_expressions": finished.user_expressions,
+        "payload": finished.payload,
+    }
     if finished.error is None:
         return {"status": "ok"} | counted
     status = "aborted" if finished.error.code == CANCELLED else "error"
@@ -113,6 +117,8 @@ def execute_request(content: Content) -> ExecuteRequest:
         allow_input=field(content, "allow_stdin", bool, default=True),
         stop_on_error=field(content, "stop_on_error", bool, default=True),
         batch=BATCH,
+        user_expressions=field(content, "user_expressions", dict, default={}),
+        payloads=True,
     )
 
 
@@ -166,17 +172,15 @@ def _history(content: Content) -> tuple[str, Content]:
     return "history", body
 
 
-_OPTIONAL: dict[str, type] = {"n": int, "start": int, "stop": int, "pattern": str}
+_OPTIONAL: dict[str, type] = {"n": int, "session": int, "start": int, "stop": int, "pattern": str}
 
 
 def _complete_reply(reply: Content) -> Content:
-    start, end = reply["start"], reply["end"]
-    types = [{"start": start, "end": end} | item for item in reply.get("metadata", {}).get("types", [])]
     return {
         "matches": reply["matches"],
-        "cursor_start": start,
-        "cursor_end": end,
-        "metadata": {"_jupyter_types_experimental": types},
+        "cursor_start": reply["start"],
+        "cursor_end": reply["end"],
+        "metadata": reply["metadata"],
     }
 
 
