@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -461,3 +462,17 @@ def test_methods_of_a_provisioner_bear_a_kernel_that_is_gone(home: support.Home)
         ):
             run_sync(method)()
         assert not provisioner.has_process
+
+
+# Errors
+
+
+def test_a_traceback_has_ipythons_parts_and_colours(client: BlockingKernelClient) -> None:
+    reply, told = run(client, "def f():\n    raise ValueError('no')\nf()")
+    (error,) = [message["content"] for message in told if message["msg_type"] == "error"]
+    assert error == {name: reply[name] for name in ("ename", "evalue", "traceback")}
+    assert (error["ename"], error["evalue"]) == ("ValueError", "no")
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", part) for part in error["traceback"]]
+    assert plain != error["traceback"]
+    assert re.match(r"Cell In\[\d+\], line 3\n", plain[2])
+    assert plain[-1] == "ValueError: no"
