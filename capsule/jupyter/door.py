@@ -36,6 +36,8 @@ MAX_LINE: Final = 2**22
 """Bytes that a request may have; the environment of a process is less."""
 PARKED: Final = 10.0
 """Seconds that the sockets of a kernel wait for somebody who starts it again, when nobody has said that it is over."""
+COLOURS: Final = "--InteractiveShell.colors=neutral"
+"""Front ends show tracebacks and help as IPython colours them; whoever wants others says so behind this."""
 FIRST: Final = 10.0
 """Seconds that whoever has started a node has to come, at least."""
 _TRAIT: Final = re.compile(r"--([A-Za-z_]\w*)\.[a-z_]\w*=")
@@ -284,7 +286,7 @@ def _options(request: Start) -> SessionOptions:
         cwd=request.cwd,
         env=dict(request.env),
         path=tuple(path),
-        ipython=tuple(_for_ipython(request.arguments)),
+        ipython=(COLOURS, *_for_ipython(request.arguments)),
     )
 
 

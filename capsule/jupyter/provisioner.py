@@ -6,9 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -125,7 +124,7 @@ class CapsuleProvisioner(LocalProvisioner):
             "arguments": [one for one in cmd if one.startswith("--") and "=" in one],
             "connection": self._wanted(),
         }
-        await _aside(partial(self._launch, _interpreter(cmd), request))
+        await _aside(lambda: self._launch(_interpreter(cmd), request))
         assert self._lease is not None
         self.pid = self._lease.pid
         given: Any = self._lease.connection | {"key": self._lease.connection["key"].encode()}
@@ -181,26 +180,8 @@ def _same_ports(wanted: dict[str, Any], given: dict[str, Any]) -> bool:
     return all(wanted.get(name) == given[name] for name in _PORTS)
 
 
-async def _aside(work: Callable[[], None]) -> None:
-    """Do what blocks in a thread of its own, which tells by a pipe.
-
-    The loop may be one that a fork has left with an executor of dead threads, and whose wake-up is shared: with
-    `asyncio.to_thread` the kernel would never be there.
-    """
-    done, tell = os.pipe()
-    executor = ThreadPoolExecutor(1, "capsule-lease")
-    try:
-        working = executor.submit(work)
-        working.add_done_callback(lambda _: os.close(tell))
-        await _readable(done)
-        working.result()
-    finally:
-        executor.shutdown(wait=False)
-        os.close(done)
-
-
 async def _readable(descriptor: int) -> None:
-    """Wait for something to read, or its end. Each call may be in another event loop: managers do that."""
+    """Wait until there is something to read. Each call may be in another event loop: managers do that."""
     loop = asyncio.get_running_loop()
     told = loop.create_future()
 
@@ -213,3 +194,28 @@ async def _readable(descriptor: int) -> None:
         await told
     finally:
         loop.remove_reader(descriptor)
+
+
+async def _aside(work: Callable[[], None]) -> None:
+    """Do it in a thread, and wait for that by a pipe.
+
+    The loop's own threads, and its way to be woken by one, do not work in a process that was forked with the loop.
+    """
+    failures: list[BaseException] = []
+    ended, ending = os.pipe()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+        finally:
+            os.close(ending)
+
+    try:
+        Thread(target=run, name="capsule-launch", daemon=True).start()
+        await _readable(ended)
+    finally:
+        os.close(ended)
+    for failure in failures:
+        raise failure

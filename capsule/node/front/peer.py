@@ -13,7 +13,7 @@ from capsule.node.execution import ExecuteRequest
 from capsule.node.front.requests import Requests
 from capsule.node.front.streams import Streams
 from capsule.text import one_line
-from capsule.wire import Wired, to_message
+from capsule.wire import Wired, comm_request, to_message
 from capsule_protocol.connection import Connection
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.front")
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
+FEATURES = frozenset({"introspection", "comms", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
 
 
@@ -239,6 +239,7 @@ class Peer:
             message.if_epoch,
             message.user_expressions,
             message.payloads,
+            comm_request(message.comm, envelope),
         )
         execution = envelope.execution
         try:
