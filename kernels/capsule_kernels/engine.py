@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from capsule_kernels.comms import Comms
     from capsule_kernels.introspect import Answer
     from capsule_kernels.loops import SessionLoop
+    from capsule_kernels.magics import CapsuleMagic
     from capsule_kernels.publisher import Publisher
     from capsule_kernels.shell import ZMQInteractiveShell
     from capsule_kernels.stdin import Stdin
@@ -60,6 +61,7 @@ class Engine:
     comms: Comms
     runner: CellRunner
     checkpoints: Checkpoints
+    magic: CapsuleMagic
     warmup: str = ""
     epoch: int = 0
     scratch: str = ""
@@ -208,6 +210,7 @@ class Engine:
         body = envelope.body
         self.publisher.session = envelope.session
         self.epoch = body.get("epoch", 0)
+        self.magic.open(envelope.session, body)
         options = body.get("options") or {}
         try:
             _apply(body, self.scratch)

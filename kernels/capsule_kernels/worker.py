@@ -28,6 +28,7 @@ from capsule_kernels.handlers import Guards
 from capsule_kernels.interrupts import Interrupts
 from capsule_kernels.introspect import Introspection
 from capsule_kernels.link import Link
+from capsule_kernels.magics import CapsuleMagic
 from capsule_kernels.newborn import EXIT_FAILED
 from capsule_kernels.publisher import Publisher
 from capsule_kernels.recognised import show_zmqshell
@@ -124,6 +125,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         comms=heard,
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
         checkpoints=Checkpoints(shell, interrupts),
+        magic=CapsuleMagic(shell, introspection.namespace),
     )
 
 
