@@ -15,7 +15,10 @@ NEWER = $(or $(call find,3.13),$(call find,3.12))
 RESONATE_NODE := @resonatehq/sdk@0.11.5
 NPM = $(shell command -v npm)
 
-.PHONY: demo test test-all chaos soak check format bench clean
+# What e2e has on top of the suite: a JupyterLab, and a driver for the browser, which is the system's.
+CHROMIUM = $(firstword $(shell command -v chromium || command -v chromium-browser))
+
+.PHONY: demo test test-all chaos soak e2e check format bench clean
 
 demo: $(STAMP)
 	$(BIN)/capsule run docs/examples/tour.py
@@ -30,6 +33,11 @@ chaos: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest --capture=no tests/soak
+
+# In a real browser; how the pages looked is in tests/e2e/screenshots.
+e2e: $(VENV)/.e2e
+	$(if $(CHROMIUM),,@echo "There is no Chromium, in which JupyterLab is tested. On Debian: apt-get install chromium"; exit 1)
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(STAMP)
 	$(BIN)/ruff check
@@ -54,6 +62,10 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
+
+$(VENV)/.e2e: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[e2e]'
+	touch $@
 
 # Without a stamp it is tried again the next time; what is missing is said, and the tests go on without it.
 $(RESONATE)/.python:
