@@ -26,6 +26,11 @@ CANCELLED = "execution_cancelled"
 COMMS: dict[str, Action] = {"comm_open": "open", "comm_msg": "message", "comm_close": "close"}
 """What may be said on comms, in either direction."""
 _UNTOLD = frozenset({CANCELLED, "comm_unknown"})
+_NO_INPUT = "StdinNotImplementedError"
+DEADLY = frozenset({"oom", "killed", "crashed", "worker_lost"})
+"""Verdicts of a worker that is no more: Jupyter's clients know by the missing reply that a kernel has died."""
+OVER = frozenset({"session_closed", "session_dead", "session_killed", "session_taken", "worker_lost"})
+"""Codes that mean the same."""
 _COMM_KINDS = {action: kind for kind, action in COMMS.items()}
 
 Content = dict[str, Any]
@@ -106,8 +111,12 @@ def execute_reply(finished: Finished) -> Content:
 
 
 def error_content(error: ErrorInfo) -> Content:
-    """Why code failed."""
-    return {"ename": error.name, "evalue": error.message, "traceback": list(error.traceback)}
+    """Why code failed. What asks for input where there is none has a name of Jupyter's."""
+    name, traceback = error.name, list(error.traceback)
+    if error.code == "no_input_client":
+        traceback = [part.replace(name, _NO_INPUT) for part in traceback]
+        name = _NO_INPUT
+    return {"ename": name, "evalue": error.message, "traceback": traceback}
 
 
 def refusal(error: CapsuleError) -> Content:

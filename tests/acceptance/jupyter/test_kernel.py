@@ -247,7 +247,7 @@ def test_input_and_passwords_are_asked_for(client: BlockingKernelClient) -> None
 
 def test_input_that_nobody_can_answer_is_an_error(client: BlockingKernelClient) -> None:
     reply, _ = run(client, "input()", allow_stdin=False)
-    assert reply["status"] == "error"
+    assert reply["ename"] == "StdinNotImplementedError"
 
 
 def test_an_answer_that_nobody_waits_for_is_dropped(client: BlockingKernelClient) -> None:
@@ -277,10 +277,14 @@ def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: Kern
     assert run(client, "1")[0]["status"] == "ok"
 
 
-def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient, manager: KernelManager) -> None:
-    manager.interrupt_kernel()
-    reply, _ = run(client, "1")
-    assert reply["status"] == "ok", reply
+@pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
+def test_an_interrupt_of_nothing_does_nothing(home: support.Home, name: str) -> None:
+    """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
+    with kernel(name) as manager, connected(manager) as client:
+        for _ in range(20):
+            manager.interrupt_kernel()
+            reply, _ = run(client, "1")
+            assert reply["status"] == "ok", reply
 
 
 # Several clients
@@ -416,13 +420,23 @@ def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) ->
 @pytest.mark.parametrize("name", support.ROUTES)
 def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Home, name: str) -> None:
     with kernel(name) as manager, connected(manager) as client:
-        request = client.execute("import os; os._exit(7)")
-        assert reply_to(client, request)["status"] == "error"
+        client.execute("import os; os._exit(7)")
+        while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
+            pass
+        assert "7" in message["content"]["evalue"]
         deadline = time.monotonic() + LONG
         while manager.is_alive():  # as managers do: they look again and again
             assert time.monotonic() < deadline
         manager.restart_kernel(now=True)
         assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_a_kernel_that_is_started_once_more_begins_anew(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        manager.start_kernel()
+        assert not psutil.pid_exists(int(text_of(told)))
+        assert text_of(run(client, "print('os' in globals())")[1]) == "False\n"
 
 
 @pytest.mark.parametrize("name", support.ROUTES)
