@@ -131,12 +131,18 @@ class Kernel:
         if kind == "shutdown_request":
             sockets.publish(reply, content, parent)
         sockets.publish("status", {"execution_state": "idle"}, parent)
-        if kind == "shutdown_request" and content["status"] == "ok":
+        if kind == "shutdown_request" and content.get("status") == "ok":
             self._tasks.start(self.end())
 
     async def _do(self, kind: str, content: Message) -> Message:
         if kind == "kernel_info_request":
             return translate.kernel_info(version("capsule-exec"))
+        if kind == "debug_request":
+            if self._session is None:
+                raise SessionError("session_restarting", "the kernel has no session at this moment")
+            reply = await self._session.ask("debug", {"request": content})
+            response: Message = reply["response"]
+            return response
         if kind == "interrupt_request":
             await self._shell.interrupt()
             return {"status": "ok"}

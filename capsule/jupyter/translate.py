@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from capsule.comms import CommRequest
-from capsule.events import ClearOutput, CommMessage, Display, Finished, Output
+from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Finished, Output
 from capsule.node.execution import ExecuteRequest
 from capsule_protocol.errors import ArgumentError
 
@@ -57,6 +57,8 @@ def shown(event: Event) -> Shown | None:
             return Shown(kind, {"data": bundle(event.data), "metadata": event.metadata, "transient": transient})
         case ClearOutput():
             return Shown("clear_output", {"wait": event.wait})
+        case DebugEvent():
+            return Shown("debug_event", event.event)
         case CommMessage():
             return _comm(event)
         case Finished(error=None) if event.data:
@@ -151,8 +153,8 @@ def kernel_info(version: str) -> Content:
         },
         "banner": f"Python {python} in Capsule {version}",
         "help_links": [{"text": "Python Reference", "url": f"https://docs.python.org/{python[:4]}"}],
-        "debugger": False,
-        "supported_features": [],
+        "debugger": True,
+        "supported_features": ["debugger"],
     }
 
 

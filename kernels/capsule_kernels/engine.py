@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from capsule_kernels.capture import Outlet
     from capsule_kernels.checkpoints import Checkpoints
     from capsule_kernels.comms import Comms
+    from capsule_kernels.debugging import Debugging
     from capsule_kernels.introspect import Answer
     from capsule_kernels.loops import SessionLoop
     from capsule_kernels.publisher import Publisher
@@ -58,6 +59,7 @@ class Engine:
     loop: SessionLoop
     answers: dict[str, Answer]
     comms: Comms
+    debugging: Debugging
     runner: CellRunner
     checkpoints: Checkpoints
     warmup: str = ""
@@ -89,6 +91,7 @@ class Engine:
             "cancel": self._cancel,
             "confirm": self._confirm,
             "adopt": self._adopt,
+            "debug": self.debugging.take,
         }
         self.link.start(control)
         while self.serving:

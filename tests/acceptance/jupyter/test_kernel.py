@@ -206,6 +206,54 @@ def test_what_is_said_on_no_comm_changes_nothing(client: BlockingKernelClient, c
     assert run(client, "1")[0]["status"] == "ok"
 
 
+# The debugger
+
+
+def debug(client: BlockingKernelClient, seq: int, command: str, **arguments: Any) -> dict[str, Any]:
+    request = {"type": "request", "seq": seq, "command": command, "arguments": arguments}
+    client.control_channel.send(client.session.msg("debug_request", request))
+    reply = client.get_control_msg(timeout=LONG)
+    assert reply["msg_type"] == "debug_reply"
+    content: dict[str, Any] = reply["content"]
+    assert content["success"], content
+    return content
+
+
+def test_a_cell_stops_at_a_breakpoint_and_goes_on(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        told = {
+            "clientID": "test",
+            "adapterID": "",
+            "pathFormat": "path",
+            "linesStartAt1": True,
+            "columnsStartAt1": True,
+        }
+        debug(client, 1, "initialize", **told)
+        debug(client, 2, "attach")
+        code = "total = 0\nfor n in range(3):\n    total += n\ntotal"
+        path = debug(client, 3, "dumpCell", code=code)["body"]["sourcePath"]
+        debug(client, 4, "setBreakpoints", source={"path": path}, breakpoints=[{"line": 4}])
+        request = client.execute(code)
+        while True:
+            message = client.get_iopub_msg(timeout=LONG)
+            if message["msg_type"] == "debug_event" and message["content"]["event"] == "stopped":
+                break
+        thread = message["content"]["body"]["threadId"]
+        frame = debug(client, 5, "stackTrace", threadId=thread)["body"]["stackFrames"][0]
+        assert frame["line"] == 4
+        assert debug(client, 6, "evaluate", expression="total", frameId=frame["id"])["body"]["result"] == "3"
+        debug(client, 7, "continue", threadId=thread)
+        assert reply_to(client, request)["status"] == "ok"
+
+
+def test_variables_are_told_without_a_debugger(client: BlockingKernelClient) -> None:
+    run(client, "told = 7")
+    variables = debug(client, 1, "inspectVariables")["body"]["variables"]
+    assert {"name": "told", "value": "7", "type": "int"}.items() <= next(
+        v for v in variables if v["name"] == "told"
+    ).items()
+
+
 # Questions
 
 
