@@ -371,7 +371,8 @@ class Execution:
         timeout = question.patience(self._host.options.input_timeout)
         if request in self._inputs:
             terms = (choices, schema, timeout)
-            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise, *terms))
+            size = 256 + len(prompt) + len(question.terms.words())
+            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise, *terms), size)
 
     def deliver(self, request: str, answer: Answer) -> None:
         """The code hears this, if it still waits."""

@@ -22,6 +22,7 @@ DEPTH = 32
 MAX_SECONDS = 366 * 86_400
 """For which a question may be open."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -103,20 +104,24 @@ class Terms(NamedTuple):
 def json_text(value: object) -> str:
     """The JSON text of a value. Raises SessionError `answer_refused` if there is none."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise _refused(f"is no JSON: {error}", "JSON") from error
 
 
 def _check_size(name: str, value: object) -> None:
+    size = 0
+    parts = _ENCODER.iterencode(value)
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        _check_value(json.loads(text))
+        while size <= QUESTION_BYTES and (part := next(parts, "")):  # a hostile worker may have made it 64 MiB
+            size += len(part.encode())
+        if size <= QUESTION_BYTES:
+            _check_value(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(name, f"cannot be said in JSON: {error}") from error
-    size = len(text.encode())
     if size > QUESTION_BYTES:
-        raise ArgumentError(name, f"has {size} bytes in JSON", allowed=f"at most {QUESTION_BYTES}")
+        allowed = f"at most {QUESTION_BYTES} bytes of JSON"
+        raise ArgumentError(name, "cannot be asked: too large", allowed=allowed)
 
 
 def _check_value(value: Any, depth: int = 0) -> None:

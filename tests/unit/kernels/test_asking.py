@@ -67,7 +67,7 @@ WRONG = {
     "choices=[object()]": "choices: cannot be said in JSON: Object of type object is not JSON serializable",
     "choices=[2 ** 64]": "choices: cannot be said in JSON: an integer has more than 64 bits",
     "choices=[float('nan')]": "choices: cannot be said in JSON: Out of range float values are not JSON compliant",
-    "choices=['x' * 20_000]": "choices: has 20004 bytes in JSON; allowed: at most 16384",
+    "choices=['x' * 20_000]": "choices: cannot be asked: too large; allowed: at most 16384 bytes of JSON",
     "choices=[1], schema={}": "schema: choices are given, too; allowed: one of the two",
     "schema=[]": "schema: is list; allowed: a dict: a JSON Schema",
     "schema={'pattern': '(a*)*b'}": "schema: $.pattern is no keyword that can be checked here",

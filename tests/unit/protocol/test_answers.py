@@ -71,6 +71,15 @@ def test_what_it_may_not(terms: Terms, argument: str) -> None:
     assert refused.value.code == "invalid_message"
 
 
+def test_a_huge_question_is_refused_before_all_of_it_was_looked_at() -> None:
+    value: Any = [0] * 10_000
+    for _ in range(10):
+        value = [value] * 10  # shared, so that only whoever looks at all of it takes for ever
+    for terms in (Terms([value]), Terms(schema={"default": value})):
+        with pytest.raises(ArgumentError):
+            terms.check()
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), 1e10])
 def test_a_question_is_open_for_a_time_that_can_be_counted(timeout: float) -> None:
     request = InputRequest(request="i1").envelope()
