@@ -293,7 +293,7 @@ class _Check:
                 wrong = [one for one in found if one is not None]
                 fitting = len(found) - len(wrong)
                 if not fitting:
-                    return wrong[0] if len(wrong) == 1 else _Wrong(path, value, lambda wrong=wrong: _either(wrong))  # type: ignore[misc]  # as above
+                    return _nearest(wrong, path, value)
                 if keyword == "oneOf" and fitting > 1:
                     return _Wrong(path, value, lambda: "what one of the schemas in oneOf fits, and not several")
         if "not" in schema and self.against(value, schema["not"], path) is None:
@@ -339,8 +339,12 @@ class _Check:
             raise _TooMuchError(f"what can be checked in {STEPS} steps")
 
 
-def _either(wrong: list[_Wrong]) -> str:
-    return " or ".join(dict.fromkeys(one.allowed() for one in wrong[:LISTED]))
+def _nearest(wrong: list[_Wrong], path: _Path, value: Any) -> _Wrong:
+    """Of several schemas that do not fit, the one that does further in than others; or what all of them allow."""
+    furthest = max(wrong, key=lambda one: len(one.path))
+    if len(wrong) == 1 or len(furthest.path) > len(path):
+        return furthest
+    return _Wrong(path, value, lambda: " or ".join(dict.fromkeys(one.allowed() for one in wrong[:LISTED])))
 
 
 def _is_multiple(value: Any, of: Any) -> bool:

@@ -96,6 +96,11 @@ def test_references_to_definitions_are_followed_also_to_themselves() -> None:
         ({"b": 1}, {"additionalProperties": False}, ("$", 'has "b"', "no names")),
         ("c", {"enum": ["a", "b"]}, ("$", 'is "c"', '"a", "b"')),
         ("c", {"anyOf": [{"type": "null"}, {"const": "a"}]}, ("$", 'is "c"', 'null or "a"')),
+        (
+            {"a": -1},
+            {"anyOf": [{"type": "null"}, {"properties": {"a": {"minimum": 0}}}]},
+            ("$.a", "is -1", "at least 0"),
+        ),
         (1, {"not": {}}, ("$", "is 1", "what the schema behind `not` does not fit")),
         (1, {"oneOf": [{}, {}]}, ("$", "is 1", "what one of the schemas in oneOf fits, and not several")),
         ("x" * 200, {"type": "null"}, ("$", "is " + json.dumps("x" * 200)[:80] + " …", "null")),
