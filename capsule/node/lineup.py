@@ -37,8 +37,13 @@ class Lineup:
     def has_room(self, ahead: int) -> bool:
         """Whether one more may be sent at once, when so many others have been lined up before it."""
         behind = self._queue[-1] if self._queue else self._last if self._sent else None
-        stops = behind is not None and behind.request.stop_on_error
-        return len(self) + ahead < WINDOW and not stops
+        return len(self) + ahead < WINDOW and not _stops(behind)
+
+    def backlog(self, ahead: int) -> int:
+        """How many wait for others, if so many more are lined up; the rest waits at most to be written down."""
+        room = 0 if self._sent and _stops(self._last) else WINDOW - len(self._sent)
+        sendable = next((at for at, one in enumerate(islice(self._queue, room), 1) if _stops(one)), room)
+        return max(0, len(self._queue) + ahead - sendable)
 
     @property
     def head(self) -> Execution | None:
@@ -62,7 +67,7 @@ class Lineup:
         """The next one that may go to the worker, under this serial; it counts as sent."""
         if not self._queue or len(self._sent) >= WINDOW:
             return None
-        if self._sent and self._last is not None and self._last.request.stop_on_error:
+        if self._sent and _stops(self._last):
             return None
         if not self._all_clear(WINDOW - len(self._sent)):
             return None
@@ -112,3 +117,8 @@ class Lineup:
         self._queue.clear()
         self._last = None
         return sent, queued
+
+
+def _stops(execution: Execution | None) -> bool:
+    """Whether nothing may be sent behind it."""
+    return execution is not None and execution.request.stop_on_error
