@@ -94,6 +94,21 @@ async def test_what_is_not_there_is_unknown_and_what_is_no_number_is_refused(ser
             await anext(client.execution("x_nothing").events(after=-1))
 
 
+def test_all_handles_wait_no_longer_than_they_are_told(served: Served, place: Path) -> None:
+    go = place / "go"
+    with Client(served.address) as client, client.session() as session:
+        running = session.submit(f"import os\nprint('begun')\nwhile not os.path.exists({str(go)!r}): pass\n1")
+        by_id = client.execution(running.execution_id)
+        with pytest.raises(TimeoutError):
+            running.result(timeout=0.05)
+        with pytest.raises(TimeoutError):
+            by_id.result(timeout=0.05)
+        go.touch()
+        for handle in (running, by_id):
+            result = handle.result(timeout=LONG)
+            assert (result.text, result.stdout) == ("1", "begun\n")
+
+
 async def test_what_was_just_asked_for_is_known_by_its_id(served: Served) -> None:
     async with served.client() as client:
         session = await client.session()
