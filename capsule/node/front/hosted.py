@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from capsule.events import Finished
 from capsule.node.durable.ledger import execution_of
+from capsule.node.durable.patience import until_committed
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
@@ -228,7 +229,8 @@ class Hosted:
         try:
             made = self.session.submit(request, execution, clearance=None if started else self._clearance(execution))
         except CapsuleError as error:
-            await ledger.give_up(entry.promise, error, started=False)
+            why = error
+            await until_committed(execution, lambda: ledger.give_up(entry.promise, why, started=False))
             return None
         made.consult(ledger.inquiries.clerk(self.session.id, self.owner))
         if entry.begun:
