@@ -68,6 +68,7 @@ async def test_a_service_that_finds_no_room_at_its_start_refuses_and_then_goes_o
                 told = [await each for each in results]
                 assert (await session.run("6 * 7")).text == "42"
             assert session.epoch == 2
+        assert second.stop() == 0
     assert [each.verdict for each in told] == ["worker_lost"] * 8 + ["ok"] * (WAITING - 7)
     assert count.read_text() == "x" * (WAITING - 7)
     assert told[0].error is not None

@@ -191,7 +191,8 @@ async def test_two_services_never_share_a_store(place: Path) -> None:
     store = f'[store]\npath = "{place / "one.db"}"\n'
     with Served(place / "a", store) as first, Served(place / "b", store) as second:
         assert second.process.wait(LONG) == 3
-        assert "store_locked" in second.log.read_text()
+        said = f"process {first.process.pid} uses the store {place / 'one.db'} (store_locked)"
+        assert said in second.log.read_text()
         async with AsyncClient(first.address) as client, client.session() as session:
             assert (await session.run("1")).text == "1"
 
