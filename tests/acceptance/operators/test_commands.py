@@ -62,8 +62,8 @@ async def test_without_an_address_it_is_the_node_of_the_configuration(
             "name": "configured",
             "interrupted": False,
         }
-        named = {"CAPSULE_SERVE__DIRECTORY": str(served.directory)}
-        assert (await capsule("wait-ready", "--timeout", "60", **named)).returncode == 0
+        ready = await capsule("wait-ready", "--timeout", "60", CAPSULE_SERVE__DIRECTORY=str(served.directory))
+        assert ready.returncode == 0
         elsewhere = await capsule("sessions", "--config", file, "--address", "ipc:///tmp/nobody/node.sock")
         assert (elsewhere.returncode, b"/tmp/nobody" in elsewhere.stderr) == (3, True)
 
