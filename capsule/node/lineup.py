@@ -42,8 +42,7 @@ class Lineup:
     def backlog(self, ahead: int) -> int:
         """How many wait for others, if so many more are lined up; the rest waits at most to be written down."""
         room = 0 if self._sent and _stops(self._last) else WINDOW - len(self._sent)
-        sendable = next((at for at, one in enumerate(islice(self._queue, room), 1) if _stops(one)), room)
-        return max(0, len(self._queue) + ahead - sendable)
+        return max(0, len(self._queue) + ahead - self._sendable(room))
 
     @property
     def head(self) -> Execution | None:
@@ -77,9 +76,13 @@ class Lineup:
         return execution
 
     def _all_clear(self, room: int) -> bool:
-        """Whether the next one may be sent; if not, those for which there is room are asked for together."""
-        first, *_ = [execution.clear() for execution in islice(self._queue, room)]
+        """Whether the next one may be sent; if not, all that may be sent now are asked for together."""
+        first, *_ = [execution.clear() for execution in islice(self._queue, self._sendable(room))]
         return first
+
+    def _sendable(self, room: int) -> int:
+        """How many of those in the queue may be sent, if there is so much room: none behind one that stops others."""
+        return next((at for at, one in enumerate(islice(self._queue, room), 1) if _stops(one)), room)
 
     def sent(self, execution_id: str) -> Execution | None:
         """One that the worker has, by id."""

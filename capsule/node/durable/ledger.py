@@ -99,7 +99,7 @@ class Ledger:
     async def accept(
         self, session: Session, owner: str, request: ExecuteRequest, execution: str, *, key: str | None, ahead: int
     ) -> Entry:
-        """Write down that it was asked for; `ahead`: how many of the session have been accepted and not lined up yet.
+        """Write down that it was asked for; `ahead`: how many are to be sent before it that are not lined up yet.
 
         What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
         `promise_expired`, StoreError.
