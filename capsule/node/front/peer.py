@@ -126,10 +126,16 @@ class Peer:
         """The connection is over: its sessions wait for their client to come back."""
         self.gone = True
         self.streams.lose()
+        self._requests.checkpoints.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
         for watch in self._watches.values():
             watch.hosted.unwatch(watch)
+
+    async def settled(self) -> None:
+        """Wait until no file is on its way to it, or from it, nor about to be fetched."""
+        await self._requests.checkpoints.fetched()
+        await self.streams.settled()
 
     def say_goodbye(self) -> None:
         """The node ends."""
