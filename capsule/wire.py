@@ -76,6 +76,8 @@ def size_of(event: told.Event) -> int:
             return 128 + len(event.text)
         case told.Display():
             return 512 + _size_of_bundle(event.data)
+        case told.InputRequest():
+            return 512 + len(event.prompt) + len(event.terms.words())
         case told.Finished():
             lines = sum(map(len, event.error.traceback)) if event.error is not None else 0
             return 512 + lines + _size_of_bundle(event.data)
@@ -172,8 +174,11 @@ def _finished(event: told.Finished) -> Wired:
 
 
 def _input_request(event: told.InputRequest) -> Wired:
-    body = {"request": event.request, "prompt": event.prompt, "password": event.password}
-    return Wired("input_request", body | ({"promise": event.promise} if event.promise else {}))
+    body: dict[str, Any] = {"request": event.request, "prompt": event.prompt, "password": event.password}
+    if event.promise:
+        body["promise"] = event.promise
+    more = {"choices": event.choices, "json_schema": event.schema, "timeout": event.timeout}
+    return Wired("input_request", body | {name: value for name, value in more.items() if value is not None})
 
 
 _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
@@ -252,7 +257,15 @@ _FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
         at.execution, at.sequence, message.current, message.total, message.text
     ),
     "input_request": lambda message, at: told.InputRequest(
-        at.execution, at.sequence, message.request, message.prompt, message.password, message.promise
+        at.execution,
+        at.sequence,
+        message.request,
+        message.prompt,
+        message.password,
+        message.promise,
+        message.choices,
+        message.json_schema,
+        message.timeout,
     ),
     "gap": lambda message, at: told.Gap(at.execution, at.sequence, message.missing),
 }
