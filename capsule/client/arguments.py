@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from capsule.node.requests import check_expressions
 from capsule_protocol.errors import ArgumentError
 from capsule_protocol.ids import EXECUTION
 from capsule_protocol.limits import DEFAULT_LIMITS
@@ -23,13 +24,17 @@ class CellOptions(TypedDict, total=False):
 
     `quiet`: no value, no count, no history. `store_history`: it counts, and gets its `In` and `Out`. `cell`: the name
     of its source in tracebacks. `if_epoch`: it is refused with `epoch_mismatch` unless that is the session's epoch, to
-    which each worker that is lost or restarted adds 1.
+    which each worker that is lost or restarted adds 1. `user_expressions`: expressions by names, which are evaluated
+    after the code; the result has what came of them. `payloads`: what IPython asks of a front end (the text of a
+    pager, the next input, the end) is in the result, and not printed or done.
     """
 
     quiet: bool
     store_history: bool
     cell: str | None
     if_epoch: int | None
+    user_expressions: dict[str, str]
+    payloads: bool
 
 
 class ExecuteOptions(CellOptions, total=False):
@@ -139,6 +144,8 @@ def check_execute(options: Mapping[str, Any]) -> ExecuteOptions:
     for name, value in options.items():
         if name == "if_epoch":
             check_epoch(value)
+        elif name == "user_expressions":
+            check_expressions(value)
         elif name != "cell":
             check_flag(value, name)
         elif value is not None:

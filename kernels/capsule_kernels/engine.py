@@ -113,7 +113,15 @@ class Engine:
     def _execute(self, envelope: Envelope) -> None:
         body = envelope.body
         quiet, store = body.get("quiet", False), body.get("store_history", True)
-        cell = Cell(envelope.sequence, body["code"], quiet, store, body.get("cell"))
+        cell = Cell(
+            envelope.sequence,
+            body["code"],
+            quiet,
+            store,
+            body.get("cell"),
+            body.get("user_expressions"),
+            body.get("payloads", False),
+        )
         self._take_turn(envelope, lambda: self.runner.run(cell))
 
     def _checkpoint(self, envelope: Envelope) -> None:

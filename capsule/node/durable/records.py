@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from capsule.events import Finished
     from capsule_bridge import Action
 
-STARTED = packb(["status", {"state": "busy"}, []])
-"""The first event of nearly every log."""
-
 _OPTIONS = tuple(field.name for field in fields(ExecuteRequest))
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
 

@@ -243,6 +243,8 @@ class Peer:
             message.batch,
             message.cell,
             message.if_epoch,
+            message.user_expressions,
+            message.payloads,
         )
         execution = envelope.execution
         try:
@@ -311,10 +313,12 @@ class Peer:
 
     def _follow(self, session: str, execution: str, missing: int, events: list[Event], *, after: int) -> None:
         """Acknowledge it, tell these events, and have those that come told."""
-        began = not (after or missing) and bool(events) and isinstance(events[0], Started)
-        self._transmit(Envelope("ack", {}, "", session, execution, int(began)))
-        if began:
+        started = events[0] if not (after or missing) and events else None
+        if isinstance(started, Started):
             del events[0]
+            self._transmit(Envelope("ack", {"execution_count": started.execution_count}, "", session, execution, 1))
+        else:
+            self._transmit(Envelope("ack", {}, "", session, execution))
         if missing:
             self._tell(session, execution, Gap(execution, after + missing, missing))
         self._following.add(execution)

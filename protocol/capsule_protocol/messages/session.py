@@ -98,12 +98,16 @@ State = Literal[
 
 
 class Status(Message):
-    """What a session does now; with an execution in the header: a step of that execution, `busy` when it starts."""
+    """What a session does now; with an execution in the header: a step of that execution, `busy` when it starts.
+
+    `execution_count` of a start is the number that the code will have, 0 if that is not known.
+    """
 
     TYPE: ClassVar[str] = "status"
     state: State
     reason: str = ""
     reply_to: str = ""
+    execution_count: Count = 0
 
 
 class Checkpoint(Message):
