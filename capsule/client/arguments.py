@@ -18,6 +18,8 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+ANY = range(-(2**31), 2**31)
+
 
 class CellOptions(TypedDict, total=False):
     """How one piece of code runs.
@@ -119,6 +121,16 @@ def check_integer(value: int, argument: str, allowed: range) -> int:
     if value not in allowed:
         raise ArgumentError(argument, f"is {value}", allowed=text)
     return value
+
+
+def check_lines(lines: tuple[int, int | None]) -> dict[str, int | None]:
+    """The numbers of cells, from one to before another, as a range of the history."""
+    allowed = "(first, behind the last), or (first, None)"
+    if not isinstance(lines, tuple) or len(lines) != 2:
+        raise ArgumentError("lines", f"is {lines!r:.80}", allowed=allowed)
+    start, stop = lines
+    checked = None if stop is None else check_integer(stop, "lines", ANY)
+    return {"start": check_integer(start, "lines", ANY), "stop": checked}
 
 
 def check_cursor(code: str, cursor: int | None) -> int:

@@ -1,7 +1,7 @@
 """Where kernels are asked for: a Unix socket. Each connection is the lease of one kernel, which ends with it.
 
 What is said is lines of JSON, for whoever stands in for a kernel must start in no time, without any library. Asked for
-is `start` (again and again, each when the kernel has ended) and `signal`; told is `started`, `exited` and `error`.
+is `start` (again and again, each when the kernel has ended), `signal` and `end`; told is `started`, `exited`, `error`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import logging
 import os
 import socket
 import struct
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -23,7 +22,7 @@ from capsule.node.tasks import Tasks
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from capsule.client.inner import AnyNode
@@ -35,7 +34,7 @@ logger = logging.getLogger("capsule.jupyter")
 MAX_LINE: Final = 2**22
 """Bytes that a request may have; the environment of a process is less."""
 PARKED: Final = 10.0
-"""Seconds that the sockets of a kernel that is to be restarted wait for whoever does that."""
+"""Seconds that the sockets of a kernel wait for somebody who starts it again, when nobody has said that it is over."""
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
@@ -65,7 +64,14 @@ class Signal(BaseModel):
     number: int = Field(ge=1, le=64)
 
 
-_REQUEST: Final[TypeAdapter[Start | Signal]] = TypeAdapter(Annotated[Start | Signal, Field(discriminator="op")])
+class End(BaseModel):
+    """The kernel is over: nobody is going to start it again."""
+
+    op: Literal["end"]
+
+
+Request: TypeAlias = Start | Signal | End
+_REQUEST: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 
 
 class Door:
@@ -95,7 +101,8 @@ class Door:
 
     async def listen(self) -> None:
         """Begin. The directory must be one that only this user may enter."""
-        self._server = await asyncio.start_unix_server(self._meet, self._path, limit=MAX_LINE)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Lease(self, self._tasks), self._path)
         self._path.chmod(0o600)
         self._rest()
 
@@ -106,14 +113,23 @@ class Door:
             self._path.unlink(missing_ok=True)
         if self._timer is not None:
             self._timer.cancel()
+        self._idle = None
         for lease in list(self._leases):
             lease.hang_up()
+        while self._leases:  # they leave in the loop's next turn
+            await asyncio.sleep(0)
         for connection in list(self._parked):
             self._unpark(connection)
         await self._tasks.close()
         await asyncio.gather(*self._closing)
 
     # --- for the leases ---
+
+    def enter(self, lease: Lease) -> None:
+        """Somebody has come."""
+        self._leases.add(lease)
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def make(self, connection: Connection, name: str) -> Kernel:
         """A kernel that listens there: one that waits for its next session, or a new one. Raises NodeError."""
@@ -128,37 +144,28 @@ class Door:
         return Kernel(name, self.node, connection)
 
     def leave(self, lease: Lease, kernel: Kernel | None) -> None:
-        """A lease has ended, and with it its kernel, unless somebody is going to restart that."""
+        """A lease has ended, and with it its kernel. Who restarts one by another process finds its sockets bound."""
         self._leases.discard(lease)
         if kernel is not None:
-            if kernel.restarting:
+            if kernel.over:
+                self._end(kernel.close())
+            else:
+                self._end(kernel.end())
                 loop = asyncio.get_running_loop()
                 connection = kernel.connection
                 self._parked[connection] = kernel, loop.call_later(PARKED, self._unpark, connection)
-            else:
-                self._end(kernel)
         self._rest()
 
     # --- inside ---
 
-    def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if _user(writer) != os.getuid():
-            writer.close()
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        lease = Lease(self, reader, writer)
-        self._leases.add(lease)
-        self._tasks.start(lease.serve())
-
     def _unpark(self, connection: Connection) -> None:
         kernel, timer = self._parked.pop(connection)
         timer.cancel()
-        self._end(kernel)
+        self._end(kernel.close())
         self._rest()
 
-    def _end(self, kernel: Kernel) -> None:
-        task = asyncio.ensure_future(kernel.close())
+    def _end(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -174,69 +181,95 @@ class Door:
             self._on_idle()
 
 
-class Lease:
-    """One connection: what it asks for is done in order."""
+class Lease(asyncio.Protocol):
+    """One connection. What comes is acted on at once, so that an interrupt is for what runs when it comes."""
 
-    def __init__(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, door: Door, tasks: Tasks) -> None:
         self._door = door
-        self._reader = reader
-        self._writer = writer
+        self._tasks = tasks
+        self._rest = b""
+        self._transport: asyncio.Transport | None = None
         self._kernel: Kernel | None = None
+        self._starting: asyncio.Task[None] | None = None
 
-    async def serve(self) -> None:
-        """Until the other end hangs up."""
-        try:
-            while line := await self._reader.readline():
-                await self._take(line)
-        except (ConnectionError, ValueError) as error:  # the line has no end
-            logger.info("a lease has ended: %s", error)
-        finally:
-            kernel, self._kernel = self._kernel, None
-            if kernel is not None:
-                kernel.on_exit = None
-            self._door.leave(self, kernel)
-            self._writer.close()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has come."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if _user(transport) == os.getuid():
+            self._door.enter(self)
+        else:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Some lines, and the beginning of another."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        if len(self._rest) > MAX_LINE:
+            self.hang_up()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The other end has hung up, or is gone: so is the kernel."""
+        self._transport = None
+        if self._starting is not None:
+            self._starting.cancel()
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            kernel.on_exit = None
+        self._door.leave(self, kernel)
 
     def hang_up(self) -> None:
         """The node ends."""
-        self._writer.close()
-        self._reader.feed_eof()
+        if self._transport is not None:
+            self._transport.close()
 
-    async def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes) -> None:
         try:
             request = _REQUEST.validate_json(line)
-            if isinstance(request, Signal):
-                if self._kernel is not None:
-                    await self._kernel.signal(request.number)
-                return
-            pid = await self._start(request)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "request"
-            self._refuse(ArgumentError(where, first["msg"], allowed="see capsule.jupyter.door"))
+            self._refuse(ArgumentError(where, first["msg"], allowed="what capsule.jupyter.door tells"))
+            return
+        if isinstance(request, Signal):
+            if self._kernel is not None:
+                self._kernel.signal(request.number)
+        elif isinstance(request, End):
+            if self._kernel is not None:
+                self._kernel.over = True
+            self.hang_up()
+        elif self._starting is not None and not self._starting.done():
+            self._refuse(SessionError("unsupported", "the kernel is being started already"))
+        else:
+            self._starting = self._tasks.start(self._start(request))
+
+    async def _start(self, request: Start) -> None:
+        try:
+            if self._kernel is None:
+                await self._make(request)
+            assert self._kernel is not None
+            pid = await self._kernel.start(_options(request))
         except CapsuleError as error:
             self._refuse(error)
         except Exception:
             logger.exception("a kernel could not be started")
             self._refuse(SessionError("internal_error", "the node made a mistake; see its log"))
         else:
-            assert self._kernel is not None
             self._tell(event="started", pid=pid, connection=self._kernel.connection.model_dump())
 
-    async def _start(self, request: Start) -> int:
-        from capsule.jupyter.connection import check_connection
+    async def _make(self, request: Start) -> None:
+        from capsule.jupyter.connection import check_connection  # late: see `Door.make`
 
-        if self._kernel is None:
-            self._kernel = await self._door.make(check_connection(request.connection), request.name or "kernel")
-            self._kernel.on_exit = lambda code: self._tell(event="exited", code=code)
-        return await self._kernel.start(_options(request))
+        self._kernel = await self._door.make(check_connection(request.connection), request.name or "kernel")
+        self._kernel.on_exit = lambda code: self._tell(event="exited", code=code)
 
     def _refuse(self, error: CapsuleError) -> None:
         self._tell(event="error", code=error.code, message=error.message, hint=error.hint)
 
     def _tell(self, **told: Any) -> None:
-        with suppress(ConnectionError):
-            self._writer.write(json.dumps(told).encode() + b"\n")
+        if self._transport is not None:
+            self._transport.write(json.dumps(told).encode() + b"\n")
 
 
 def _options(request: Start) -> SessionOptions:
@@ -246,7 +279,7 @@ def _options(request: Start) -> SessionOptions:
     )
 
 
-def _user(writer: asyncio.StreamWriter) -> int:
-    connected = writer.get_extra_info("socket")
+def _user(transport: asyncio.Transport) -> int:
+    connected = transport.get_extra_info("socket")
     _, uid, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return int(uid)

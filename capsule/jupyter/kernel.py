@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.jupyter")
 
+_DEADLY = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT})
 ENDED = 0
 LOST = 1
 """The exit code of a kernel whose worker died by itself."""
@@ -35,12 +36,12 @@ LOST = 1
 class Kernel:
     """Binds its sockets when it is made; `start` gives it a session. `on_exit` is told when it has none any more.
 
-    Raises NodeError if it cannot bind.
+    `over`: it was told to end, and not to start again. Raises NodeError if it cannot bind.
     """
 
     def __init__(self, name: str, node: AnyNode, connection: Connection) -> None:
         self.on_exit: Callable[[int], None] | None = None
-        self.restarting = False
+        self.over = False
         self._node = node
         self._tasks = Tasks()
         self._session: AnySession | None = None
@@ -61,25 +62,19 @@ class Kernel:
         if self._session is not None:
             raise SessionError("unsupported", "the kernel runs already")
         session = await self._node.open_session(options)
-        self._session, self.restarting = session, False
+        self._session = session
         session.on_state = self._on_state
         self._shell.begin(session)
-        info = session.info() if isinstance(session, Session) else await session.info()
-        return info.pid
+        return await _pid_of(session)
 
-    async def signal(self, number: int) -> None:
-        """Do what a process would do with a signal: SIGINT interrupts, SIGTERM and SIGKILL end it."""
-        session = self._session
-        if session is None:
-            return
+    def signal(self, number: int) -> None:
+        """Do what a process would do with a signal: SIGINT interrupts, others end it, or go to the worker."""
         if number == signal.SIGINT:
-            await session.interrupt()
-        elif number in (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT):
-            await self.end(-number)
+            self._tasks.start(self._shell.interrupt())
+        elif number in _DEADLY:
+            self._tasks.start(self.end(-number))
         else:
-            info = session.info() if isinstance(session, Session) else await session.info()
-            with suppress(ProcessLookupError):
-                os.kill(info.pid, number)
+            self._tasks.start(self._pass_on(number))
 
     async def end(self, code: int = ENDED) -> None:
         """End the session with all its processes; the sockets stay. Idempotent."""
@@ -103,6 +98,11 @@ class Kernel:
             await self._sockets.close()
 
     # --- inside ---
+
+    async def _pass_on(self, number: int) -> None:
+        if self._session is not None:
+            with suppress(ProcessLookupError, CapsuleError):
+                os.kill(await _pid_of(self._session), number)
 
     def _on_shell(self, to: list[bytes], message: Message) -> None:
         if message["header"]["msg_type"] == "shutdown_request":  # some still send it here
@@ -139,13 +139,13 @@ class Kernel:
         if kind == "kernel_info_request":
             return translate.kernel_info(version("capsule-exec"))
         if kind == "interrupt_request":
-            if self._session is not None:
-                await self._session.interrupt()
+            await self._shell.interrupt()
             return {"status": "ok"}
         if kind == "shutdown_request":
-            self.restarting = translate.field(content, "restart", bool, default=False)
+            restart = translate.field(content, "restart", bool, default=False)
+            self.over = not restart
             self._shell.end()  # what comes from here on is for the next session
-            return {"status": "ok", "restart": self.restarting}
+            return {"status": "ok", "restart": restart}
         raise SessionError("unsupported", f"this kernel does not do {kind[:80]!r} on this channel")
 
     def _on_state(self, state: str, reason: str) -> None:
@@ -157,3 +157,8 @@ class Kernel:
     def _tell_exit(self, code: int) -> None:
         if self.on_exit is not None:
             self.on_exit(code)
+
+
+async def _pid_of(session: AnySession) -> int:
+    info = session.info() if isinstance(session, Session) else await session.info()
+    return info.pid

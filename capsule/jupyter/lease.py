@@ -97,8 +97,13 @@ class Lease:
         return self.exit_code
 
     def close(self) -> None:
-        """Give the kernel up. Idempotent."""
-        self._socket.close()
+        """Give the kernel up for good. Idempotent."""
+        if self._socket.fileno() >= 0:
+            try:
+                self._say({"op": "end"})
+            except OSError:
+                pass  # the node is gone
+            self._socket.close()
         self.exit_code = 0 if self.exit_code is None else self.exit_code
 
     def _say(self, message: Mapping[str, Any]) -> None:

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capsule.events import Finished, InputRequest, Started
 from capsule.jupyter import translate
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from capsule.client.inner import AnyExecution, AnySession
     from capsule.events import Event
@@ -54,15 +54,15 @@ class Shell:
         self._session: AnySession | None = None
         self._waiting: deque[Request] = deque()
         self._changed = asyncio.Event()
+        self._current: Request | None = None
         self._parents: dict[str, Message] = {}
         self._last: Message = {}
-        self._count = 0
 
     # --- for the kernel ---
 
     def begin(self, session: AnySession) -> None:
         """Run what waits, and all that comes, in this session."""
-        self._session, self._count = session, 0
+        self._session = session
         session.on_background = self.background
         for request in self._waiting:
             self._send_ahead(request)
@@ -90,7 +90,14 @@ class Shell:
             request = self._waiting.popleft()
             if len(self._waiting) == MAX_WAITING // 2:
                 self._channels.resume("shell")
+            self._current = request
             await self._deal_with(request)
+            self._current = None
+
+    def interrupt(self) -> Coroutine[Any, Any, None]:
+        """End what runs at the moment of the call. If that has just ended, then what has begun behind it."""
+        waiting = (self._current, *self._waiting)
+        return self._end_first([request.execution.id for request in waiting if request and request.execution])
 
     def background(self, event: Event) -> None:
         """Something that code told after its verdict: it belongs to the request that had it run."""
@@ -99,6 +106,11 @@ class Shell:
             self._channels.publish(told.kind, told.content, self._parents.get(event.execution_id, self._last))
 
     # --- inside ---
+
+    async def _end_first(self, executions: list[str]) -> None:
+        for execution in executions:
+            if self._session is None or await self._session.cancel(execution):
+                return
 
     @property
     def _channels(self) -> Sockets:
@@ -160,7 +172,7 @@ class Shell:
         while True:
             event = await execution.next_event()
             if isinstance(event, Started):
-                self._tell_input(request, parent)
+                self._tell_input(request, event, parent)
             elif isinstance(event, InputRequest):
                 self._inputs.ask(execution, event, request)
             else:
@@ -169,17 +181,13 @@ class Shell:
                     sockets.publish(told.kind, told.content, parent)
                 if isinstance(event, Finished):
                     self._inputs.forget(execution)
-                    return self._finish(event)
+                    return translate.execute_reply(event)
 
-    def _tell_input(self, request: Request, parent: Message) -> None:
+    def _tell_input(self, request: Request, event: Started, parent: Message) -> None:
         content = request.message["content"]
         if not content.get("silent", False):
-            count = self._count + 1
-            self._channels.publish("execute_input", {"code": content["code"], "execution_count": count}, parent)
-
-    def _finish(self, event: Finished) -> Message:
-        self._count = max(self._count, event.execution_count)
-        return translate.execute_reply(event)
+            told = {"code": content["code"], "execution_count": event.execution_count}
+            self._channels.publish("execute_input", told, parent)
 
     def _remember(self, execution: str, parent: Message) -> None:
         self._parents[execution] = parent

@@ -54,7 +54,11 @@ def shown(event: Event) -> Shown | None:
 
 def execute_reply(finished: Finished) -> Content:
     """The answer to an `execute_request`."""
-    counted: Content = {"execution_count": finished.execution_count, "user_expressions": {}, "payload": []}
+    counted: Content = {
+        "execution_count": finished.execution_count,
+        "user_expressions": finished.user_expressions,
+        "payload": finished.payload,
+    }
     if finished.error is None:
         return {"status": "ok"} | counted
     status = "aborted" if finished.error.code == CANCELLED else "error"
@@ -113,6 +117,8 @@ def execute_request(content: Content) -> ExecuteRequest:
         allow_input=field(content, "allow_stdin", bool, default=True),
         stop_on_error=field(content, "stop_on_error", bool, default=True),
         batch=BATCH,
+        user_expressions=field(content, "user_expressions", dict, default={}),
+        payloads=True,
     )
 
 

@@ -87,6 +87,8 @@ class CellRunner:
         source, error = self._transform(cell.code)
         if store:
             self._inputs.add(count, source, cell.code)
+            if shell.past.has_file:
+                shell.past.add(count, source, cell.code)
         info = ExecutionInfo(cell.code, store, cell.quiet, True, None)  # noqa: FBT003
         self._trigger("pre_execute")
         if not cell.quiet:

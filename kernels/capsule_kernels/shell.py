@@ -20,6 +20,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, default
 
 from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher
+from capsule_kernels.history import History
 from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
 
@@ -67,6 +68,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
     kernel: Any = None
     keepkernel_on_exit: Any = None
     payloads: Payloads
+    past: History
     own_names: Mapping[str, Any] = MappingProxyType({})
 
     def init_virtualenv(self) -> None:
@@ -215,6 +217,7 @@ def build() -> ZMQInteractiveShell:
     shell.colors = "nocolor"
     shell.note_transformers()
     shell.displayhook.note_printers()
+    shell.past = History(shell)
     shell.builtin_trap.activate()
     shell.kernel = KernelFace(shell)
     threading.excepthook = shell.show_thread_error

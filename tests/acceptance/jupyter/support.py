@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LONG = 60.0
 PROVISIONER, SHIM, PLAIN = "capsule", "capsule-shim", "python3"
-"""Kernels by the way in which they start: our provisioner, our stand-in, and plain Python by the default provisioner."""
+"""Kernels by how they start: our provisioner, our stand-in, and plain Python by the default provisioner."""
 ROUTES = (PROVISIONER, SHIM, PLAIN)
 
 
@@ -97,7 +97,7 @@ def peer_of(path: Path) -> int:
 
 def drain(client: Any, request: str) -> list[dict[str, Any]]:
     """What everybody is told of a request, without its first `busy` and its last `idle`."""
-    told = []
+    told: list[dict[str, Any]] = []
     while True:
         message = client.get_iopub_msg(timeout=LONG)
         if message["parent_header"].get("msg_id") != request:

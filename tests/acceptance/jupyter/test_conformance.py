@@ -39,15 +39,15 @@ class Samples:
     code_clear_output = "from IPython.display import clear_output; clear_output()"
 
 
-class TestProvisioner(Samples, jupyter_kernel_test.KernelTests):
+class TestProvisioner(Samples, jupyter_kernel_test.KernelTests):  # type: ignore[misc]  # it has no types
     kernel_name = support.PROVISIONER
 
 
-class TestShim(Samples, jupyter_kernel_test.KernelTests):
+class TestShim(Samples, jupyter_kernel_test.KernelTests):  # type: ignore[misc]  # it has no types
     kernel_name = support.SHIM
 
 
-class TestDefaultProvisioner(Samples, jupyter_kernel_test.KernelTests):
+class TestDefaultProvisioner(Samples, jupyter_kernel_test.KernelTests):  # type: ignore[misc]  # it has no types
     kernel_name = support.PLAIN
 
 
@@ -55,15 +55,15 @@ class Welcomed:
     support_iopub_welcome = True
 
 
-class TestWelcomeByProvisioner(Welcomed, jupyter_kernel_test.IopubWelcomeTests):
+class TestWelcomeByProvisioner(Welcomed, jupyter_kernel_test.IopubWelcomeTests):  # type: ignore[misc]  # it has no types
     kernel_name = support.PROVISIONER
 
 
-class TestWelcomeByShim(Welcomed, jupyter_kernel_test.IopubWelcomeTests):
+class TestWelcomeByShim(Welcomed, jupyter_kernel_test.IopubWelcomeTests):  # type: ignore[misc]  # it has no types
     kernel_name = support.SHIM
 
 
-class TestWelcomeByDefaultProvisioner(Welcomed, jupyter_kernel_test.IopubWelcomeTests):
+class TestWelcomeByDefaultProvisioner(Welcomed, jupyter_kernel_test.IopubWelcomeTests):  # type: ignore[misc]  # it has no types
     kernel_name = support.PLAIN
 
 
@@ -72,6 +72,8 @@ def test_no_test_of_the_suite_is_left_out() -> None:
     wanted: dict[str, Any] = {
         name: value
         for name, value in vars(jupyter_kernel_test.KernelTests).items()
-        if name.startswith(("code_", "completion_", "complete_", "incomplete_", "invalid_", "supported_", "language_", "file_"))
+        if name.startswith(
+            ("code_", "completion_", "complete_", "incomplete_", "invalid_", "supported_", "language_", "file_")
+        )
     }
     assert set(wanted) <= set(vars(Samples))
