@@ -37,7 +37,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """The worker has been given the code; nothing precedes it."""
+    """The worker has been given the code; nothing precedes it. `execution_count` will be its, 0: not known."""
+
+    execution_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,10 @@ class Gap(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None)."""
+    """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None).
+
+    `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for.
+    """
 
     verdict: Verdict
     text: str = ""
@@ -126,3 +131,5 @@ class Finished(Event):
     execution_count: int = 0
     duration: float = 0.0
     dropped: int = 0
+    user_expressions: dict[str, Any] = field(default_factory=dict)
+    payload: list[dict[str, Any]] = field(default_factory=list)

@@ -105,6 +105,10 @@ def execute_body(request: ExecuteRequest) -> dict[str, Any]:
         body["cell"] = request.cell
     if request.if_epoch is not None:
         body["if_epoch"] = request.if_epoch
+    if request.user_expressions:
+        body["user_expressions"] = request.user_expressions
+    if request.payloads:
+        body["payloads"] = True
     return body
 
 
@@ -136,8 +140,8 @@ def _without_buffers(data: dict[str, Any]) -> tuple[dict[str, Any], tuple[Buffer
 # --- to messages ---
 
 
-def _started(_event: told.Started) -> Wired:
-    return Wired("status", {"state": "busy"})
+def _started(event: told.Started) -> Wired:
+    return Wired("status", {"state": "busy", "execution_count": event.execution_count})
 
 
 def _output(event: told.Output) -> Wired:
@@ -151,10 +155,18 @@ def _display(event: told.Display) -> Wired:
 
 
 def _finished(event: told.Finished) -> Wired:
-    counts = {"execution_count": event.execution_count, "duration": event.duration, "dropped": event.dropped}
+    more: dict[str, Any] = {
+        "execution_count": event.execution_count,
+        "duration": event.duration,
+        "dropped": event.dropped,
+    }
+    if event.payload:
+        more["payload"] = event.payload
     if event.error is None:
         data, buffers = _without_buffers(event.data)
-        body: dict[str, Any] = {"data": data, **counts}
+        body: dict[str, Any] = {"data": data, **more}
+        if event.user_expressions:
+            body["user_expressions"] = event.user_expressions
         if event.text != data.get("text/plain", ""):
             body["text"] = event.text
         if event.metadata:
@@ -170,7 +182,7 @@ def _finished(event: told.Finished) -> Wired:
         "hint": error.hint,
         "details": error.details,
     }
-    return Wired("error", body | counts)
+    return Wired("error", body | more)
 
 
 def _input_request(event: told.InputRequest) -> Wired:
@@ -201,7 +213,7 @@ _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
 
 def _from_status(message: Status, at: Envelope) -> told.Event:
     if message.state == "busy":
-        return told.Started(at.execution, at.sequence)
+        return told.Started(at.execution, at.sequence, message.execution_count)
     return told.Status(at.execution, at.sequence, message.state, message.reason)
 
 
@@ -228,6 +240,8 @@ def _from_result(message: words.Result, at: Envelope) -> told.Event:
         message.execution_count,
         message.duration,
         message.dropped,
+        message.user_expressions,
+        message.payload,
     )
 
 
@@ -243,6 +257,7 @@ def _from_error(message: words.Error, at: Envelope) -> told.Event:
         execution_count=message.execution_count,
         duration=message.duration,
         dropped=message.dropped,
+        payload=message.payload,
     )
 
 

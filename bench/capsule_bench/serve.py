@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from capsule_bench.model import Area, Contender, Load, Measure, Must
 
+MEMORY_IS_TOUCHED = 2
+"""Transfers of 1 GiB before the first that counts. A fresh virtual machine gets each page of its file cache from the
+host at its first use, at some 600 MB/s here: what is measured otherwise is the host."""
+
 AREA = Area(
     name="serve",
     title="a service over ipc",
@@ -53,7 +57,7 @@ AREA = Area(
             "upload",
             "upload of 1 GiB",
             "MB/s",
-            full=Load(samples=2, size=1024, seconds=120.0),
+            full=Load(samples=2, warmup=MEMORY_IS_TOUCHED, size=1024, seconds=120.0),
             quick=Load(samples=1, size=64),
             higher_is_better=True,
             must=Must(median=300),
@@ -63,7 +67,7 @@ AREA = Area(
             "download",
             "download of 1 GiB",
             "MB/s",
-            full=Load(samples=2, size=1024, seconds=120.0),
+            full=Load(samples=2, warmup=MEMORY_IS_TOUCHED, size=1024, seconds=120.0),
             quick=Load(samples=1, size=64),
             higher_is_better=True,
             must=Must(median=300),

@@ -91,7 +91,7 @@ class AsyncSession(AsyncCheckpoints):
                 return await self.run(code, timeout=timeout, key=key, on_event=on_event, on_input=on_input, **options)
         execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input)
         try:
-            return await execution.result(on_event)
+            return await execution.result(on_event=on_event)
         except BaseException:
             execution.abandon()
             raise

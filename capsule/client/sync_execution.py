@@ -58,12 +58,13 @@ class Execution:
         """Whether the verdict has been read, so that `result()` answers at once."""
         return self._inner.done
 
-    def result(self) -> Result:
-        """Wait for the verdict. May be called several times; Ctrl-C while it waits leaves the code running.
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the verdict, at most so many seconds: then TimeoutError, and the code goes on.
 
-        What `events()` gave before is not kept, so it is not in the result.
+        May be called several times; Ctrl-C while it waits leaves the code running. What `events()` gave before is not
+        kept, so it is not in the result.
         """
-        return self._portal.call(self._inner.result)
+        return self._portal.call(self._inner.result, timeout)
 
     def events(self) -> Events:
         """The events from here on, ending in `Finished`; leaving the iterator early cancels the execution.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 from capsule.events import (
     ClearOutput,
@@ -54,7 +54,8 @@ class ExecuteRequest:
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
     behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
-    that is the session's epoch. With a `turn` there is no code.
+    that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `turn` there is no
+    code.
     """
 
     code: str
@@ -66,7 +67,21 @@ class ExecuteRequest:
     batch: str = ""
     cell: str | None = None
     if_epoch: int | None = None
+    user_expressions: dict[str, str] = field(default_factory=dict)
+    payloads: bool = False
     turn: Turn | None = None
+
+
+class Said(TypedDict, total=False):
+    """What a worker's verdict says beside how it ended: fields of `Finished`."""
+
+    text: str
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    execution_count: int
+    duration: float
+    user_expressions: dict[str, Any]
+    payload: list[dict[str, Any]]
 
 
 class _Open(NamedTuple):
@@ -80,6 +95,8 @@ class Host(Protocol):
     """What an execution asks of its session."""
 
     options: SessionOptions
+    next_count: int
+    """The number of the next cell that is counted, 0 if that is not known."""
 
     def on_full(self, execution: Execution) -> None:
         """The execution's buffer is at its bound."""
@@ -305,7 +322,8 @@ class Execution:
         """The worker runs the code from now on, at the latest. Idempotent."""
         if self.state == "queued":
             self.state = "running"
-            self._channel.put_event(self._make_started, 0)
+            count = self._host.next_count
+            self._channel.put_event(lambda number: Started(self.id, number, count), 0)
             self._host.on_started(self)
 
     def output(self, stream: int, data: bytes) -> None:
@@ -388,17 +406,7 @@ class Execution:
         """The execution is being ended: do not wait for a slow reader any more."""
         self._channel.hurry()
 
-    def finish(
-        self,
-        verdict: Verdict,
-        *,
-        text: str = "",
-        data: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
-        error: ErrorInfo | None = None,
-        execution_count: int = 0,
-        duration: float = 0.0,
-    ) -> None:
+    def finish(self, verdict: Verdict, *, error: ErrorInfo | None = None, **said: Unpack[Said]) -> None:
         """The verdict; only the first one counts."""
         if self.verdict is not None:
             return
@@ -406,18 +414,7 @@ class Execution:
             self._flush_decoders()
         channel = self._channel
         self.verdict = channel.close(
-            lambda number: Finished(
-                self.id,
-                number,
-                verdict,
-                text,
-                {} if data is None else data,
-                {} if metadata is None else metadata,
-                error,
-                execution_count,
-                duration,
-                channel.dropped,
-            )
+            lambda number: Finished(self.id, number, verdict, error=error, dropped=channel.dropped, **said)
         )
         self.state = "done"
         self._stop_timers()
@@ -451,9 +448,6 @@ class Execution:
             self._inputs[request] = _Open(question, self._input_timer(question))
             if not told:
                 self.tell_question(question)
-
-    def _make_started(self, number: int) -> Event:
-        return Started(self.id, number)
 
     def _put(self, make: Any, size: int = 256, *, droppable: bool = False) -> None:
         if self.verdict is not None:

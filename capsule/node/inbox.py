@@ -84,6 +84,8 @@ class Inbox:
             metadata=message.metadata,
             execution_count=message.execution_count,
             duration=message.duration,
+            user_expressions=message.user_expressions,
+            payload=message.payload,
         )
         self._actions.settle(execution)
 
@@ -95,7 +97,13 @@ class Inbox:
         self._rule(execution, message, *of_error(message, execution))
 
     def _rule(self, execution: Execution, message: Any, verdict: Any, error: Any) -> None:
-        execution.finish(verdict, error=error, execution_count=message.execution_count, duration=message.duration)
+        execution.finish(
+            verdict,
+            error=error,
+            execution_count=message.execution_count,
+            duration=message.duration,
+            payload=message.payload,
+        )
         self._actions.settle(execution)
 
     def _settled(self, envelope: Envelope) -> Execution:

@@ -84,6 +84,7 @@ async def asynchronous() -> None:
     execution = session.submit("1", batch="b", stop_on_error=True)
     assert_type(execution, AsyncExecution)
     assert_type(await execution.result(), Result)
+    assert_type(await execution.result(timeout=1, on_event=watch_later), Result)
     assert_type(execution.execution_id, str)
     assert_type(await execution.cancel(), bool)
     assert_type(await session.run_all(["1", "2"], stop_on_error=False, timeout=2.5), list[Result])
@@ -119,7 +120,7 @@ def synchronous() -> None:
         assert_type(session.run("1", timeout=1, on_event=watch, on_input=answer), Result)
         execution = session.submit("1")
         assert_type(execution, Execution)
-        assert_type(execution.result().raise_for_error(), Result)
+        assert_type(execution.result(timeout=1.5).raise_for_error(), Result)
         assert_type(session.run_all(["1"]), list[Result])
         with session.stream("1") as events:
             assert_type(events, Events)

@@ -36,11 +36,14 @@ class Inquiries:
         return Inquirer(self, session, owner, inherited=inherited)
 
     async def recall(self, execution: str) -> list[Promise | None]:
-        """The promises of all that an execution has asked, in order; None for one that is forgotten."""
+        """The promises of all that an execution has asked, in order; None for one that is forgotten.
+
+        A time-out that is due and not written down is not told, so that nothing has to be written for this.
+        """
         found: list[Promise | None] = []
         while True:
             try:
-                found.append(await self.bridge.get(promise_id(execution, "input", len(found) + 1)))
+                found.append(await self.bridge.store.get(promise_id(execution, "input", len(found) + 1), now=0))
             except SessionError as error:
                 if error.code != "promise_expired":
                     return found
@@ -51,7 +54,7 @@ class Inquiries:
         asked = [promise for promise in await self.recall(execution) if promise is not None]
         total, until = 0, 0
         for promise in asked:  # in the order in which they were made
-            end = self.bridge.now() if promise.settled_at is None else promise.settled_at
+            end = _end(promise, self.bridge.now())
             total += max(0, end - max(promise.created_at, until))
             until = max(until, end)
         return total / 1000
@@ -182,6 +185,13 @@ def pack_question(question: Question) -> bytes:
 def unpack_question(promise: Promise) -> Question:
     """What was asked."""
     return Question(**unpackb(promise.param))
+
+
+def _end(promise: Promise, now: int) -> int:
+    """Until when it was waited for, or has been until now."""
+    if promise.settled_at is not None:
+        return promise.settled_at
+    return now if promise.timeout_at is None else min(now, promise.timeout_at)
 
 
 def _action(answer: Answer) -> Action:

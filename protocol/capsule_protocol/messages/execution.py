@@ -13,6 +13,9 @@ from capsule_protocol.messages.base import Count, Data, Message
 if TYPE_CHECKING:
     from capsule_protocol.errors import CapsuleError
 
+MAX_EXPRESSIONS = 1000
+"""User expressions of one execution."""
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -20,6 +23,8 @@ class Execute(Message):
     """Run code. `cell` names the source in tracebacks; `key` makes the request idempotent, together with its id.
 
     `if_epoch`: only if the session is in this epoch, so that nobody runs on an empty heap by mistake.
+    `user_expressions`: expressions by names, whose values the verdict `ok` has. `payloads`: what IPython asks of its
+    front end is told in the verdict.
     """
 
     TYPE: ClassVar[str] = "execute"
@@ -34,6 +39,8 @@ class Execute(Message):
     timeout: Seconds | None = None
     key: str | None = None
     if_epoch: Count | None = None
+    user_expressions: Annotated[dict[str, str], Field(max_length=MAX_EXPRESSIONS)] = {}
+    payloads: bool = False
 
 
 class Output(Message):
@@ -77,7 +84,8 @@ class Progress(Message):
 class Result(Message):
     """The verdict ok. `data` shows the value of the last expression; `text` too, unless `data` has it as plain text.
 
-    `dropped` bytes of output were lost to the backpressure mode in all.
+    `dropped` bytes of output were lost to the backpressure mode in all. `user_expressions` are the outcomes of those
+    that were asked for, and `payload` what IPython asks of its front end, if that is to be told.
     """
 
     TYPE: ClassVar[str] = "result"
@@ -89,6 +97,8 @@ class Result(Message):
     duration: Seconds = 0.0
     dropped: Count = 0
     fence: Count = 0
+    user_expressions: Data = {}
+    payload: list[Data] = []
 
 
 class Error(Message):
@@ -108,6 +118,7 @@ class Error(Message):
     fence: Count = 0
     details: Data = {}
     reply_to: str = ""
+    payload: list[Data] = []
 
     @classmethod
     def answer(cls, error: CapsuleError, reply_to: str = "") -> Error:

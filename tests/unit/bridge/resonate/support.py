@@ -58,10 +58,11 @@ class Server:
         self._post("/forget", "")
 
     def call(self, kind: str, **data: Any) -> dict[str, Any]:
-        """As another program calls it: the status, and the promise."""
+        """As another program calls it: the status, and the promise if there is one (a refusal is a sentence)."""
         head = {"corrId": "other", "version": "2026-04-01"}
         answer = json.loads(self._post("/", json.dumps({"kind": kind, "head": head, "data": data})))
-        return {"status": answer["head"]["status"], **(answer["data"].get("promise") or {})}
+        found = answer["data"].get("promise") if isinstance(answer["data"], dict) else None
+        return {"status": answer["head"]["status"], **(found or {"state": None})}
 
     def _post(self, path: str, body: str) -> bytes:
         # A connection for each: one that rested may have been closed.
