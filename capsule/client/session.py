@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from capsule.client.inner import AnySession
-    from capsule.client.inputs import OnInput
+    from capsule.client.inputs import Json, OnInput
     from capsule.client.results import Result
     from capsule.node.info import SessionInfo
 
@@ -310,7 +310,7 @@ def asked(shown: Progress, on_input: OnInput | None) -> OnInput | None:
     if on_input is None:
         return None
 
-    async def call(request: InputRequest) -> str:
+    async def call(request: InputRequest) -> Json:
         with shown.asking():
             answer = on_input(request)
             return await answer if inspect.isawaitable(answer) else answer

@@ -7,10 +7,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from capsule.events import ErrorInfo, Finished
+from capsule.events import ErrorInfo, Finished, Started
 from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.records import (
-    STARTED,
     action_of,
     fingerprint_of,
     pack_request,
@@ -114,7 +113,7 @@ class Ledger:
             principal=owner,
             key=key,
             epoch=session.epoch if session.has_room(ahead) else None,
-            log=(STARTED,) if at_once else (),
+            log=(pack_event(Started("", 1, session.next_count)),) if at_once else (),
         )
         promise, fresh = await self.bridge.accept(new)
         if promise.id != new.id:  # who asks again has to name the same execution, whose events are numbered

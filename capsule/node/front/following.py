@@ -140,6 +140,8 @@ class Following:
             message.batch,
             message.cell,
             message.if_epoch,
+            message.user_expressions,
+            message.payloads,
         )
         execution = envelope.execution
         try:
@@ -202,10 +204,13 @@ class Following:
     def _take_up(self, hosted: Hosted, missing: int, events: list[Event], after: int, envelope: Envelope) -> None:
         """Acknowledge it, and tell these events: at once if they are few. Then have those that come told."""
         session, execution = envelope.session, envelope.execution
-        began = not (after or missing) and bool(events) and isinstance(events[0], Started)
-        self._line.transmit(Envelope("ack", {}, "", session, execution, int(began)))
-        if began:
+        started = events[0] if not (after or missing) and events else None
+        if isinstance(started, Started):
             del events[0]
+            told = {"execution_count": started.execution_count}
+            self._line.transmit(Envelope("ack", told, "", session, execution, 1))
+        else:
+            self._line.transmit(Envelope("ack", {}, "", session, execution))
         log = hosted.logs.get(execution)
         if log is not None:
             log.loosen(False)  # noqa: FBT003 - positional only

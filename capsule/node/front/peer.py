@@ -236,7 +236,9 @@ class Peer:
         log = hosted.logs.get(envelope.execution) if hosted is not None else None
         if log is not None:
             try:
-                log.execution.reply_input(message.request, message.value, message.error)
+                log.execution.reply_input(
+                    message.request, message.value, message.error, lambda error: self._turn_down(error, envelope)
+                )
             except ArgumentError:
                 return  # it was answered, or timed out, while this was on its way
 

@@ -204,7 +204,7 @@ async def test_a_cancelled_run_all_leaves_nothing_in_the_queue(session: AsyncSes
 
 async def test_an_answer_that_is_no_text_is_eof_and_an_argument_error(session: AsyncSession) -> None:
     with pytest.raises(ArgumentError, match="on_input: returned int"):
-        await session.run("try: input()\nexcept EOFError: seen = 1", on_input=lambda _: 3)  # type: ignore[arg-type,return-value]  # that is the test
+        await session.run("try: input()\nexcept EOFError: seen = 1", on_input=lambda _: 3)
     assert (await session.run("seen")).text == "1"
 
 
