@@ -128,6 +128,7 @@ class Service:
             recovery = Recovery(front.ledger, front.registry, node, config.detached_ttl, config.reconnect_timeout)
             await recovery.run(boxes)
         await node.prepare()
+        node.warm()  # nobody waits for it, so no code of the environment keeps the service from being ready
         if front.ledger is not None:
             front.tasks.start(front.ledger.keep_tidy(self._retention))
         for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
