@@ -119,6 +119,12 @@ class AsyncQuestions:
         reply = await self._ask("namespace_summary", {}, timeout)
         return Namespace([variable(entry) for entry in reply["entries"]], reply.get("truncated", 0))
 
+    async def comms(self, target: str | None = None, *, timeout: float | None = None) -> dict[str, str]:
+        """The comms that are open, or only those of a target: the target of each, by its id."""
+        wanted = None if target is None else check_text(target, "target")
+        comms: dict[str, str] = (await self._ask("comm_info", {"target": wanted}, timeout))["comms"]
+        return comms
+
     def check_open(self) -> None:
         """Raise SessionError after `close()`, also the client's, and on an event loop that is not the session's."""
         if not self._closed and not isinstance(self._inner, Session):

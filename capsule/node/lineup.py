@@ -106,10 +106,10 @@ class Lineup:
         return None
 
     def take_batch(self, batch: str) -> list[Execution]:
-        """Take all queued executions of a batch out of the queue."""
-        taken = [execution for execution in self._queue if execution.request.batch == batch]
+        """Take all queued code of a batch out of the queue; what is said on comms belongs to none."""
+        taken = [one for one in self._queue if one.request.batch == batch and one.request.comm is None]
         if taken:
-            self._queue = deque(execution for execution in self._queue if execution.request.batch != batch)
+            self._queue = deque(one for one in self._queue if one not in taken)
         return taken
 
     def take_all(self) -> tuple[list[Execution], list[Execution]]:

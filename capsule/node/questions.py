@@ -16,7 +16,7 @@ MAX_OPEN = 256
 """Questions that may be open at once in one session."""
 MAX_FORSAKEN = 10_000
 """Questions without an answer whose asker has left."""
-ALLOWED = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary"})
+ALLOWED = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info"})
 
 
 class Questions:

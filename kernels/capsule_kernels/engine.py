@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import files, system
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from capsule_kernels.capture import Outlet
     from capsule_kernels.checkpoints import Checkpoints
+    from capsule_kernels.comms import Comms
     from capsule_kernels.introspect import Answer
     from capsule_kernels.loops import SessionLoop
     from capsule_kernels.publisher import Publisher
@@ -55,7 +57,7 @@ class Engine:
     stdin: Stdin
     loop: SessionLoop
     answers: dict[str, Answer]
-    comms: Callable[[Envelope], None]
+    comms: Comms
     runner: CellRunner
     checkpoints: Checkpoints
     warmup: str = ""
@@ -78,7 +80,6 @@ class Engine:
             "open": self._open,
             "execute": self._execute,
             "shutdown": self._shutdown,
-            **dict.fromkeys(("comm_open", "comm_msg", "comm_close"), self._comm),
             **dict.fromkeys(self.answers, self._answer),
             **dict.fromkeys(self.checkpoints.kinds, self._checkpoint),
         }
@@ -113,6 +114,11 @@ class Engine:
 
     def _execute(self, envelope: Envelope) -> None:
         body = envelope.body
+        said = body.get("comm")
+        if said is not None:
+            hear = partial(self.comms.hear, said, envelope.buffers)
+            self._take_turn(envelope, lambda: self.runner.call(envelope.sequence, hear))
+            return
         quiet, store = body.get("quiet", False), body.get("store_history", True)
         cell = Cell(
             envelope.sequence,
@@ -228,12 +234,6 @@ class Engine:
         version = ".".join(map(str, sys.version_info[:3]))
         ready = {"pid": self.pid, "python": version, "implementation": sys.implementation.name, "worker": VERSION}
         self.link.send(Envelope("ready", ready, session=envelope.session))
-
-    def _comm(self, envelope: Envelope) -> None:
-        try:
-            self.comms(envelope)
-        except (Exception, SystemExit):  # noqa: BLE001  # a widget's callback is user code
-            self.shell.showtraceback()
 
     def _unknown(self, envelope: Envelope) -> None:
         self.link.send(unknown_type(envelope))

@@ -60,6 +60,10 @@ def preload() -> None:
         raise LookupError  # noqa: TRY301  # its traceback is wanted
     except LookupError as error:
         _shell.traceback_lines(error)  # imports what the first error of a session would wait for
+
+
+def preloaded() -> None:
+    """All that the workers of a zygote share is imported; called once, before any fork."""
     inspect.getmodule(preload.__code__, "<nowhere>")  # finds out where the files of all modules are, for tracebacks
 
 
@@ -109,6 +113,8 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
     shell.add_name("capsule_progress", Progress(publisher))
     shell.add_name("capsule_ask", Ask(stdin))
     introspection = Introspection(shell)
+    heard = comms.install(publisher)
+    shell.kernel.serve(publisher, heard.manager)
     return Engine(
         shell=shell,
         link=link,
@@ -116,8 +122,8 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         publisher=publisher,
         stdin=stdin,
         loop=loop,
-        answers=introspection.answers(),
-        comms=comms.install(publisher),
+        answers={**introspection.answers(), "comm_info": heard.answer},
+        comms=heard,
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
         checkpoints=Checkpoints(shell, interrupts),
     )

@@ -65,6 +65,7 @@ CODES: dict[str, CodeInfo] = {
     "no_input_client": CodeInfo("the code asked for input and no client can answer", "Pass `on_input`."),
     "input_timeout": CodeInfo("nobody answered a request for input in time", retryable=True),
     "input_canceled": CodeInfo("the question that the code asked was taken back", "Run the code again."),
+    "comm_unknown": CodeInfo("the code has no comm of this id, or has registered no target of this name"),
     # Workers and environments
     "worker_lost": CodeInfo("the worker is gone or broke the protocol", "Restart the session.", retryable=True),
     "worker_start_failed": CodeInfo("a worker could not be started", retryable=True),

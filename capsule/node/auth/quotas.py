@@ -21,6 +21,7 @@ RATED: Final = frozenset({"open", "execute", "upload", "download", "files", "sav
     "is_complete",
     "history",
     "namespace_summary",
+    "comm_info",
 }
 """Messages that are refused over `bytes_per_second`; each has an answer.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
 
+from capsule.comms import CommRequest
 from capsule.config import SessionOptions
 from capsule.node.execution import ExecuteRequest
 from capsule_bridge import fingerprint
@@ -38,7 +39,11 @@ def pack_request(request: ExecuteRequest) -> bytes:
 
 def unpack_request(data: bytes) -> ExecuteRequest:
     """What was asked for."""
-    return ExecuteRequest(**unpackb(data))
+    fields = unpackb(data)
+    said = fields.get("comm")
+    if said is not None:
+        fields["comm"] = CommRequest(**{**said, "buffers": tuple(said["buffers"])})
+    return ExecuteRequest(**fields)
 
 
 def fingerprint_of(request: ExecuteRequest) -> bytes:

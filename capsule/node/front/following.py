@@ -11,7 +11,7 @@ from capsule.events import Finished, Gap, Started
 from capsule.node.durable.ledger import History, execution_unknown
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.log import WINDOW
-from capsule.wire import size_of
+from capsule.wire import comm_request, size_of
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
@@ -142,6 +142,7 @@ class Following:
             message.if_epoch,
             message.user_expressions,
             message.payloads,
+            comm_request(message.comm, envelope),
         )
         execution = envelope.execution
         try:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.front")
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
+FEATURES = frozenset({"introspection", "comms", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
 
 

@@ -78,7 +78,8 @@ async def test_no_completion_has_the_range_of_the_cursor(session: AsyncSession) 
 
 async def test_jedi_can_be_switched_on(anywhere: AsyncClient) -> None:
     async with anywhere.session(ipython=["--Completer.use_jedi=True"]) as session:
-        assert (await completed(session, "import o"))["os"] == ("module", "")
+        assert (await session.run("get_ipython().Completer.use_jedi")).text == "True"
+        assert "os" in await completed(session, "import o")  # jedi tells the types as far as it gets in a short time
 
 
 async def test_history_has_the_number_of_its_session(session: AsyncSession) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -151,6 +152,58 @@ def test_a_thread_that_goes_on_writes_under_its_own_request(client: BlockingKern
     assert message["parent_header"]["msg_id"] == first
     assert message["content"]["text"].startswith("late")
     assert reply_to(client, second)["status"] == "ok"
+
+
+# Comms
+
+
+def test_a_widget_tells_of_itself_and_hears_of_changes(client: BlockingKernelClient) -> None:
+    code = (
+        "import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\n"
+        "slider.observe(lambda change: print('moved to', change.new), 'value')\nslider"
+    )
+    reply, told = run(client, code)
+    assert reply["status"] == "ok"
+    opened = [message for message in told if message["msg_type"] == "comm_open"]
+    assert all(message["content"]["target_name"] == "jupyter.widget" for message in opened)
+    assert all(message["metadata"]["version"] for message in opened)
+    (slider,) = [one for one in opened if one["content"]["data"]["state"]["_model_name"] == "IntSliderModel"]
+    comm = slider["content"]["comm_id"]
+    known = reply_to(client, client.comm_info(target_name="jupyter.widget"))["comms"]
+    assert known[comm] == {"target_name": "jupyter.widget"}
+    content = {"comm_id": comm, "data": {"method": "update", "state": {"value": 7}, "buffer_paths": []}}
+    message = client.session.msg("comm_msg", content)
+    client.shell_channel.send(message)
+    told = drain(client, message["header"]["msg_id"])
+    assert text_of(told) == "moved to 7\n"
+    assert [one["content"]["comm_id"] for one in told if one["msg_type"] == "comm_msg"] == [comm]
+    assert run(client, "print(slider.value)")[1][1]["content"]["text"] == "7\n"
+
+
+def test_bytes_go_both_ways_on_a_comm(client: BlockingKernelClient) -> None:
+    code = (
+        "def echo(comm, opened):\n"
+        "    comm.on_msg(lambda m: comm.send({'got': len(m['buffers'])}, buffers=[bytes(m['buffers'][0]) * 2]))\n"
+        "get_ipython().kernel.comm_manager.register_target('echo', echo)"
+    )
+    assert run(client, code)[0]["status"] == "ok"
+    client.shell_channel.send(client.session.msg("comm_open", {"comm_id": "c", "target_name": "echo", "data": {}}))
+    message = client.session.msg("comm_msg", {"comm_id": "c", "data": {}})
+    assert client.shell_channel.socket is not None
+    client.session.send(client.shell_channel.socket, message, buffers=[b"raw\0"])
+    (heard,) = drain(client, message["header"]["msg_id"])
+    assert heard["content"] == {"comm_id": "c", "data": {"got": 1}}
+    assert bytes(heard["buffers"][0]) == b"raw\0raw\0"
+
+
+@pytest.mark.parametrize(
+    "content", [{"comm_id": "nobody's", "data": {}}, {"comm_id": 1}, {"comm_id": "c", "data": []}, {}]
+)
+def test_what_is_said_on_no_comm_changes_nothing(client: BlockingKernelClient, content: dict[str, Any]) -> None:
+    message = client.session.msg("comm_msg", content)
+    client.shell_channel.send(message)
+    assert drain(client, message["header"]["msg_id"]) == []
+    assert run(client, "1")[0]["status"] == "ok"
 
 
 # Questions
@@ -409,3 +462,17 @@ def test_methods_of_a_provisioner_bear_a_kernel_that_is_gone(home: support.Home)
         ):
             run_sync(method)()
         assert not provisioner.has_process
+
+
+# Errors
+
+
+def test_a_traceback_has_ipythons_parts_and_colours(client: BlockingKernelClient) -> None:
+    reply, told = run(client, "def f():\n    raise ValueError('no')\nf()")
+    (error,) = [message["content"] for message in told if message["msg_type"] == "error"]
+    assert error == {name: reply[name] for name in ("ename", "evalue", "traceback")}
+    assert (error["ename"], error["evalue"]) == ("ValueError", "no")
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", part) for part in error["traceback"]]
+    assert plain != error["traceback"]
+    assert re.match(r"Cell In\[\d+\], line 3\n", plain[2])
+    assert plain[-1] == "ValueError: no"

@@ -21,12 +21,16 @@ pytestmark = pytest.mark.anyio
 
 CELL = """
 import os, subprocess, sys, time
+from comm import create_comm
+comm = create_comm("front", comm_id="c1")
 for number in range({lines}):
     print("line", number, "é" * (number % 5), end="\\n" if number % 6 else "")
     if number % 7 == 0:
         print("oops", number, file=sys.stderr)
     if number % 10 == 3:
         display({{"text/plain": f"shown {{number}}"}}, raw=True)
+    if number % 20 == 7:
+        comm.send({{"number": number}})
     if number % 25 == 5:
         os.write(1, b"raw %d \\xc3" % number)
         os.write(1, b"\\xa9\\n")
