@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from capsule_bridge.places import shown
 from capsule_bridge.postgres.schema import check, migrate, queries
 from capsule_protocol.errors import ArgumentError, StoreError
 
@@ -28,6 +29,7 @@ SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a database that is not there, or not well, shows as. (A time-out is an OSError.)"""
+_ABSENT = "Start the database, or correct the URL, and start again."
 _REFUSALS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -75,8 +77,13 @@ class Database:
         except _REFUSALS as error:
             hint = "Correct the URL, or have the database's owner grant what is missing."
             raise StoreError("store_refused", f"the database does not let us in: {error}", hint=hint) from error
-        except (ValueError, *FAILURES) as error:
-            raise StoreError("store_unavailable", f"the database cannot be opened: {error or repr(error)}") from error
+        except FAILURES as error:
+            text = f"the database cannot be opened: {error or repr(error)}"
+            raise StoreError("store_unavailable", text, hint=_ABSENT) from error
+        except ValueError:
+            # What could not be read may be a part of the password, so it is not told.
+            text = f"the URL of the database cannot be understood: {shown(self._url)}"
+            raise StoreError("store_unavailable", text, hint=_ABSENT) from None
 
     async def connect(self) -> Connection[Record]:
         """A connection that is as it was found at the start."""

@@ -86,7 +86,10 @@ class Service:
         if config.durability == "none":
             yield None
             return
-        bridge = Bridge(open_store(config.durability, store_path(self._config)))
+        url = None if config.url is None else config.url.get_secret_value()
+        token = None if config.token is None else config.token.get_secret_value()
+        file = store_path(self._config)
+        bridge = Bridge(open_store(config.durability, url or file, beside=file, token=token))
         try:
             yield bridge
         finally:

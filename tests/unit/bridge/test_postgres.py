@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from capsule_bridge import Lease, Leases, Retention, Settlement, Watched, open_store
-from capsule_bridge.durability import URLS
+from capsule_bridge.places import POSTGRES
 from capsule_bridge.postgres import PostgresStore, listener, schema, writer
 from capsule_bridge.postgres.transaction import PAYLOAD_BYTES, payloads
 from capsule_bridge.sql import Migration
@@ -94,7 +94,7 @@ async def test_a_url_opens_a_database(place: str) -> None:
         assert isinstance(store, Leases)
     finally:
         await store.close()
-    assert postgres().url().startswith(URLS)
+    assert postgres().url().startswith(POSTGRES)
     with pytest.raises(ArgumentError, match="allowed: power"):
         open_store("process", postgres().url())
 
