@@ -72,9 +72,9 @@ class PostgresStore:
         size = len(new.param) + sum(map(len, new.log))
         return await self._write(wants, lambda held: operations.create(held, new, now), size)
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
-        return await self._write(Wants((id,), now=now), lambda held: operations.start(held, id, epoch, now))
+        return await self._write(Wants((id,), now=now), lambda held: operations.start(held, id, epoch, now, again))
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""

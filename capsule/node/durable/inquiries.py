@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from msgpack import packb, unpackb
 
 from capsule.node.asking import Answer
+from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.patience import until_committed
 from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
+from capsule_bridge.states import CANCELED
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
 
@@ -72,9 +74,11 @@ class Inquiries:
         secrets = self._secrets.pop(promise.id, {})
         if promise.state == "rejected_timedout":
             return Answer(None, "timeout")
-        if not promise.value:  # its execution has ended
+        if not promise.value and promise.state == CANCELED:  # its execution has ended
             return Answer(None, "canceled")
-        body = unpackb(promise.value)
+        body = unpacked(promise.value)
+        if not isinstance(body, dict):
+            return _from_elsewhere(promise)
         if "withheld" not in body:
             return Answer(**body)
         answer = secrets.get(body["withheld"])
@@ -161,6 +165,14 @@ class Inquirer:
                 await until_committed(id_, lambda: self._inquiries.settle(id_, answer))
         except CapsuleError as error:  # nobody can have been asked yet; or it is over
             logger.warning("an answer to %s does not count: %s", execution.id, error)
+
+
+def _from_elsewhere(promise: Promise) -> Answer:
+    """What somebody has settled the promise with who is no node: text, or why there is none."""
+    text = text_of(promise.value)
+    if promise.state == "resolved":
+        return Answer(text)
+    return Answer(None, "canceled" if promise.state == CANCELED else "eof", text)
 
 
 def pack_question(question: Question) -> bytes:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from capsule.node.durable.ledger import Entry, execution_of
-from capsule.node.durable.records import unpack_request, unpack_session
+from capsule.node.durable.ledger import Entry
+from capsule.node.durable.records import execution_of, unpack_request, unpack_session
 from capsule_protocol.errors import CapsuleError, WorkerLost
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgpack import unpackb
-
+from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.inquiries import unpack_question
 from capsule_bridge import execution_promise
 
@@ -43,6 +42,8 @@ def description(promise: Promise) -> dict[str, Any]:
     if promise.kind == "input":
         row["prompt"] = unpack_question(promise)["prompt"]
         if promise.value:
-            answer = unpackb(promise.value)
+            answer = unpacked(promise.value)
+            if not isinstance(answer, dict):  # somebody else's, who settled it past the nodes
+                answer = {"value": text_of(promise.value)} if promise.state == "resolved" else {}
             row |= {"value": answer.get("value"), "message": answer.get("message", "")}
     return row

@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from capsule.events import Finished
-from capsule.node.durable.ledger import execution_of
+from capsule.node.durable.records import execution_of
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
+from capsule_bridge import promise_id
 from capsule_protocol.errors import CapsuleError, SessionError, StoreError
 
 if TYPE_CHECKING:
@@ -270,9 +271,13 @@ class Hosted:
         assert log.scribe is not None
         try:
             await log.scribe.start(self.session.epoch)
-        except CapsuleError:  # it is another node's, or the store has been closed
-            logger.exception("execution %s is not started", execution)
+        except CapsuleError as error:  # it is another node's, or the store has been closed
+            logger.warning("execution %s is not started: %s", execution, error)
+            log.scribe.give_way()
             await self.session.cancel(execution)
+            assert self.ledger is not None
+            with suppress(CapsuleError):
+                await self.ledger.begun_before(promise_id(execution), self.session.epoch)
         else:
             log.execution.release()
 
@@ -398,6 +403,8 @@ class Hosted:
             self._quiet.set()
             if self.on_verdict is not None:
                 self.on_verdict(event.verdict)
+            if log.overruled:
+                self._tasks.start(self.session.cancel(log.execution.id))
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):

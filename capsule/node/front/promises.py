@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.asking import Answer
-from capsule.node.durable.ledger import execution_of
+from capsule.node.durable.records import execution_of
 from capsule.node.durable.told import KINDS, description, summary
 from capsule_bridge.rules import unknown
 from capsule_protocol.errors import ArgumentError, SessionError
