@@ -68,11 +68,14 @@ class Bridge:
         A call that is said to have failed may have done it all the same: then the next one is told that it is the
         first. For this `epoch` has to be this node's alone.
         """
+        doubtful = id in self._doubtful
         with self._timed():
-            doubtful = id in self._doubtful
-            self._doubtful.add(id)
-            started = await self.store.start(id, epoch=epoch, now=self.now(), again=False)
-            self._doubtful.discard(id)
+            try:
+                started = await self.store.start(id, epoch=epoch, now=self.now(), again=False)
+            except BaseException:
+                self._doubtful.add(id)
+                raise
+        self._doubtful.discard(id)
         promise = started.promise
         mine = promise.pending and promise.fence == Fence(epoch, 1)
         return Started(promise, started.first or (doubtful and mine))
