@@ -140,3 +140,6 @@ class Leases(Protocol):
 
     async def release(self, lease: Lease) -> None:
         """Give it back, if it is still ours."""
+
+    async def lapsed(self, prefix: str) -> list[str]:
+        """The names that begin so of leases which nobody has renewed in time, nor taken since, for a day."""

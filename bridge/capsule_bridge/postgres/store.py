@@ -147,6 +147,10 @@ class PostgresStore:
         """As `Leases.release`."""
         await self._read(lambda: self._reader.release(lease))
 
+    async def lapsed(self, prefix: str) -> list[str]:
+        """As `Leases.lapsed`."""
+        return await self._read(lambda: self._reader.lapsed(prefix))
+
     async def close(self) -> None:
         """As `PromiseStore.close`."""
         with self._guard:

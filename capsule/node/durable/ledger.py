@@ -22,11 +22,12 @@ from capsule.node.durable.records import (
     unpack_request,
 )
 from capsule.node.durable.scribe import Reader, Scribe
+from capsule.node.durable.sharing import entry
 from capsule.node.inheritance import Remembered
 from capsule.node.verdicts import cancelled
 from capsule.wire import pack_event, unpack_event
 from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Watched, promise_id, session_promise
-from capsule_protocol.errors import CapsuleError, SessionError, WorkerLost
+from capsule_protocol.errors import CapsuleError, LocalProtocolError, SessionError, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,10 +64,11 @@ class History(NamedTuple):
 
 
 class Ledger:
-    """One for each front, over the node's bridge."""
+    """One for each front, over the node's bridge. A node that shares its store has a `name` among the others."""
 
-    def __init__(self, bridge: Bridge, tasks: Tasks) -> None:
+    def __init__(self, bridge: Bridge, tasks: Tasks, name: str = "") -> None:
         self.bridge = bridge
+        self.name = name
         self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
         # Nodes that share a store keep off what is another one's, by leases. Without leases anybody may settle it.
@@ -85,12 +87,25 @@ class Ledger:
             param=param,
             principal=owner,
             epoch=session.epoch,
+            log=(entry(self.name),) if self.name else (),
         )
         await self.bridge.accept(new)
 
     async def restarting(self, session: Session) -> None:
-        """A session is about to have a new worker, and its state will be gone."""
-        await self.bridge.take(session_promise(session.id), session.epoch + 1)
+        """A session is about to have a new worker, and its state will be gone.
+
+        Raises SessionError `session_elsewhere` if it belongs to another node by now, and StoreError.
+        """
+        promise = session_promise(session.id)
+        if not self.name:
+            await self.bridge.take(promise, session.epoch + 1)
+            return
+        try:
+            await self.bridge.append(promise, (entry(self.name),), session.epoch, None)
+            await self.bridge.take(promise, session.epoch + 1)
+        except (LocalProtocolError, SessionError) as error:
+            text = f"the session {session.name!r} belongs to another node by now"
+            raise SessionError("session_elsewhere", text) from error
 
     async def closed(self, session: Session) -> None:
         """A session is over. If that cannot be written down, it is found at the next start, and expires."""

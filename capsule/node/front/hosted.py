@@ -334,9 +334,12 @@ class Hosted:
         await self._end(SessionError("session_closed", f"the session {self.session.name!r} has been closed"))
         self._be_over()
 
-    async def kill(self) -> None:
-        """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
-        error = SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
+    async def kill(self, error: SessionError | None = None) -> None:
+        """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent.
+
+        The error says why; without it, an operator wants it so.
+        """
+        error = error or SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
         await self._end(error)
         if self.reader is not None:
             await self.hear_last_words()

@@ -51,6 +51,8 @@ class Promises:
     async def _settle(self, message: Any, envelope: Envelope) -> None:
         promise = await self._find(message.promise)
         if promise.kind == "input":
+            if promise.pending and description(promise)["password"]:  # the answer is not written down, so not passed on
+                await self._desk.registry.seek(self._caller.principal, promise.session)
             promise, decided = await self._ledger().inquiries.settle(promise.id, answer_of(message))
         else:
             decided = await self._cancel(promise, message.action)
@@ -64,7 +66,7 @@ class Promises:
             raise ArgumentError("action", f"is {action!r}: the code itself gives the verdict", allowed="'cancel'")
         if not promise.pending:
             return False
-        hosted = self._desk.registry.get(self._caller.principal, promise.session)
+        hosted = await self._desk.registry.seek(self._caller.principal, promise.session)
         return await hosted.cancel(execution_of(promise))
 
     async def _find(self, id_: str) -> Promise:

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.anyio
 PATIENCE = 30.0
 TOO_LONG = "".join(map(str, range(10_000)))
 """For an index; and it cannot be packed into less."""
-IN_PLACE = {"server", "tables", "schema_exists", "schema_version", "create_marker", "mark_version", "delete_leases"}
+IN_PLACE = {"server", "tables", "schema_exists", "schema_version", "create_marker", "mark_version"}
+IN_PLACE |= {"delete_leases", "lapsed_leases"}
 """Queries that look at the catalog, or at tables that stay small."""
 
 
@@ -437,6 +438,20 @@ async def test_a_lease_that_was_not_renewed_in_time_can_be_taken(
     assert second is not None
     assert second.version > first.version
     assert not await one.renew(first, seconds=60)
+
+
+async def test_what_was_not_renewed_in_time_is_told_until_somebody_takes_it(
+    pair: tuple[PostgresStore, PostgresStore],
+) -> None:
+    one, other = pair
+    for name, seconds in (("node:a", 0), ("node:b", 60), ("other:c", 0), ("node:d", 0)):
+        assert await one.acquire(name, "one", seconds=seconds)
+    assert await other.lapsed("node:") == ["node:a", "node:d"]
+    taken = await other.acquire("node:a", "other", seconds=60)
+    assert taken is not None
+    assert await other.lapsed("node:") == ["node:d"]
+    await other.release(taken)
+    assert await other.lapsed("node:") == ["node:d"]
 
 
 async def test_an_owner_that_comes_back_takes_its_lease_at_once_and_fences_its_former_self(
