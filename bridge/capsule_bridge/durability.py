@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -11,6 +12,8 @@ from capsule_bridge.sqlite import SqliteStore
 from capsule_protocol.errors import ArgumentError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from capsule_bridge.sqlite.connect import Level
     from capsule_bridge.store import PromiseStore
 
@@ -46,23 +49,24 @@ def open_store(
 def _open_database(durability: Durability, url: str) -> PromiseStore:
     if durability != "power":
         raise ArgumentError("durability", f"a database has no level {durability!r}", allowed="power")
-    try:
+    with needs("asyncpg", "postgres", "a store in PostgreSQL"):
         from capsule_bridge.postgres import PostgresStore
-    except ModuleNotFoundError as error:
-        raise _missing(error, "asyncpg", "postgres", "a store in PostgreSQL") from error
     return PostgresStore(url)
 
 
 def _open_at_server(durability: Level, url: str, beside: Path, token: str | None) -> PromiseStore:
-    try:
+    with needs("aiohttp", "resonate", "a store at a Resonate server"):
         from capsule_bridge.resonate import ResonateStore
-    except ModuleNotFoundError as error:
-        raise _missing(error, "aiohttp", "resonate", "a store at a Resonate server") from error
     return ResonateStore(url.removeprefix(RESONATE), beside, durability, token=token)
 
 
-def _missing(error: ModuleNotFoundError, package: str, extra: str, what: str) -> Exception:
-    if error.name != package:
-        return error
-    hint = f'Install it: pip install "capsule-exec[{extra}]".'
-    return StoreError("store_refused", f"{what} needs the package {package}", hint=hint)
+@contextmanager
+def needs(package: str, extra: str, what: str) -> Iterator[None]:
+    """Around imports that need a package of an extra. Raises StoreError, `store_refused`, if it is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        hint = f'Install it: pip install "capsule-exec[{extra}]".'
+        raise StoreError("store_refused", f"{what} needs the package {package}", hint=hint) from error

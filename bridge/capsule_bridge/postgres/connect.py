@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -12,6 +13,8 @@ from capsule_bridge.postgres.schema import check, migrate, queries
 from capsule_protocol.errors import ArgumentError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncpg import Connection, Pool, Record
 
 CONNECT_SECONDS = 10.0
@@ -67,13 +70,19 @@ class Database:
 
     async def prepare(self) -> None:
         """See that the tables are there, in the newest version. Raises StoreError if they cannot be had."""
-        try:
+        with self._opening():
             connection = await self._open()
             try:
                 await self._look(connection)
                 await migrate(connection, self.schema)
             finally:
                 await let_go(connection)
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """What the database says is told as ours."""
+        try:
+            yield
         except _REFUSALS as error:
             hint = "Correct the URL, or have the database's owner grant what is missing."
             raise StoreError("store_refused", f"the database does not let us in: {error}", hint=hint) from error
@@ -84,6 +93,14 @@ class Database:
             # What could not be read may be a part of the password, so it is not told.
             text = f"the URL of the database cannot be understood: {shown(self._url)}"
             raise StoreError("store_unavailable", text, hint=_ABSENT) from None
+
+    async def look(self) -> Connection[Record]:
+        """A connection for whoever only looks on; nothing is made, and what the tables are is not looked at.
+
+        Raises StoreError: `store_refused`, `store_unavailable`.
+        """
+        with self._opening():
+            return await self._open()
 
     async def connect(self) -> Connection[Record]:
         """A connection that is as it was found at the start."""

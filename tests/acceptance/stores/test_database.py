@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from capsule.events import Finished
 from capsule_bench.database import NoServerError, Server, server
 from capsule_protocol.errors import StoreError
+from tests.acceptance.operators.support import answer, capsule
 from tests.acceptance.serve.support import LONG
 from tests.acceptance.stores.support import LEASE, attached, begun, killed, node
 
@@ -137,3 +140,26 @@ async def test_a_database_that_does_not_sync_is_refused(place: Path) -> None:
             assert "store_refused" in served.log.read_text()
     except NoServerError as error:
         pytest.skip(str(error))
+
+
+async def test_its_store_can_be_looked_at_while_it_runs(place: Path, url: str) -> None:
+    with node(place / "a", url) as served:
+        named = ("--config", place / "a.toml")
+        async with served.client() as client:
+            session = await client.session(name="kept")
+            await session.run("print('the output')")
+            found = await answer("store", "info", *named)
+            assert found["promises"]["resolved"] == 1
+            assert list(found["nodes"].values()) == [True]
+            again = await answer("store", "info", url)
+            assert again | {"oldest_pending": found["oldest_pending"]} == found
+            (user,) = found["nodes"]
+            told = (await capsule("store", "info", url)).stdout.decode()
+            assert re.search(rf"^used by +node {re.escape(user)}$", told, re.MULTILINE)
+            assert (await answer("store", "check", *named))["ok"]
+            done = await capsule("store", "export", "--decode", *named)
+            *_, last = (json.loads(line) for line in done.stdout.splitlines())
+            assert (last["record"], last["promises"]) == ("end", 2)
+            assert b"the output\\n" in done.stdout
+            done = await capsule("store", "compact", *named)
+            assert (done.returncode, b"unsupported" in done.stderr) == (2, True)
