@@ -354,6 +354,7 @@ class SessionOptions(Config):
     priority: Priority = "interactive"
     argv: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+    ipython: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     backpressure: Backpressure = "block"
     buffer_bytes: Annotated[int, Field(ge=65_536, le=MAX_BYTES)] = 8 * 2**20
     interrupt_grace: Seconds = 1.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from capsule_protocol.answers import Terms
+
 Verdict = Literal["ok", "error", "timeout", "interrupted", "oom", "killed", "crashed", "worker_lost"]
 """How an execution can end; each accepted execution ends in exactly one of these."""
 
@@ -35,7 +37,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """The worker has been given the code; nothing precedes it."""
+    """The worker has been given the code; nothing precedes it. `execution_count` will be its, 0: not known."""
+
+    execution_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +79,26 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True)
 class InputRequest(Event):
-    """The code waits in `input()` or `getpass()`; answer by `request`.
+    """The code waits in `input()`, `getpass()` or `capsule_ask()`; answer by `request`.
 
-    `promise`: at a node that keeps promises, the one by which the question can be answered from elsewhere, too.
+    `promise`: at a node that keeps promises, the one by which the question can be answered from elsewhere, too. With
+    `choices` or a `schema` the answer is a JSON value, one of these or one that fits; else a line of text. `timeout`:
+    for how many seconds the question is open; None: for ever. `refused`: what was wrong with the last answer.
     """
 
     request: str
     prompt: str
     password: bool
     promise: str = ""
+    choices: list[Any] | None = None
+    schema: dict[str, Any] | None = None
+    timeout: float | None = None
+    refused: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        """What is allowed as its answer."""
+        return Terms(self.choices, self.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +118,10 @@ class Gap(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None)."""
+    """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None).
+
+    `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for.
+    """
 
     verdict: Verdict
     text: str = ""
@@ -113,3 +131,5 @@ class Finished(Event):
     execution_count: int = 0
     duration: float = 0.0
     dropped: int = 0
+    user_expressions: dict[str, Any] = field(default_factory=dict)
+    payload: list[dict[str, Any]] = field(default_factory=list)

@@ -76,6 +76,8 @@ def size_of(event: told.Event) -> int:
             return 128 + len(event.text)
         case told.Display():
             return 512 + _size_of_bundle(event.data)
+        case told.InputRequest():
+            return 512 + len(event.prompt) + len(event.terms.words())
         case told.Finished():
             lines = sum(map(len, event.error.traceback)) if event.error is not None else 0
             return 512 + lines + _size_of_bundle(event.data)
@@ -103,6 +105,10 @@ def execute_body(request: ExecuteRequest) -> dict[str, Any]:
         body["cell"] = request.cell
     if request.if_epoch is not None:
         body["if_epoch"] = request.if_epoch
+    if request.user_expressions:
+        body["user_expressions"] = request.user_expressions
+    if request.payloads:
+        body["payloads"] = True
     return body
 
 
@@ -134,8 +140,8 @@ def _without_buffers(data: dict[str, Any]) -> tuple[dict[str, Any], tuple[Buffer
 # --- to messages ---
 
 
-def _started(_event: told.Started) -> Wired:
-    return Wired("status", {"state": "busy"})
+def _started(event: told.Started) -> Wired:
+    return Wired("status", {"state": "busy", "execution_count": event.execution_count})
 
 
 def _output(event: told.Output) -> Wired:
@@ -149,10 +155,18 @@ def _display(event: told.Display) -> Wired:
 
 
 def _finished(event: told.Finished) -> Wired:
-    counts = {"execution_count": event.execution_count, "duration": event.duration, "dropped": event.dropped}
+    more: dict[str, Any] = {
+        "execution_count": event.execution_count,
+        "duration": event.duration,
+        "dropped": event.dropped,
+    }
+    if event.payload:
+        more["payload"] = event.payload
     if event.error is None:
         data, buffers = _without_buffers(event.data)
-        body: dict[str, Any] = {"data": data, **counts}
+        body: dict[str, Any] = {"data": data, **more}
+        if event.user_expressions:
+            body["user_expressions"] = event.user_expressions
         if event.text != data.get("text/plain", ""):
             body["text"] = event.text
         if event.metadata:
@@ -168,12 +182,15 @@ def _finished(event: told.Finished) -> Wired:
         "hint": error.hint,
         "details": error.details,
     }
-    return Wired("error", body | counts)
+    return Wired("error", body | more)
 
 
 def _input_request(event: told.InputRequest) -> Wired:
-    body = {"request": event.request, "prompt": event.prompt, "password": event.password}
-    return Wired("input_request", body | ({"promise": event.promise} if event.promise else {}))
+    body: dict[str, Any] = {"request": event.request, "prompt": event.prompt, "password": event.password}
+    if event.promise:
+        body["promise"] = event.promise
+    more = {"choices": event.choices, "json_schema": event.schema, "timeout": event.timeout}
+    return Wired("input_request", body | {name: value for name, value in more.items() if value is not None})
 
 
 _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
@@ -196,7 +213,7 @@ _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
 
 def _from_status(message: Status, at: Envelope) -> told.Event:
     if message.state == "busy":
-        return told.Started(at.execution, at.sequence)
+        return told.Started(at.execution, at.sequence, message.execution_count)
     return told.Status(at.execution, at.sequence, message.state, message.reason)
 
 
@@ -223,6 +240,8 @@ def _from_result(message: words.Result, at: Envelope) -> told.Event:
         message.execution_count,
         message.duration,
         message.dropped,
+        message.user_expressions,
+        message.payload,
     )
 
 
@@ -238,6 +257,7 @@ def _from_error(message: words.Error, at: Envelope) -> told.Event:
         execution_count=message.execution_count,
         duration=message.duration,
         dropped=message.dropped,
+        payload=message.payload,
     )
 
 
@@ -252,7 +272,15 @@ _FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
         at.execution, at.sequence, message.current, message.total, message.text
     ),
     "input_request": lambda message, at: told.InputRequest(
-        at.execution, at.sequence, message.request, message.prompt, message.password, message.promise
+        at.execution,
+        at.sequence,
+        message.request,
+        message.prompt,
+        message.password,
+        message.promise,
+        message.choices,
+        message.json_schema,
+        message.timeout,
     ),
     "gap": lambda message, at: told.Gap(at.execution, at.sequence, message.missing),
 }

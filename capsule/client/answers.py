@@ -35,11 +35,15 @@ class Completeness:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One cell that ran: `line` is its number in the session number `session` of the worker's history."""
+    """One cell that ran: `line` is its number in the session number `session` of the history.
+
+    `output`: its value as text, if it was asked for and there is one.
+    """
 
     session: int
     line: int
     source: str
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,12 @@ class RestoreReport:
     created: float
     left_out: list[LeftOutName]
     other_versions: dict[str, tuple[str, str]]
+
+
+def history_entry(session: int, line: int, source: Any) -> HistoryEntry:
+    """One entry of a `history_reply`."""
+    text, output = source if isinstance(source, list) else (source, None)
+    return HistoryEntry(session, line, text, output)
 
 
 def variable(entry: dict[str, Any]) -> Variable:

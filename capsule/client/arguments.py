@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from capsule.node.requests import check_expressions
 from capsule_protocol.errors import ArgumentError
 from capsule_protocol.ids import EXECUTION
 from capsule_protocol.limits import DEFAULT_LIMITS
@@ -17,19 +18,25 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+ANY = range(-(2**31), 2**31)
+
 
 class CellOptions(TypedDict, total=False):
     """How one piece of code runs.
 
     `quiet`: no value, no count, no history. `store_history`: it counts, and gets its `In` and `Out`. `cell`: the name
     of its source in tracebacks. `if_epoch`: it is refused with `epoch_mismatch` unless that is the session's epoch, to
-    which each worker that is lost or restarted adds 1.
+    which each worker that is lost or restarted adds 1. `user_expressions`: expressions by names, which are evaluated
+    after the code; the result has what came of them. `payloads`: what IPython asks of a front end (the text of a
+    pager, the next input, the end) is in the result, and not printed or done.
     """
 
     quiet: bool
     store_history: bool
     cell: str | None
     if_epoch: int | None
+    user_expressions: dict[str, str]
+    payloads: bool
 
 
 class ExecuteOptions(CellOptions, total=False):
@@ -116,6 +123,16 @@ def check_integer(value: int, argument: str, allowed: range) -> int:
     return value
 
 
+def check_lines(lines: tuple[int, int | None]) -> dict[str, int | None]:
+    """The numbers of cells, from one to before another, as a range of the history."""
+    allowed = "(first, behind the last), or (first, None)"
+    if not isinstance(lines, tuple) or len(lines) != 2:
+        raise ArgumentError("lines", f"is {lines!r:.80}", allowed=allowed)
+    start, stop = lines
+    checked = None if stop is None else check_integer(stop, "lines", ANY)
+    return {"start": check_integer(start, "lines", ANY), "stop": checked}
+
+
 def check_cursor(code: str, cursor: int | None) -> int:
     """An offset into `code`, in characters; None is its end."""
     return len(code) if cursor is None else check_integer(cursor, "cursor", range(len(code) + 1))
@@ -139,6 +156,8 @@ def check_execute(options: Mapping[str, Any]) -> ExecuteOptions:
     for name, value in options.items():
         if name == "if_epoch":
             check_epoch(value)
+        elif name == "user_expressions":
+            check_expressions(value)
         elif name != "cell":
             check_flag(value, name)
         elif value is not None:

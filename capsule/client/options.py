@@ -38,6 +38,7 @@ class WorkerOptions(TypedDict, total=False):
     priority: Priority
     argv: Sequence[str]
     path: Sequence[str]
+    ipython: Sequence[str]
     backpressure: Backpressure
     buffer_bytes: int
     interrupt_grace: float

@@ -5,8 +5,25 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from capsule.client.answers import Completeness, Completion, HistoryEntry, Inspection, Namespace, variable
-from capsule.client.arguments import check_code, check_cursor, check_flag, check_integer, check_text, check_timeout
+from capsule.client.answers import (
+    Completeness,
+    Completion,
+    HistoryEntry,
+    Inspection,
+    Namespace,
+    history_entry,
+    variable,
+)
+from capsule.client.arguments import (
+    ANY,
+    check_code,
+    check_cursor,
+    check_flag,
+    check_integer,
+    check_lines,
+    check_text,
+    check_timeout,
+)
 from capsule.client.loops import check_loop
 from capsule.node.session import Session
 from capsule_protocol.errors import SessionError
@@ -70,18 +87,32 @@ class AsyncQuestions:
         return Completeness(reply["status"], reply.get("indent", ""))
 
     async def history(
-        self, n: int = 100, *, pattern: str | None = None, unique: bool = False, timeout: float | None = None
+        self,
+        n: int = 100,
+        *,
+        pattern: str | None = None,
+        unique: bool = False,
+        lines: tuple[int, int | None] | None = None,
+        session: int = 0,
+        output: bool = False,
+        timeout: float | None = None,
     ) -> list[HistoryEntry]:
-        """The last `n` cells that ran, or the last `n` that match the glob `pattern`."""
-        body: dict[str, Any] = {"kind": "tail", "n": check_integer(n, "n", range(1, 2**31)), "raw": True}
-        if pattern is not None:
+        """The last `n` cells that ran, or the last `n` that match the glob `pattern`.
+
+        Or the cells `lines`, from a number to before another (None: to the end), of a `session`: 0 is this one, -1 the
+        one before it, if both use one history file. `output`: with their values.
+        """
+        body: dict[str, Any] = {"output": check_flag(output, "output")}
+        if lines is not None:
+            body |= {"kind": "range", "session": check_integer(session, "session", ANY), **check_lines(lines)}
+        elif pattern is not None:
             body |= {
                 "kind": "search",
                 "pattern": check_text(pattern, "pattern"),
                 "unique": check_flag(unique, "unique"),
             }
-        reply = await self._ask("history", body, timeout)
-        return [HistoryEntry(session, line, source) for session, line, source in reply["entries"]]
+        reply = await self._ask("history", body | {"n": check_integer(n, "n", range(1, 2**31))}, timeout)
+        return [history_entry(*entry) for entry in reply["entries"]]
 
     async def namespace(self, *, timeout: float | None = None) -> Namespace:
         """What names the code has defined, described without their data."""

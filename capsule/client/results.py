@@ -23,7 +23,7 @@ class Result:
     that was written there, `displays` what was displayed, with updates applied; `clear_output` forgets all three.
     An update of a display that another execution made is kept, with `update` true. `duration` is in seconds;
     `dropped` counts what a full buffer lost (bytes) or what went beyond `RESULT_LIMIT`, `missing` the events that the
-    node had forgotten.
+    node had forgotten. `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for.
     """
 
     verdict: Verdict
@@ -39,6 +39,8 @@ class Result:
     duration: float = 0.0
     dropped: int = 0
     missing: int = 0
+    user_expressions: dict[str, Any] = field(default_factory=dict)
+    payload: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -160,6 +162,8 @@ class Collector:
             duration=event.duration,
             dropped=event.dropped + self._dropped,
             missing=self._missing,
+            user_expressions=event.user_expressions,
+            payload=event.payload,
         )
 
 

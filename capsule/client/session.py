@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from capsule.client.inner import AnySession
-    from capsule.client.inputs import OnInput
+    from capsule.client.inputs import Json, OnInput
     from capsule.client.results import Result
     from capsule.node.info import SessionInfo
 
@@ -91,7 +91,7 @@ class AsyncSession(AsyncCheckpoints):
                 return await self.run(code, timeout=timeout, key=key, on_event=on_event, on_input=on_input, **options)
         execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input)
         try:
-            return await execution.result(on_event)
+            return await execution.result(on_event=on_event)
         except BaseException:
             execution.abandon()
             raise
@@ -310,7 +310,7 @@ def asked(shown: Progress, on_input: OnInput | None) -> OnInput | None:
     if on_input is None:
         return None
 
-    async def call(request: InputRequest) -> str:
+    async def call(request: InputRequest) -> Json:
         with shown.asking():
             answer = on_input(request)
             return await answer if inspect.isawaitable(answer) else answer

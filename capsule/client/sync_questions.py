@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from capsule.client.answers import Completeness, Completion, HistoryEntry, Inspection, Namespace
@@ -36,10 +36,23 @@ class Questions:
         return self._portal.call(self._inner.is_complete, code, timeout=timeout)
 
     def history(
-        self, n: int = 100, *, pattern: str | None = None, unique: bool = False, timeout: float | None = None
+        self,
+        n: int = 100,
+        *,
+        pattern: str | None = None,
+        unique: bool = False,
+        lines: tuple[int, int | None] | None = None,
+        session: int = 0,
+        output: bool = False,
+        timeout: float | None = None,
     ) -> list[HistoryEntry]:
-        """The last `n` cells that ran, or the last `n` that match the glob `pattern`."""
-        return self._portal.call(self._inner.history, n, pattern=pattern, unique=unique, timeout=timeout)
+        """The last `n` cells that ran, or the last `n` that match the glob `pattern`.
+
+        Or the cells `lines`, from a number to before another (None: to the end), of a `session`: 0 is this one, -1 the
+        one before it, if both use one history file. `output`: with their values.
+        """
+        more: dict[str, Any] = {"pattern": pattern, "unique": unique, "lines": lines, "session": session}
+        return self._portal.call(self._inner.history, n, **more, output=output, timeout=timeout)
 
     def namespace(self, *, timeout: float | None = None) -> Namespace:
         """What names the code has defined, described without their data."""

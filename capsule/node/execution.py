@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 from capsule.events import (
     ClearOutput,
@@ -19,10 +19,10 @@ from capsule.events import (
     Status,
     Verdict,
 )
-from capsule.node.asking import Answer, InputError, Question
+from capsule.node.asking import Answer, InputError, OnRefused, Question, raise_error
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
 from capsule.node.clock import Clock
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,7 +54,8 @@ class ExecuteRequest:
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
     behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
-    that is the session's epoch. With a `turn` there is no code.
+    that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `turn` there is no
+    code.
     """
 
     code: str
@@ -66,7 +67,21 @@ class ExecuteRequest:
     batch: str = ""
     cell: str | None = None
     if_epoch: int | None = None
+    user_expressions: dict[str, str] = field(default_factory=dict)
+    payloads: bool = False
     turn: Turn | None = None
+
+
+class Said(TypedDict, total=False):
+    """What a worker's verdict says beside how it ended: fields of `Finished`."""
+
+    text: str
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    execution_count: int
+    duration: float
+    user_expressions: dict[str, Any]
+    payload: list[dict[str, Any]]
 
 
 class _Open(NamedTuple):
@@ -80,6 +95,8 @@ class Host(Protocol):
     """What an execution asks of its session."""
 
     options: SessionOptions
+    next_count: int
+    """The number of the next cell that is counted, 0 if that is not known."""
 
     def on_full(self, execution: Execution) -> None:
         """The execution's buffer is at its bound."""
@@ -213,16 +230,31 @@ class Execution:
             await waiter
         return self.verdict
 
-    def reply_input(self, request_id: str, value: str | None, error: InputError | None = None) -> None:
-        """Answer an `InputRequest`, with text or with why there is none. Raises ArgumentError for an unknown one."""
+    def reply_input(
+        self,
+        request_id: str,
+        value: str | None,
+        error: InputError | None = None,
+        on_refused: OnRefused = raise_error,
+    ) -> None:
+        """Answer an `InputRequest`, with text or with why there is none. Raises ArgumentError for an unknown one.
+
+        An answer that the question does not allow is told to `on_refused`, now or when the promise was looked up.
+        """
         if (value is None) == (error is None):
             raise ArgumentError("value", "exactly one of value and error must be given", allowed="text, or an error")
         if request_id not in self._inputs:
             raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
+        answer = Answer(value, error)
         if self.clerk is not None:
-            self.clerk.reply(self, request_id, Answer(value, error))
+            self.clerk.reply(self, request_id, answer, on_refused)
+            return
+        try:
+            self._inputs[request_id].question.check(answer)
+        except SessionError as refused:
+            on_refused(refused)
         else:
-            self.deliver(request_id, Answer(value, error))
+            self.deliver(request_id, answer)
 
     def hold(self, clearance: Callable[[], object]) -> None:
         """Do not send it to the worker before `release`; the function is called once, when it is due."""
@@ -290,7 +322,8 @@ class Execution:
         """The worker runs the code from now on, at the latest. Idempotent."""
         if self.state == "queued":
             self.state = "running"
-            self._channel.put_event(self._make_started, 0)
+            count = self._host.next_count
+            self._channel.put_event(lambda number: Started(self.id, number, count), 0)
             self._host.on_started(self)
 
     def output(self, stream: int, data: bytes) -> None:
@@ -352,9 +385,11 @@ class Execution:
 
     def tell_question(self, question: Question, promise: str = "") -> None:
         """Tell the client what the code asks, unless it waits no more; whose answer counts, a promise may decide."""
-        request, prompt, password = question
+        request, prompt, password, choices, schema, _ = question
+        timeout = question.patience(self._host.options.input_timeout)
         if request in self._inputs:
-            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise))
+            terms = (choices, schema, timeout)
+            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise, *terms))
 
     def deliver(self, request: str, answer: Answer) -> None:
         """The code hears this, if it still waits."""
@@ -370,17 +405,7 @@ class Execution:
         """The execution is being ended: do not wait for a slow reader any more."""
         self._channel.hurry()
 
-    def finish(
-        self,
-        verdict: Verdict,
-        *,
-        text: str = "",
-        data: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
-        error: ErrorInfo | None = None,
-        execution_count: int = 0,
-        duration: float = 0.0,
-    ) -> None:
+    def finish(self, verdict: Verdict, *, error: ErrorInfo | None = None, **said: Unpack[Said]) -> None:
         """The verdict; only the first one counts."""
         if self.verdict is not None:
             return
@@ -388,18 +413,7 @@ class Execution:
             self._flush_decoders()
         channel = self._channel
         self.verdict = channel.close(
-            lambda number: Finished(
-                self.id,
-                number,
-                verdict,
-                text,
-                {} if data is None else data,
-                {} if metadata is None else metadata,
-                error,
-                execution_count,
-                duration,
-                channel.dropped,
-            )
+            lambda number: Finished(self.id, number, verdict, error=error, dropped=channel.dropped, **said)
         )
         self.state = "done"
         self._stop_timers()
@@ -417,9 +431,9 @@ class Execution:
     def _is_heard(self, kind: type[Event]) -> bool:
         return self._heard is not None and self._heard.has(kind)
 
-    def _input_timer(self, request: str) -> asyncio.TimerHandle | None:
-        timeout, late = self._host.options.input_timeout, Answer(None, "timeout")
-        return None if timeout is None else self._loop.call_later(timeout, self.deliver, request, late)
+    def _input_timer(self, question: Question) -> asyncio.TimerHandle | None:
+        timeout, late = question.patience(self._host.options.input_timeout), Answer(None, "timeout")
+        return None if timeout is None else self._loop.call_later(timeout, self.deliver, question.request, late)
 
     def _open_question(self, question: Question, *, told: bool) -> None:
         """`told`: the client knows of it already."""
@@ -430,12 +444,9 @@ class Execution:
             self._inputs[request] = _Open(question, None)
             self.clerk.ask(self, question, told=told)
         else:
-            self._inputs[request] = _Open(question, self._input_timer(request))
+            self._inputs[request] = _Open(question, self._input_timer(question))
             if not told:
                 self.tell_question(question)
-
-    def _make_started(self, number: int) -> Event:
-        return Started(self.id, number)
 
     def _put(self, make: Any, size: int = 256, *, droppable: bool = False) -> None:
         if self.verdict is not None:

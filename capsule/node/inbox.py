@@ -84,6 +84,8 @@ class Inbox:
             metadata=message.metadata,
             execution_count=message.execution_count,
             duration=message.duration,
+            user_expressions=message.user_expressions,
+            payload=message.payload,
         )
         self._actions.settle(execution)
 
@@ -95,7 +97,13 @@ class Inbox:
         self._rule(execution, message, *of_error(message, execution))
 
     def _rule(self, execution: Execution, message: Any, verdict: Any, error: Any) -> None:
-        execution.finish(verdict, error=error, execution_count=message.execution_count, duration=message.duration)
+        execution.finish(
+            verdict,
+            error=error,
+            execution_count=message.execution_count,
+            duration=message.duration,
+            payload=message.payload,
+        )
         self._actions.settle(execution)
 
     def _settled(self, envelope: Envelope) -> Execution:
@@ -137,7 +145,8 @@ class Inbox:
         if execution is None:
             self._actions.send_input(message.request, Answer(None, "eof"))
         else:
-            execution.ask_input(Question(message.request, message.prompt, message.password))
+            asked = (message.request, message.prompt, message.password)
+            execution.ask_input(Question(*asked, message.choices, message.json_schema, message.timeout))
 
     def _execution(self, envelope: Envelope) -> Execution | None:
         """The execution of an event; None if it has ended, or if the event belongs to the session."""

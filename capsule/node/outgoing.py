@@ -49,6 +49,7 @@ def opening(session_id: str, options: SessionOptions, name: str, epoch: int) -> 
             "out_cache": options.out_cache,
             "source_cache": options.source_cache,
             "max_open_files": options.max_open_files,
+            **({"ipython": list(options.ipython)} if options.ipython else {}),
         },
         "epoch": epoch,
     }

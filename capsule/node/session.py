@@ -74,6 +74,7 @@ class Session:
         self.options = options
         self.epoch = identity.epoch
         self._will = identity.will
+        self.next_count = 0
         self.on_background: Callable[[Event], None] | None = None
         self.on_state: Callable[[str, str], None] | None = None
         self.checkpoint_bytes = checkpoint_bytes
@@ -136,7 +137,7 @@ class Session:
         if request.if_epoch not in (None, self.epoch):
             message = f"the session {self.name!r} is in epoch {self.epoch}, not in {request.if_epoch}"
             raise SessionError("epoch_mismatch", message, details={"epoch": self.epoch})
-        if self._lineup.queued + ahead >= self.options.max_queue:
+        if self._lineup.backlog(ahead) >= self.options.max_queue:
             raise SessionError("queue_full", f"the session has max_queue={self.options.max_queue} executions waiting")
 
     def submit(
@@ -309,6 +310,9 @@ class Session:
         if execution in self._full:
             self.on_room(execution)
         request = execution.request
+        if execution.verdict is not None and execution.verdict.execution_count:
+            counted = request.store_history and not request.quiet
+            self.next_count = execution.verdict.execution_count + counted
         if request.stop_on_error and execution.verdict is not None and execution.verdict.verdict != "ok":
             if self._stopped is not None:
                 self._stopped.add(request.batch)
@@ -417,6 +421,7 @@ class Session:
         worker = await self._open_worker()
         self._take_on(worker)
         self._late = self._inbox.late = Late()
+        self.next_count = 1
         self._pulse.start()
         self._state = "ready"
 

@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import ExecutionInfo
 
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.executors import AsyncExecutor, Executor, Piece, ThreadedExecutor
+from capsule_kernels.expressions import outcomes
 from capsule_kernels.verdicts import failed, succeeded
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Cell(NamedTuple):
     quiet: bool = False
     store_history: bool = True
     name: str | None = None
+    expressions: dict[str, str] | None = None
+    payloads: bool = False
 
 
 class CellRunner:
@@ -57,31 +60,35 @@ class CellRunner:
         """Run a cell; whatever it does, the answer is the body of `result` or `error`."""
         start = time.perf_counter()
         count = self._shell.execution_count
+        if cell.payloads:
+            self._shell.payloads.begin(wanted=True)
         try:
             try:
                 self._interrupts.arm(cell.serial)
-                value = self._evaluate(cell, count)
+                body = self._evaluate(cell, count)
             finally:
                 self._interrupts.disarm()
         except BaseException as error:  # noqa: BLE001  # whatever the code raises becomes its verdict
             asked = self._interrupts.asked
             self._interrupts.disarm()  # the interrupt may have come in the line above
-            value, body = None, failed(self._shell, error, asked=asked)
-        else:
-            body = succeeded(value)
+            body = failed(self._shell, error, asked=asked)
+        if cell.payloads:
+            body["payload"] = self._shell.payloads.take()
         if cell.store_history and not cell.quiet:
             self._shell.execution_count = count + 1
         body["execution_count"] = count
         body["duration"] = time.perf_counter() - start
         return body
 
-    def _evaluate(self, cell: Cell, count: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def _evaluate(self, cell: Cell, count: int) -> dict[str, Any]:
         shell = self._shell
         shell.restore_names()
         store = cell.store_history and not cell.quiet
         source, error = self._transform(cell.code)
         if store:
             self._inputs.add(count, source, cell.code)
+            if shell.past.has_file:
+                shell.past.add(count, source, cell.code)
         info = ExecutionInfo(cell.code, store, cell.quiet, True, None)  # noqa: FBT003
         self._trigger("pre_execute")
         if not cell.quiet:
@@ -97,8 +104,10 @@ class CellRunner:
             self._trigger("post_execute")
             if not cell.quiet:
                 self._trigger("post_run_cell", info)
-        value: tuple[dict[str, Any], dict[str, Any]] | None = shell.displayhook.value
-        return value
+        body = succeeded(shell.displayhook.value)
+        if cell.expressions:
+            body["user_expressions"] = outcomes(shell, cell.expressions)
+        return body
 
     def _transform(self, code: str) -> tuple[str, Exception | None]:
         try:

@@ -16,6 +16,7 @@ from capsule_kernels import files, system
 from capsule_kernels.attribution import OWNER
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.cells import Cell, CellRunner
+from capsule_kernels.configuring import configure
 from capsule_kernels.link import Link, failure, unknown_type
 from capsule_kernels.memory import resident_bytes
 from capsule_kernels.streams import flush_c_output
@@ -113,7 +114,15 @@ class Engine:
     def _execute(self, envelope: Envelope) -> None:
         body = envelope.body
         quiet, store = body.get("quiet", False), body.get("store_history", True)
-        cell = Cell(envelope.sequence, body["code"], quiet, store, body.get("cell"))
+        cell = Cell(
+            envelope.sequence,
+            body["code"],
+            quiet,
+            store,
+            body.get("cell"),
+            body.get("user_expressions"),
+            body.get("payloads", False),
+        )
         self._take_turn(envelope, lambda: self.runner.run(cell))
 
     def _checkpoint(self, envelope: Envelope) -> None:
@@ -140,6 +149,8 @@ class Engine:
         OWNER.set(0)
         self._end_children(answer["verdict"])
         self._send_verdict(envelope, answer)
+        if self.shell.past.has_file:
+            self.shell.past.write()
         self.busy = False
 
     def _end_children(self, verdict: str) -> None:
@@ -195,6 +206,8 @@ class Engine:
         try:
             _apply(body, self.scratch)
             _limit_open_files(options.get("max_open_files"))
+            if options.get("ipython"):
+                configure(self.shell, options["ipython"])
         except ArgumentError as error:
             self.link.send(failure(envelope, error.code, error.message, details=error.details))
             return

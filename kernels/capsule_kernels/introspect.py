@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import provisionalcompleter
 
+from capsule_kernels.completions import Found, described
 from capsule_kernels.namespace import summary
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Introspection:
             "complete": self.complete,
             "inspect": self.inspect,
             "is_complete": self.is_complete,
-            "history": self.history,
+            "history": self._shell.past.answer,
             "namespace_summary": self.namespace,
         }
 
@@ -39,16 +41,18 @@ class Introspection:
         """Completions of the code at the cursor."""
         code, cursor = body["code"], body["cursor"]
         with provisionalcompleter():
-            found = []
-            for completion in self._shell.Completer.completions(code, cursor):
-                found.append(completion)
-                if len(found) == MATCHES:
-                    break
-        start = min((item.start for item in found), default=cursor)
-        end = max((item.end for item in found), default=cursor)
-        matches = list(dict.fromkeys(code[start : item.start] + item.text + code[item.end : end] for item in found))
-        kinds = [{"text": item.text, "type": item.type or "", "signature": item.signature or ""} for item in found]
-        return {"matches": matches, "start": start, "end": end, "metadata": {"types": kinds}}
+            found = [
+                Found(one.start, one.end, one.text, one.type or "", one.signature or "")
+                for one in islice(self._shell.Completer.completions(code, cursor), MATCHES)
+            ]
+        entries = described(code, found, self._shell.user_ns)
+        start, end = (entries[0]["start"], entries[0]["end"]) if entries else (cursor, cursor)
+        return {
+            "matches": [entry["text"] for entry in entries],
+            "start": start,
+            "end": end,
+            "metadata": {"_jupyter_types_experimental": entries},
+        }
 
     def inspect(self, body: dict[str, Any]) -> dict[str, Any]:
         """The documentation of the name at the cursor."""
@@ -66,36 +70,8 @@ class Introspection:
         status, indent = self._shell.input_transformer_manager.check_complete(body["code"])
         return {"status": status, "indent": " " * (indent or 0)}
 
-    def history(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Inputs of this session: its tail, a range, or what fits a pattern."""
-        raw, output, n = body.get("raw", True), body.get("output", False), body.get("n") or 10
-        kind, manager = body.get("kind", "tail"), self._shell.history_manager
-        if kind == "range":
-            entries = list(manager.get_range(0, body.get("start") or 1, body.get("stop"), raw=raw, output=output))
-        else:
-            entries = list(manager.get_range(0, 1, None, raw=raw, output=output))
-            entries = [entry for entry in entries if entry[2]]
-            if kind == "search":
-                entries = _matching(entries, body.get("pattern") or "*", unique=body.get("unique", False))
-            entries = entries[-n:]
-        return {"entries": [[session, line, _source(entry)] for session, line, entry in entries]}
-
     def namespace(self, _body: dict[str, Any]) -> dict[str, Any]:
         """Names, types and sizes of the user's variables; never their data."""
         hidden = self._first_names | set(self._shell.user_ns_hidden)
         entries, truncated = summary(self._shell.user_ns, hidden)
         return {"entries": entries, "truncated": truncated}
-
-
-def _matching(entries: list[Any], pattern: str, *, unique: bool) -> list[Any]:
-    from fnmatch import fnmatchcase
-
-    found = [entry for entry in entries if fnmatchcase(str(_source(entry[2])), pattern)]
-    if not unique:
-        return found
-    last = {str(_source(entry[2])): entry for entry in found}
-    return [entry for entry in found if last[str(_source(entry[2]))] is entry]
-
-
-def _source(entry: Any) -> Any:
-    return list(entry) if isinstance(entry, tuple) else entry

@@ -14,17 +14,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets import Type
+from traitlets import Instance, Type, default
 
 from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher
+from capsule_kernels.history import History
+from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SPECIAL = re.compile(r"[%!?]|\A\s|^[ \t]*[,;/]|^[ \t]*(?:>>>|\.\.\.)|^In \[", re.MULTILINE)
+_SPECIAL = re.compile(r"[%!?]|\A\s|^[ \t]*[,;/]|^[ \t]*(?:>>>|\.\.\.)|^In \[|\A(?:exit|quit)\s*\Z", re.MULTILINE)
 """Source in which this finds nothing is plain Python: IPython's transformations leave it as it is."""
 
 _CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>)"')
@@ -61,15 +64,25 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
     displayhook_class = Type(CellDisplayHook)
     display_pub_class = Type(CellDisplayPublisher)
     compiler_class = Type(CellCompiler)
+    exiter = Instance(ZMQExitAutocall)
     kernel: Any = None
+    keepkernel_on_exit: Any = None
+    payloads: Payloads
+    past: History
     own_names: Mapping[str, Any] = MappingProxyType({})
 
     def init_virtualenv(self) -> None:
         """Nothing: the environment has chosen the interpreter."""
 
+    @default("exiter")  # type: ignore[untyped-decorator]  # as above
+    def _make_exiter(self) -> ZMQExitAutocall:
+        return ZMQExitAutocall(self)
+
     def init_hooks(self) -> None:
-        """IPython's hooks, and none that opens an editor on the node's machine."""
+        """IPython's hooks, and one for its pager."""
         super().init_hooks()
+        self.payloads = Payloads(self)
+        self.set_hook("show_in_pager", self.payloads.page, priority=0)
 
     def init_user_ns(self) -> None:
         """Fill a fresh or reset namespace."""
@@ -102,9 +115,15 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
             finally:
                 process.kill()  # nothing, once it has ended
 
+    def set_next_input(self, s: str, replace: bool = False) -> None:
+        """`%load` and others: what the user is to edit next."""
+        if not self.payloads.offer({"source": "set_next_input", "text": s, "replace": replace}):
+            super().set_next_input(s, replace)
+
     def ask_exit(self) -> None:
-        """`exit` and `quit` end the cell; the session is closed by its client."""
-        raise SystemExit(0)
+        """`exit` and `quit` end the cell, unless a front end sees to them; the session is closed by its client."""
+        if not self.payloads.offer({"source": "ask_exit", "keepkernel": bool(self.keepkernel_on_exit)}):
+            raise SystemExit(0)
 
     def transform_cell(self, raw_cell: str) -> str:
         """IPython's syntax (magics, `!`, `?`) to Python; plain Python passes at once."""
@@ -198,6 +217,7 @@ def build() -> ZMQInteractiveShell:
     shell.colors = "nocolor"
     shell.note_transformers()
     shell.displayhook.note_printers()
+    shell.past = History(shell)
     shell.builtin_trap.activate()
     shell.kernel = KernelFace(shell)
     threading.excepthook = shell.show_thread_error

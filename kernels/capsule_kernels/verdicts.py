@@ -36,14 +36,23 @@ def failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = Fa
     interrupted = isinstance(error, KeyboardInterrupt) or (asked and _died_of_interrupt(error))
     frames = user_frames(error.__traceback__)
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, frames  # for %tb and pdb.pm()
-    return {
+    body = explained(shell, error)
+    if interrupted:
+        body["name"] = "KeyboardInterrupt"
+    return body | {
         "verdict": "interrupted" if interrupted else "error",
-        "name": "KeyboardInterrupt" if interrupted else _name(error),
-        "message": shortened(_text(error), MESSAGE_CHARACTERS),
-        "traceback": [shortened(line, MESSAGE_CHARACTERS) for line in _traceback(shell, error)[-TRACEBACK_LINES:]],
         "code": _code(error, interrupted=interrupted),
         "hint": "",
         "details": _details(error),
+    }
+
+
+def explained(shell: ZMQInteractiveShell, error: BaseException) -> dict[str, Any]:
+    """Name, message and traceback of what was raised, of bounded size."""
+    return {
+        "name": _name(error),
+        "message": shortened(_text(error), MESSAGE_CHARACTERS),
+        "traceback": [shortened(line, MESSAGE_CHARACTERS) for line in _traceback(shell, error)[-TRACEBACK_LINES:]],
     }
 
 

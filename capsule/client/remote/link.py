@@ -347,7 +347,7 @@ class Link:
         if kind == "ack":
             session.accepted(execution)
             if envelope.sequence:
-                session.add(Started(execution, envelope.sequence))
+                session.add(Started(execution, envelope.sequence, envelope.body.get("execution_count", 0)))
         elif kind == "error" and not envelope.body.get("verdict"):
             session.refused(execution, CapsuleError.from_dict(envelope.body))
         elif kind in EVENTS and envelope.sequence:

@@ -7,12 +7,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from capsule.events import ErrorInfo, Finished
+from capsule.events import ErrorInfo, Finished, Started
 from capsule.node.durable.elsewhere import foreign_ending
 from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import (
-    STARTED,
     action_of,
     execution_of,
     fingerprint_of,
@@ -119,7 +118,7 @@ class Ledger:
     async def accept(
         self, session: Session, owner: str, request: ExecuteRequest, execution: str, *, key: str | None, ahead: int
     ) -> Entry:
-        """Write down that it was asked for; `ahead`: how many of the session have been accepted and not lined up yet.
+        """Write down that it was asked for; `ahead`: how many are to be sent before it that are not lined up yet.
 
         What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
         `promise_expired`, StoreError.
@@ -134,7 +133,7 @@ class Ledger:
             principal=owner,
             key=key,
             epoch=session.epoch if session.has_room(ahead) else None,
-            log=(STARTED,) if at_once else (),
+            log=(pack_event(Started("", 1, session.next_count)),) if at_once else (),
         )
         promise, fresh = await self.bridge.accept(new)
         if promise.id != new.id:  # who asks again has to name the same execution, whose events are numbered
@@ -176,7 +175,7 @@ class Ledger:
         return Remembered(execution, unpack_request(promise.param), last, events_after, waited)
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
-        """It was accepted, and there is nothing that could still run it, or say what became of it."""
+        """It was accepted, and nothing could still run it, or say what became of it. Raises StoreError."""
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
         details = {"started": started, "last_seq": last, "effects": "unknown" if started else "none"}
         code = "epoch_mismatch" if error.code == "epoch_mismatch" else "worker_lost"
@@ -184,7 +183,7 @@ class Ledger:
         await self._rule(promise, "worker_lost", info, last)
 
     async def cancel(self, promise: Promise, why: str) -> None:
-        """It was accepted, and is not to be run."""
+        """It was accepted, and is not to be run. Raises StoreError."""
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
         ruling = cancelled(why)
         await self._rule(promise, ruling.verdict, ruling.error, last)

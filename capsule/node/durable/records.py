@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from capsule.events import Finished
     from capsule_bridge import Action, Promise
 
-STARTED = packb(["status", {"state": "busy"}, []])
-"""The first event of nearly every log."""
-
+_OPTIONS = tuple(field.name for field in fields(ExecuteRequest))
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
 
 
@@ -39,7 +37,7 @@ def execution_of(promise: Promise) -> str:
 
 def pack_request(request: ExecuteRequest) -> bytes:
     """What was asked for."""
-    packed: bytes = packb(asdict(request))
+    packed: bytes = packb(_options(request))
     return packed
 
 
@@ -50,7 +48,7 @@ def unpack_request(data: bytes) -> ExecuteRequest:
 
 def fingerprint_of(request: ExecuteRequest) -> bytes:
     """What tells a repeated request from another one with the same key."""
-    options: dict[str, Any] = asdict(request)
+    options = _options(request)
     return fingerprint("execute", options.pop("code"), options)
 
 
@@ -65,3 +63,7 @@ def unpack_session(data: bytes) -> tuple[SessionOptions, bytes]:
     fields = unpackb(data)
     secret = fields.pop("secret", b"")
     return SessionOptions(**fields), secret
+
+
+def _options(request: ExecuteRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in _OPTIONS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from capsule.node.durable.ledger import Entry
 from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import execution_of, unpack_request, unpack_session
 from capsule.node.durable.sharing import claim, owner_of
-from capsule_protocol.errors import CapsuleError, WorkerLost
+from capsule_protocol.errors import CapsuleError, StoreError, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -61,9 +61,10 @@ class Recovery:
     async def run(self, boxes: Sequence[Adoptable]) -> None:
         """Go on with the sessions whose boxes have waited; find the others again, and rule on what they had started.
 
-        What had not been started is run, in its order. While the store is away it waits.
+        What had not been started is run, in its order. A store that can be read and not written to, because its disk is
+        full, is waited for behind this, and so is all that hangs on it. Raises StoreError if it cannot be read.
         """
-        found = await until_committed("the start", self._pending)
+        found = await self._pending()
         for promise in found:
             self._sort(promise)
         if self._of is not None:
@@ -77,13 +78,6 @@ class Recovery:
             if session not in self._hosted:
                 self._find_again(promise)
         lost = [promise for promises in self._started.values() for promise in promises]
-        for at in range(0, len(lost), AT_ONCE):
-            await asyncio.gather(*map(self._rule, lost[at : at + AT_ONCE]))
-        for session, promises in self._waiting.items():
-            hosted = self._hosted.get(session)
-            if hosted is not None:
-                hosted.complete.clear()
-            self._registry.tasks.start(self._run(hosted, promises))
         if self._sessions or lost:
             logger.warning(
                 "found %d sessions of an earlier node, and %d of them alive; "
@@ -93,6 +87,18 @@ class Recovery:
                 len(lost),
                 sum(map(len, self._waiting.values())),
             )
+        await self._go_on(lost)
+
+    async def _go_on(self, lost: list[Promise]) -> None:
+        self._note_stopped(lost)
+        with suppress(Exception):  # whatever the store raises is told below, where it is tried until it works
+            await self._rule_on(lost)
+        ruling = self._registry.tasks.start(until_committed("what was lost", lambda: self._rule_on(lost)))
+        for session in self._waiting.keys() | self._started.keys():
+            hosted = self._hosted.get(session)
+            if hosted is not None:
+                hosted.complete.clear()
+            self._registry.tasks.start(self._run(hosted, self._waiting.get(session, []), ruling))
 
     async def _pending(self) -> list[Promise]:
         return [promise async for promise in self._ledger.bridge.pending()]
@@ -130,8 +136,15 @@ class Recovery:
             if not await until_committed(session, lambda: claim(bridge, promise, me, last + 1)):
                 return None
             # That epoch is of the worker which the session gets when somebody wants it.
-            self._sessions[session] = replace(promise, epoch=last)
+            self._sessions[session] = promise._replace(epoch=last)
         return session
+
+    def _note_stopped(self, lost: list[Promise]) -> None:
+        """What is lost did not end in ok."""
+        for promise in lost:
+            request = unpack_request(promise.param)
+            if request.stop_on_error:
+                self._stopped.add((promise.session, request.batch))
 
     async def _adopt(self, box: Adoptable) -> bool:
         """Go on with a session, if its box is still there, and is the one that the store knows."""
@@ -168,26 +181,20 @@ class Recovery:
     def _patience(self, hosted: Hosted) -> float | None:
         return self._reconnect_timeout if hosted.session.options.name is None else self._lifetime
 
-    async def _rule(self, promise: Promise) -> None:
-        """It had been started, so it is not run again, and nobody knows how far it came."""
-        request = unpack_request(promise.param)
-        if request.stop_on_error:
-            self._stopped.add((promise.session, request.batch))
+    async def _rule_on(self, lost: list[Promise]) -> None:
+        """They had been started, so they are not run again, and nobody knows how far they came. Takes them out."""
         message = "the node ended while the code ran, and its worker with it"
         error = WorkerLost("worker_lost", message, hint="The session gets a new worker, in its next epoch.")
-        await self._settle(promise, partial(self._ledger.give_up, promise, error, started=True))
+        while lost:
+            await asyncio.gather(*(self._give_up(one, error, started=True) for one in lost[:AT_ONCE]))
+            del lost[:AT_ONCE]
 
-    async def _settle(self, promise: Promise, rule: Callable[[], Awaitable[object]]) -> None:
-        """Give a verdict, as soon as the store can; if the promise is somebody else's meanwhile, it is his to give."""
-        try:
-            await until_committed(promise.id, rule)
-        except CapsuleError as error:
-            logger.warning("%s is left to whoever has it: %s", promise.id, error)
-
-    async def _run(self, hosted: Hosted | None, promises: list[Promise]) -> None:
+    async def _run(self, hosted: Hosted | None, promises: list[Promise], ruling: asyncio.Task[None]) -> None:
         """They had been accepted and not begun."""
         try:
-            await self._line_up(hosted, promises)
+            await asyncio.wait([ruling])
+            if promises:
+                await self._line_up(hosted, promises)
         finally:
             if hosted is not None:
                 hosted.complete.set()
@@ -196,19 +203,37 @@ class Recovery:
         try:
             if hosted is None:
                 raise WorkerLost("worker_lost", "the session had been closed")
-            await until_committed(hosted.session.id, partial(self._registry.wake, hosted))
+            await until_committed(f"session {hosted.session.id}", lambda: self._registry.wake(hosted))
         except CapsuleError as error:
             if error.code == "session_elsewhere":
                 return
             for promise in promises:
-                await self._settle(promise, partial(self._ledger.give_up, promise, error, started=False))
+                await until_committed(promise.id, partial(self._give_up, promise, error, started=False))
             return
         for promise in promises:
             request = unpack_request(promise.param)
             stopped = (promise.session, request.batch) in self._stopped or request.batch in hosted.session.stopped
             if request.stop_on_error and stopped:
-                why = "an earlier one of the same batch did not end in ok"
-                await self._settle(promise, partial(self._ledger.cancel, promise, why))
+                await self._settle(promise, partial(self._cancel, promise))
             else:
                 entry = Entry(promise, fresh=True, begun=False)
                 await self._settle(promise, partial(hosted.line_up, self._ledger, entry, request))
+
+    async def _give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
+        """Raises StoreError only: a promise that is another node's meanwhile is left to it."""
+        try:
+            await self._ledger.give_up(promise, error, started=started)
+        except StoreError:
+            raise
+        except CapsuleError as refusal:
+            logger.warning("%s is left to whoever has it: %s", promise.id, refusal)
+
+    async def _settle(self, promise: Promise, rule: Callable[[], Awaitable[object]]) -> None:
+        """Do it as soon as the store can; if the promise is somebody else's meanwhile, leave it to him."""
+        try:
+            await until_committed(promise.id, rule)
+        except CapsuleError as error:
+            logger.warning("%s is left to whoever has it: %s", promise.id, error)
+
+    async def _cancel(self, promise: Promise) -> None:
+        await self._ledger.cancel(promise, "an earlier one of the same batch did not end in ok")

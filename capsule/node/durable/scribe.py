@@ -13,7 +13,7 @@ from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import action_of, pack_verdict
 from capsule.wire import pack_event
 from capsule_bridge import Settlement
-from capsule_protocol.errors import CapsuleError, SessionError, StoreError
+from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,5 +147,5 @@ class Scribe:
             self._held -= size
         try:
             await self._bridge.store.trim(self._promise, upto)
-        except StoreError as error:  # it is tried again with the next step
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, it is tried again with the next step
             logger.warning("the log of %s could not be trimmed: %s", self._promise, error)

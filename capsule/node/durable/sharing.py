@@ -155,8 +155,11 @@ class Share:
             for node in sorted(names - {self.name}):
                 if await self._acquire(node):
                     logger.warning("node %s is dead: this one takes over what it had", node)
-                    await house.inherit(node)
-                    await self._leases.release(self._held.pop(node))
+                    try:
+                        await house.inherit(node)
+                    finally:  # if that failed the lease lapses, and somebody tries again
+                        lease = self._held.pop(node)
+                    await self._leases.release(lease)
             self._looked = True
         except CapsuleError as error:
             logger.warning("dead nodes are looked for later: %s", error)

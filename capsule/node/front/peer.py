@@ -126,10 +126,16 @@ class Peer:
         """The connection is over: its sessions wait for their client to come back."""
         self.gone = True
         self.streams.lose()
+        self._requests.checkpoints.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
         for watch in self._watches.values():
             watch.hosted.unwatch(watch)
+
+    async def settled(self) -> None:
+        """Wait until no file is on its way to it, or from it, nor about to be fetched."""
+        await self._requests.checkpoints.fetched()
+        await self.streams.settled()
 
     def say_goodbye(self) -> None:
         """The node ends."""
@@ -237,6 +243,8 @@ class Peer:
             message.batch,
             message.cell,
             message.if_epoch,
+            message.user_expressions,
+            message.payloads,
         )
         execution = envelope.execution
         try:
@@ -305,10 +313,12 @@ class Peer:
 
     def _follow(self, session: str, execution: str, missing: int, events: list[Event], *, after: int) -> None:
         """Acknowledge it, tell these events, and have those that come told."""
-        began = not (after or missing) and bool(events) and isinstance(events[0], Started)
-        self._transmit(Envelope("ack", {}, "", session, execution, int(began)))
-        if began:
+        started = events[0] if not (after or missing) and events else None
+        if isinstance(started, Started):
             del events[0]
+            self._transmit(Envelope("ack", {"execution_count": started.execution_count}, "", session, execution, 1))
+        else:
+            self._transmit(Envelope("ack", {}, "", session, execution))
         if missing:
             self._tell(session, execution, Gap(execution, after + missing, missing))
         self._following.add(execution)
@@ -331,7 +341,9 @@ class Peer:
         log = hosted.logs.get(envelope.execution) if hosted is not None else None
         if log is not None:
             try:
-                log.execution.reply_input(message.request, message.value, message.error)
+                log.execution.reply_input(
+                    message.request, message.value, message.error, lambda error: self._turn_down(error, envelope)
+                )
             except ArgumentError:
                 return  # it was answered, or timed out, while this was on its way
 

@@ -11,7 +11,7 @@ from capsule.node.front.hosted import Hosted
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, KeysView
+    from collections.abc import Iterator
 
     from capsule.config import SessionOptions
     from capsule.node.auth.gate import Gate
@@ -38,6 +38,7 @@ class Registry:
         self.verdicts: Counter[str] = Counter()
         self._hosted: dict[str, Hosted] = {}
         self._names: dict[tuple[str, str], Hosted | None] = {}
+        self._written: set[str] = set()  # that are written down, and not here yet
         self._opening: dict[tuple[str, str, str], asyncio.Task[Hosted]] = {}
 
     @property
@@ -119,9 +120,9 @@ class Registry:
         await self._write_off(hosted)
 
     @property
-    def ids(self) -> KeysView[str]:
-        """The ids of all sessions."""
-        return self._hosted.keys()
+    def ids(self) -> set[str]:
+        """The ids of all sessions, those that are being opened too."""
+        return self._hosted.keys() | self._written
 
     async def let_go(self) -> None:
         """All sessions are another node's: end what is left of them here, and write nothing of that down."""
@@ -202,9 +203,11 @@ class Registry:
         return hosted
 
     async def _write_down(self, ledger: Ledger, session: Session, owner: str) -> None:
+        self._written.add(session.id)
         try:
             await ledger.opened(session, owner)
         except BaseException:
+            self._written.discard(session.id)
             self._names.pop((owner, session.name), None)
             self.tasks.start(session.close())
             raise
@@ -215,6 +218,7 @@ class Registry:
             await self._ledger.closed(hosted.session)
 
     def _add(self, session: Session, owner: str) -> Hosted:
+        self._written.discard(session.id)
         hosted = self._hosted[session.id] = Hosted(session, owner, self.tasks, self.expire, self._ledger)
         hosted.on_verdict = self._count
         return hosted

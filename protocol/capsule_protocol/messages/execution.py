@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from capsule_protocol.answers import MAX_SECONDS, Terms
 from capsule_protocol.messages.base import Count, Data, Message
 
 if TYPE_CHECKING:
     from capsule_protocol.errors import CapsuleError
+
+MAX_EXPRESSIONS = 1000
+"""User expressions of one execution."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -19,6 +23,8 @@ class Execute(Message):
     """Run code. `cell` names the source in tracebacks; `key` makes the request idempotent, together with its id.
 
     `if_epoch`: only if the session is in this epoch, so that nobody runs on an empty heap by mistake.
+    `user_expressions`: expressions by names, whose values the verdict `ok` has. `payloads`: what IPython asks of its
+    front end is told in the verdict.
     """
 
     TYPE: ClassVar[str] = "execute"
@@ -33,6 +39,8 @@ class Execute(Message):
     timeout: Seconds | None = None
     key: str | None = None
     if_epoch: Count | None = None
+    user_expressions: Annotated[dict[str, str], Field(max_length=MAX_EXPRESSIONS)] = {}
+    payloads: bool = False
 
 
 class Output(Message):
@@ -76,7 +84,8 @@ class Progress(Message):
 class Result(Message):
     """The verdict ok. `data` shows the value of the last expression; `text` too, unless `data` has it as plain text.
 
-    `dropped` bytes of output were lost to the backpressure mode in all.
+    `dropped` bytes of output were lost to the backpressure mode in all. `user_expressions` are the outcomes of those
+    that were asked for, and `payload` what IPython asks of its front end, if that is to be told.
     """
 
     TYPE: ClassVar[str] = "result"
@@ -88,6 +97,8 @@ class Result(Message):
     duration: Seconds = 0.0
     dropped: Count = 0
     fence: Count = 0
+    user_expressions: Data = {}
+    payload: list[Data] = []
 
 
 class Error(Message):
@@ -107,6 +118,7 @@ class Error(Message):
     fence: Count = 0
     details: Data = {}
     reply_to: str = ""
+    payload: list[Data] = []
 
     @classmethod
     def answer(cls, error: CapsuleError, reply_to: str = "") -> Error:
@@ -158,7 +170,10 @@ class Gap(Message):
 
 
 class InputRequest(Message):
-    """The code waits for a line of text; `password`: do not show it. `promise`: that of the answer, if there is one."""
+    """The code waits for a line of text; `password`: do not show it. `promise`: that of the answer, if there is one.
+
+    With `choices` or a `json_schema` the answer is JSON: one of these values, or what fits. `timeout`: for how long.
+    """
 
     TYPE: ClassVar[str] = "input_request"
     request: str
@@ -166,6 +181,13 @@ class InputRequest(Message):
     password: bool = False
     promise: str = ""
     fence: Count = 0
+    choices: list[Any] | None = None
+    json_schema: Data | None = None
+    timeout: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Only what an answer can be held to; ArgumentError is a ValueError."""
+        Terms(self.choices, self.json_schema).check()
 
 
 class InputReply(Message):

@@ -68,11 +68,15 @@ class IsCompleteReply(Reply):
 
 
 class History(Message):
-    """Earlier sources: the last `n`, those from `start` to before `stop`, or those that match a glob `pattern`."""
+    """Earlier sources: the last `n`, those from `start` to before `stop`, or those that match a glob `pattern`.
+
+    `session` is for a range: 0 is this one, a negative number counts back from it.
+    """
 
     TYPE: ClassVar[str] = "history"
     kind: Literal["tail", "range", "search"] = "tail"
     n: Count | None = None
+    session: int = 0
     start: int | None = None
     stop: int | None = None
     pattern: str | None = None

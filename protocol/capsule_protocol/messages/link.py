@@ -42,9 +42,13 @@ class Welcome(Message):
 
 
 class Ack(Message):
-    """An execution was accepted (its id is in the header); precedes all its events."""
+    """An execution was accepted (its id is in the header); precedes all its events.
+
+    If it tells of the start as well, `execution_count` is as in `status`.
+    """
 
     TYPE: ClassVar[str] = "ack"
+    execution_count: Count = 0
 
 
 class Ready(Message):

@@ -11,13 +11,17 @@ from capsule_protocol.messages.base import Count, Data, Message, Part
 
 
 class OpenOptions(Part):
-    """Bounds of a session's caches and of its open files (nil: the system's). Options of later versions are kept."""
+    """Bounds of a session's caches and of its open files (nil: the system's), and arguments for IPython.
+
+    Options of later versions are kept.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     out_cache: Count = 1000
     source_cache: Count = 1000
     max_open_files: Count | None = None
+    ipython: list[str] = []
 
 
 class Open(Message):
@@ -98,12 +102,16 @@ State = Literal[
 
 
 class Status(Message):
-    """What a session does now; with an execution in the header: a step of that execution, `busy` when it starts."""
+    """What a session does now; with an execution in the header: a step of that execution, `busy` when it starts.
+
+    `execution_count` of a start is the number that the code will have, 0 if that is not known.
+    """
 
     TYPE: ClassVar[str] = "status"
     state: State
     reason: str = ""
     reply_to: str = ""
+    execution_count: Count = 0
 
 
 class Checkpoint(Message):

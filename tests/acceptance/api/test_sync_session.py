@@ -52,6 +52,21 @@ def test_errors_are_results_until_they_are_asked_to_raise(sync_session: Session)
         sync_session.run("1/0").raise_for_error()
 
 
+def test_a_result_that_does_not_come_in_time_is_a_timeout_and_the_code_goes_on(
+    sync_session: Session, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    execution = sync_session.submit(f"import os\nprint('begun')\nwhile not os.path.exists({str(go)!r}): pass\n1")
+    with pytest.raises(TimeoutError):
+        execution.result(timeout=0.05)
+    with pytest.raises(ArgumentError, match="timeout"):
+        execution.result(timeout=-1)
+    assert not execution.done
+    go.touch()
+    result = execution.result(timeout=60)
+    assert (result.text, result.stdout) == ("1", "begun\n")
+
+
 def test_callbacks_are_called_in_the_calling_thread(sync_session: Session) -> None:
     calls: list[tuple[str, int]] = []
 

@@ -80,7 +80,7 @@ def test_an_unknown_option_of_an_execution_is_named_and_guessed(given: dict[str,
     with pytest.raises(ArgumentError, match=meant) as caught:
         arguments.check_execute(given)
     assert caught.value.code == "unknown_option"
-    assert "cell, if_epoch, quiet, stop_on_error, store_history" in str(caught.value)
+    assert "cell, if_epoch, payloads, quiet, stop_on_error, store_history, user_expressions" in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [{"quiet": 1}, {"stop_on_error": "no"}, {"cell": 3}, {"cell": "a\0b"}])

@@ -16,6 +16,7 @@ class Host:
     """A session that wants to know nothing."""
 
     options = SessionOptions()
+    next_count = 0
 
     def on_full(self, execution: Execution) -> None: ...
 

@@ -1,0 +1,57 @@
+"""IPython's configuration for one session: arguments as on its command line, `--Class.trait=value`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from traitlets import TraitError
+from traitlets.config import Config
+from traitlets.config.loader import DeferredConfigString
+
+from capsule_protocol.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from capsule_kernels.shell import ZMQInteractiveShell
+
+_FORM = re.compile(r"--(?P<owner>[A-Za-z_]\w*)\.(?P<trait>[a-z_]\w*)=(?P<value>.*)", re.DOTALL)
+_IN_MEMORY = ":memory:"
+_HISTORY_FILE = ("HistoryManager", "hist_file")
+
+
+def configure(shell: ZMQInteractiveShell, arguments: Iterable[str]) -> None:
+    """Apply them to the shell and its parts. Raises ArgumentError for what IPython does not have, and OSError."""
+    owners = _owners(shell)
+    config: Any = Config()
+    for argument in arguments:
+        owner, trait, value = _parts(argument, owners)
+        if (owner, trait) == _HISTORY_FILE:
+            if value != _IN_MEMORY:
+                shell.past.open(value)
+        elif owner != _HISTORY_FILE[0] or trait != "enabled":  # whether there is a file says that
+            config[owner][trait] = DeferredConfigString(value)
+    try:
+        for part in (shell, *shell.configurables):
+            part.update_config(config)
+    except (TraitError, ValueError, TypeError) as error:
+        raise ArgumentError("ipython", str(error).strip(), allowed="a value that the trait takes") from error
+
+
+def _owners(shell: ZMQInteractiveShell) -> dict[str, Any]:
+    """The parts that can be configured, by the names of their classes and of the classes that these are made of."""
+    parts = (shell, *shell.configurables)
+    return {kind.__name__: part for part in parts for kind in type(part).__mro__ if hasattr(kind, "class_traits")}
+
+
+def _parts(argument: str, owners: dict[str, Any]) -> tuple[str, str, str]:
+    found = _FORM.fullmatch(argument)
+    if found is None:
+        raise ArgumentError("ipython", f"has {argument!r:.80}", allowed="--Class.trait=value")
+    owner, trait, value = found.groups()
+    if owner not in owners:
+        raise ArgumentError("ipython", f"names the class {owner}", allowed=", ".join(sorted(owners)))
+    if trait not in owners[owner].traits(config=True):
+        raise ArgumentError("ipython", f"names {owner}.{trait}", allowed=f"a configurable trait of {owner}")
+    return owner, trait, value

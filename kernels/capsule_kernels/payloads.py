@@ -1,0 +1,47 @@
+"""What IPython asks of its front end (next input, pager, end), for the verdicts of executions that want to know it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import TryNext
+
+from capsule_kernels.display import plain
+
+if TYPE_CHECKING:
+    from capsule_kernels.shell import ZMQInteractiveShell
+
+
+class Payloads:
+    """Those of one shell. Where nobody has asked for them, texts are printed and `exit` ends the cell."""
+
+    def __init__(self, shell: ZMQInteractiveShell) -> None:
+        self._shell = shell
+        self.wanted = False
+
+    def begin(self, *, wanted: bool) -> None:
+        """A cell starts."""
+        self.wanted = wanted
+        if wanted:
+            self._shell.payload_manager.clear_payload()
+
+    def take(self) -> list[dict[str, Any]]:
+        """What the cell has left."""
+        self.wanted = False
+        found = [plain(payload) for payload in self._shell.payload_manager.read_payload()]
+        self._shell.payload_manager.clear_payload()
+        return found
+
+    def offer(self, payload: dict[str, Any], *, single: bool = True) -> bool:
+        """Leave it to the front end, in the place of an earlier one of its kind if it is `single`; False: it is not
+        wanted.
+        """
+        if self.wanted:
+            self._shell.payload_manager.write_payload(payload, single=single)
+        return self.wanted
+
+    def page(self, _shell: Any, text: Any, start: int = 0, **_more: Any) -> None:
+        """A hook of IPython's pager: raises TryNext if the text is to be printed."""
+        data = text if isinstance(text, dict) else {"text/plain": text}
+        if not self.offer({"source": "page", "data": data, "start": max(0, start)}):
+            raise TryNext
