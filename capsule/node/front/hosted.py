@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from capsule.events import Finished
-from capsule.node.durable.ledger import execution_of
 from capsule.node.durable.patience import until_committed
+from capsule.node.durable.records import execution_of
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule.node.lineup import WINDOW
+from capsule_bridge import promise_id
 from capsule_protocol.errors import CapsuleError, SessionError, StoreError
 
 if TYPE_CHECKING:
@@ -277,9 +278,13 @@ class Hosted:
         assert log.scribe is not None
         try:
             await log.scribe.start(self.session.epoch)
-        except CapsuleError:  # it is another node's, or the store has been closed
-            logger.exception("execution %s is not started", execution)
+        except CapsuleError as error:  # it is another node's, or the store has been closed
+            logger.warning("execution %s is not started: %s", execution, error)
+            log.scribe.give_way()
             await self.session.cancel(execution)
+            assert self.ledger is not None
+            with suppress(CapsuleError):
+                await self.ledger.begun_before(promise_id(execution), self.session.epoch)
         else:
             log.execution.release()
 
@@ -336,9 +341,12 @@ class Hosted:
         await self._end(SessionError("session_closed", f"the session {self.session.name!r} has been closed"))
         self._be_over()
 
-    async def kill(self) -> None:
-        """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
-        error = SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
+    async def kill(self, error: SessionError | None = None) -> None:
+        """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent.
+
+        The error says why; without it, an operator wants it so.
+        """
+        error = error or SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
         await self._end(error)
         if self.reader is not None:
             await self.hear_last_words()
@@ -405,6 +413,8 @@ class Hosted:
             self._quiet.set()
             if self.on_verdict is not None:
                 self.on_verdict(event.verdict)
+            if log.overruled:
+                self._tasks.start(self.session.cancel(log.execution.id))
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):
