@@ -29,7 +29,7 @@ from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Wat
 from capsule_protocol.errors import CapsuleError, LocalProtocolError, SessionError, WorkerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from capsule.events import Event, Verdict
     from capsule.node.auth.principals import Principal
@@ -116,9 +116,16 @@ class Ledger:
     # --- executions ---
 
     async def accept(
-        self, session: Session, owner: str, request: ExecuteRequest, execution: str, *, key: str | None, ahead: int
+        self,
+        session: Session,
+        owner: str,
+        request: ExecuteRequest,
+        execution: str,
+        *,
+        key: str | None,
+        ahead: Collection[ExecuteRequest],
     ) -> Entry:
-        """Write down that it was asked for; `ahead`: how many are to be sent before it that are not lined up yet.
+        """Write down that it was asked for; `ahead`: those before it that are not lined up yet.
 
         What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
         `promise_expired`, StoreError.

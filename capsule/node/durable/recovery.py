@@ -192,7 +192,8 @@ class Recovery:
     async def _run(self, hosted: Hosted | None, promises: list[Promise], ruling: asyncio.Task[None]) -> None:
         """They had been accepted and not begun."""
         try:
-            await asyncio.wait([ruling])
+            if hosted is None or hosted.asleep:  # what lives need not wait
+                await asyncio.wait([ruling])
             if promises:
                 await self._line_up(hosted, promises)
         finally:
