@@ -15,6 +15,7 @@ from capsule.node.info import SessionInfo
 from capsule.node.ladder import Ladder, Reason
 from capsule.node.late import Late
 from capsule.node.lineup import Lineup
+from capsule.node.memory import cpu_seconds
 from capsule.node.outgoing import cancel, execute, input_reply, opening
 from capsule.node.points import Points
 from capsule.node.pulse import Pulse
@@ -244,6 +245,7 @@ class Session:
             last_heartbeat=self._pulse.last,
             responsive=worker is not None and self._pulse.responsive,
             protocol=worker.agreement.version if worker else "",
+            cpu=cpu_seconds(worker.pid) if worker else 0.0,
         )
 
     # --- for the node ---
