@@ -49,6 +49,19 @@ def user_address() -> str:
     return f"ipc://{runtime_directory() / SOCKET}"
 
 
+def node_address(config: NodeConfig) -> str:
+    """Where the node of this configuration listens for its own user.
+
+    Raises NodeError `address_refused` if its directory is there, and not this user's alone.
+    """
+    directory = config.serve.directory
+    if directory is None:
+        return user_address()
+    if os.path.lexists(directory):
+        check_directory(directory)
+    return f"{UNIX}{directory / SOCKET}"
+
+
 def make_directory(directory: Path) -> None:
     """Make the directory if it is not there, and check it. Raises NodeError."""
     try:

@@ -14,6 +14,7 @@ from capsule.cli.checkpoints import restore, save
 from capsule.cli.config import config
 from capsule.cli.doctor import doctor
 from capsule.cli.exits import Exit
+from capsule.cli.kernels import kernels
 from capsule.cli.keys import keys
 from capsule.cli.operate import drain, interrupt, kill, pool, sessions
 from capsule.cli.promises import promises
@@ -34,6 +35,7 @@ cli.add_command(repl)
 cli.add_command(serve)
 cli.add_command(wait_ready)
 cli.add_command(keys)
+cli.add_command(kernels)
 cli.add_command(config)
 cli.add_command(store)
 cli.add_command(promises)

@@ -20,11 +20,11 @@ from capsule.events import (
     Status,
     Verdict,
 )
-from capsule.node.asking import Answer, InputError, Question
+from capsule.node.asking import Answer, InputError, OnRefused, Question, raise_error
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
 from capsule.node.clock import Clock
 from capsule.wire import size_of
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     import asyncio
@@ -234,16 +234,31 @@ class Execution:
             await waiter
         return self.verdict
 
-    def reply_input(self, request_id: str, value: str | None, error: InputError | None = None) -> None:
-        """Answer an `InputRequest`, with text or with why there is none. Raises ArgumentError for an unknown one."""
+    def reply_input(
+        self,
+        request_id: str,
+        value: str | None,
+        error: InputError | None = None,
+        on_refused: OnRefused = raise_error,
+    ) -> None:
+        """Answer an `InputRequest`, with text or with why there is none. Raises ArgumentError for an unknown one.
+
+        An answer that the question does not allow is told to `on_refused`, now or when the promise was looked up.
+        """
         if (value is None) == (error is None):
             raise ArgumentError("value", "exactly one of value and error must be given", allowed="text, or an error")
         if request_id not in self._inputs:
             raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
+        answer = Answer(value, error)
         if self.clerk is not None:
-            self.clerk.reply(self, request_id, Answer(value, error))
+            self.clerk.reply(self, request_id, answer, on_refused)
+            return
+        try:
+            self._inputs[request_id].question.check(answer)
+        except SessionError as refused:
+            on_refused(refused)
         else:
-            self.deliver(request_id, Answer(value, error))
+            self.deliver(request_id, answer)
 
     def hold(self, clearance: Callable[[], object]) -> None:
         """Do not send it to the worker before `release`; the function is called once, when it is due."""
@@ -379,9 +394,12 @@ class Execution:
 
     def tell_question(self, question: Question, promise: str = "") -> None:
         """Tell the client what the code asks, unless it waits no more; whose answer counts, a promise may decide."""
-        request, prompt, password = question
+        request, prompt, password, choices, schema, _ = question
+        timeout = question.patience(self._host.options.input_timeout)
         if request in self._inputs:
-            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise))
+            terms = (choices, schema, timeout)
+            size = 256 + len(prompt) + len(question.terms.words())
+            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise, *terms), size)
 
     def deliver(self, request: str, answer: Answer) -> None:
         """The code hears this, if it still waits."""
@@ -423,9 +441,9 @@ class Execution:
     def _is_heard(self, kind: type[Event]) -> bool:
         return self._heard is not None and self._heard.has(kind)
 
-    def _input_timer(self, request: str) -> asyncio.TimerHandle | None:
-        timeout, late = self._host.options.input_timeout, Answer(None, "timeout")
-        return None if timeout is None else self._loop.call_later(timeout, self.deliver, request, late)
+    def _input_timer(self, question: Question) -> asyncio.TimerHandle | None:
+        timeout, late = question.patience(self._host.options.input_timeout), Answer(None, "timeout")
+        return None if timeout is None else self._loop.call_later(timeout, self.deliver, question.request, late)
 
     def _open_question(self, question: Question, *, told: bool) -> None:
         """`told`: the client knows of it already."""
@@ -436,7 +454,7 @@ class Execution:
             self._inputs[request] = _Open(question, None)
             self.clerk.ask(self, question, told=told)
         else:
-            self._inputs[request] = _Open(question, self._input_timer(request))
+            self._inputs[request] = _Open(question, self._input_timer(question))
             if not told:
                 self.tell_question(question)
 

@@ -37,8 +37,12 @@ class Lineup:
     def has_room(self, ahead: int) -> bool:
         """Whether one more may be sent at once, when so many others have been lined up before it."""
         behind = self._queue[-1] if self._queue else self._last if self._sent else None
-        stops = behind is not None and behind.request.stop_on_error
-        return len(self) + ahead < WINDOW and not stops
+        return len(self) + ahead < WINDOW and not _stops(behind)
+
+    def backlog(self, ahead: int) -> int:
+        """How many wait for others, if so many more are lined up; the rest waits at most to be written down."""
+        room = 0 if self._sent and _stops(self._last) else WINDOW - len(self._sent)
+        return max(0, len(self._queue) + ahead - self._sendable(room))
 
     @property
     def head(self) -> Execution | None:
@@ -62,7 +66,7 @@ class Lineup:
         """The next one that may go to the worker, under this serial; it counts as sent."""
         if not self._queue or len(self._sent) >= WINDOW:
             return None
-        if self._sent and self._last is not None and self._last.request.stop_on_error:
+        if self._sent and _stops(self._last):
             return None
         if not self._all_clear(WINDOW - len(self._sent)):
             return None
@@ -72,9 +76,13 @@ class Lineup:
         return execution
 
     def _all_clear(self, room: int) -> bool:
-        """Whether the next one may be sent; if not, those for which there is room are asked for together."""
-        first, *_ = [execution.clear() for execution in islice(self._queue, room)]
+        """Whether the next one may be sent; if not, all that may be sent now are asked for together."""
+        first, *_ = [execution.clear() for execution in islice(self._queue, self._sendable(room))]
         return first
+
+    def _sendable(self, room: int) -> int:
+        """How many of those in the queue may be sent, if there is so much room: none behind one that stops others."""
+        return next((at for at, one in enumerate(islice(self._queue, room), 1) if _stops(one)), room)
 
     def sent(self, execution_id: str) -> Execution | None:
         """One that the worker has, by id."""
@@ -112,3 +120,8 @@ class Lineup:
         self._queue.clear()
         self._last = None
         return sent, queued
+
+
+def _stops(execution: Execution | None) -> bool:
+    """Whether nothing may be sent behind it."""
+    return execution is not None and execution.request.stop_on_error

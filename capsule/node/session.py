@@ -138,7 +138,7 @@ class Session:
         if request.if_epoch not in (None, self.epoch):
             message = f"the session {self.name!r} is in epoch {self.epoch}, not in {request.if_epoch}"
             raise SessionError("epoch_mismatch", message, details={"epoch": self.epoch})
-        if self._lineup.queued + ahead >= self.options.max_queue:
+        if self._lineup.backlog(ahead) >= self.options.max_queue:
             raise SessionError("queue_full", f"the session has max_queue={self.options.max_queue} executions waiting")
 
     def submit(

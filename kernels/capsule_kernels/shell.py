@@ -159,7 +159,10 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         )
 
     def traceback_lines(self, error: BaseException) -> list[str]:
-        """The traceback as lines of plain text: the user's frames, with their source."""
+        """The traceback as lines of text: the user's frames, with their source.
+
+        Front ends that show what IPython asks of them get IPython's parts, each of which may have several lines.
+        """
         frames = user_frames(error.__traceback__)
         if isinstance(error, KeyboardInterrupt | BaseExceptionGroup):
             # Of an interrupt the client waits for the verdict; of a group IPython does not show the members.
@@ -172,6 +175,8 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
             structured = render() if callable(render) else None
             if structured is None:
                 structured = self.InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0)
+        if self.payloads.wanted:
+            return [str(part) for part in structured]
         return [line for part in structured for line in str(part).split("\n")]
 
     def show_thread_error(self, arguments: threading.ExceptHookArgs) -> None:

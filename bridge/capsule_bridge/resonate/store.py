@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capsule_bridge import rules
@@ -174,7 +173,7 @@ class ResonateStore:
 
     async def _created(self, new: NewPromise, record: Record, now: int) -> Created:
         """The promise, which the server has made, is made here."""
-        asked = new if record.pending else replace(new, epoch=None)  # it is not begun if it has its verdict
+        asked = new if record.pending else new._replace(epoch=None)  # it is not begun if it has its verdict
         at = now if record.state == TIMED_OUT else _undue(new.timeout_at, now)
         try:
             made = await self._mirror.create(asked, now=at)

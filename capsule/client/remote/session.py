@@ -69,6 +69,7 @@ class RemoteSession:
         self.name = name
         self.epoch = epoch
         self.on_background: Callable[[Event], None] | None = None
+        self.on_state: Callable[[str, str], None] | None = None
         self.files = RemoteFiles(line.streams, session_id, self._ask_once)
         self.checkpoints = RemoteCheckpoints(line.streams, session_id, self._request)
         self._line = line
@@ -191,6 +192,8 @@ class RemoteSession:
             self.end(CapsuleError.from_dict({"code": reason or "session_closed", "message": _over(self.name, reason)}))
         elif self._state != "closed":
             self._state = state
+            if self.on_state is not None:
+                self.on_state(state, reason)
 
     def resume(self) -> None:
         """The link is there again, and the session attached: ask for what is missing."""
@@ -202,6 +205,9 @@ class RemoteSession:
     def end(self, error: CapsuleError) -> None:
         """Nothing comes any more."""
         self._state, self._refusal = "closed", error
+        on_state, self.on_state = self.on_state, None
+        if on_state is not None:
+            on_state("closed", error.code)
         for execution in (*self._executions.values(), *(one for line in self._waiting.values() for one in line)):
             execution.fail(error)
         self._executions.clear()

@@ -98,7 +98,7 @@ class Ledger:
     async def accept(
         self, session: Session, owner: str, request: ExecuteRequest, execution: str, *, key: str | None, ahead: int
     ) -> Entry:
-        """Write down that it was asked for; `ahead`: how many of the session have been accepted and not lined up yet.
+        """Write down that it was asked for; `ahead`: how many are to be sent before it that are not lined up yet.
 
         What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
         `promise_expired`, StoreError.
@@ -144,7 +144,7 @@ class Ledger:
         return Remembered(execution, unpack_request(promise.param), last, events_after, waited)
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
-        """It was accepted, and there is nothing that could still run it, or say what became of it."""
+        """It was accepted, and nothing could still run it, or say what became of it. Raises StoreError."""
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
         details = {"started": started, "last_seq": last, "effects": "unknown" if started else "none"}
         code = "epoch_mismatch" if error.code == "epoch_mismatch" else "worker_lost"
@@ -152,7 +152,7 @@ class Ledger:
         await self._rule(promise, "worker_lost", info, last)
 
     async def cancel(self, promise: Promise, why: str) -> None:
-        """It was accepted, and is not to be run."""
+        """It was accepted, and is not to be run. Raises StoreError."""
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
         ruling = cancelled(why)
         await self._rule(promise, ruling.verdict, ruling.error, last)

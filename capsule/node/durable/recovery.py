@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from capsule.node.durable.ledger import Entry, execution_of
+from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import unpack_request, unpack_session
-from capsule_protocol.errors import CapsuleError, WorkerLost
+from capsule_protocol.errors import CapsuleError, StoreError, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +52,8 @@ class Recovery:
     async def run(self, boxes: Sequence[Adoptable]) -> None:
         """Go on with the sessions whose boxes have waited; find the others again, and rule on what they had started.
 
-        What had not been started is run, in its order. Raises StoreError.
+        What had not been started is run, in its order. A store that can be read and not written to, because its disk is
+        full, is waited for behind this, and so is all that hangs on it. Raises StoreError if it cannot be read.
         """
         await self._read()
         mine = [box for box in boxes if box.session in self._sessions]
@@ -59,13 +62,6 @@ class Recovery:
             if session not in self._hosted:
                 self._find_again(promise)
         lost = [promise for promises in self._started.values() for promise in promises]
-        for at in range(0, len(lost), AT_ONCE):
-            await asyncio.gather(*map(self._rule, lost[at : at + AT_ONCE]))
-        for session, promises in self._waiting.items():
-            hosted = self._hosted.get(session)
-            if hosted is not None:
-                hosted.complete.clear()
-            self._registry.tasks.start(self._run(hosted, promises))
         if self._sessions or lost:
             logger.warning(
                 "found %d sessions of an earlier node, and %d of them alive; "
@@ -75,6 +71,18 @@ class Recovery:
                 len(lost),
                 sum(map(len, self._waiting.values())),
             )
+        await self._go_on(lost)
+
+    async def _go_on(self, lost: list[Promise]) -> None:
+        self._note_stopped(lost)
+        with suppress(StoreError):  # it is told below, where it is tried until it works
+            await self._rule_on(lost)
+        ruling = self._registry.tasks.start(until_committed("what was lost", lambda: self._rule_on(lost)))
+        for session in self._waiting.keys() | self._started.keys():
+            hosted = self._hosted.get(session)
+            if hosted is not None:
+                hosted.complete.clear()
+            self._registry.tasks.start(self._run(hosted, self._waiting.get(session, []), ruling))
 
     async def _read(self) -> None:
         async for promise in self._ledger.bridge.pending():
@@ -84,6 +92,13 @@ class Recovery:
             elif promise.kind == "execute":
                 group = self._waiting if promise.started_at is None else self._started
                 group.setdefault(promise.session, []).append(promise)
+
+    def _note_stopped(self, lost: list[Promise]) -> None:
+        """What is lost did not end in ok."""
+        for promise in lost:
+            request = unpack_request(promise.param)
+            if request.stop_on_error:
+                self._stopped.add((promise.session, request.batch))
 
     async def _adopt(self, box: Adoptable) -> bool:
         """Go on with a session, if its box is still there, and is the one that the store knows."""
@@ -119,19 +134,20 @@ class Recovery:
     def _patience(self, hosted: Hosted) -> float | None:
         return self._reconnect_timeout if hosted.session.options.name is None else self._lifetime
 
-    async def _rule(self, promise: Promise) -> None:
-        """It had been started, so it is not run again, and nobody knows how far it came."""
-        request = unpack_request(promise.param)
-        if request.stop_on_error:
-            self._stopped.add((promise.session, request.batch))
+    async def _rule_on(self, lost: list[Promise]) -> None:
+        """They had been started, so they are not run again, and nobody knows how far they came. Takes them out."""
         message = "the node ended while the code ran, and its worker with it"
         error = WorkerLost("worker_lost", message, hint="The session gets a new worker, in its next epoch.")
-        await self._ledger.give_up(promise, error, started=True)
+        while lost:
+            await asyncio.gather(*(self._ledger.give_up(one, error, started=True) for one in lost[:AT_ONCE]))
+            del lost[:AT_ONCE]
 
-    async def _run(self, hosted: Hosted | None, promises: list[Promise]) -> None:
+    async def _run(self, hosted: Hosted | None, promises: list[Promise], ruling: asyncio.Task[None]) -> None:
         """They had been accepted and not begun."""
         try:
-            await self._line_up(hosted, promises)
+            await asyncio.wait([ruling])
+            if promises:
+                await self._line_up(hosted, promises)
         finally:
             if hosted is not None:
                 hosted.complete.set()
@@ -140,15 +156,22 @@ class Recovery:
         try:
             if hosted is None:
                 raise WorkerLost("worker_lost", "the session had been closed")
-            await self._registry.wake(hosted)
+            await until_committed(f"session {hosted.session.id}", lambda: self._registry.wake(hosted))
         except CapsuleError as error:
             for promise in promises:
-                await self._ledger.give_up(promise, error, started=False)
+                await self._give_up(promise, error)
             return
         for promise in promises:
             request = unpack_request(promise.param)
             stopped = (promise.session, request.batch) in self._stopped or request.batch in hosted.session.stopped
             if request.stop_on_error and stopped:
-                await self._ledger.cancel(promise, "an earlier one of the same batch did not end in ok")
+                await self._cancel(promise)
             else:
                 await hosted.line_up(self._ledger, Entry(promise, fresh=True, begun=False), request)
+
+    async def _give_up(self, promise: Promise, error: CapsuleError) -> None:
+        await until_committed(promise.id, lambda: self._ledger.give_up(promise, error, started=False))
+
+    async def _cancel(self, promise: Promise) -> None:
+        why = "an earlier one of the same batch did not end in ok"
+        await until_committed(promise.id, lambda: self._ledger.cancel(promise, why))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from msgpack import unpackb
@@ -33,7 +34,7 @@ def summary(promise: Promise) -> dict[str, Any]:
     }
     if promise.kind == "input":
         question = unpack_question(promise)
-        row |= {"prompt": question["prompt"][:PROMPT_CHARACTERS], "password": question["password"]}
+        row |= {"prompt": question.prompt[:PROMPT_CHARACTERS], "password": question.password}
     return row
 
 
@@ -41,8 +42,11 @@ def description(promise: Promise) -> dict[str, Any]:
     """All of it, with the answer."""
     row = summary(promise)
     if promise.kind == "input":
-        row["prompt"] = unpack_question(promise)["prompt"]
+        question = unpack_question(promise)
+        row |= {"prompt": question.prompt, "choices": question.choices, "schema": question.schema}
         if promise.value:
             answer = unpackb(promise.value)
-            row |= {"value": answer.get("value"), "message": answer.get("message", "")}
+            value = answer.get("value")
+            typed = value is not None and question.terms.typed
+            row |= {"value": json.loads(value) if typed else value, "message": answer.get("message", "")}
     return row

@@ -95,7 +95,7 @@ class Front:
         for hosted in self.registry:
             await hosted.session.saved()
         for peer in list(self._peers):
-            await peer.streams.settled()
+            await peer.settled()
         for carrier in list(self._peers.values()):
             await carrier.flushed()
 

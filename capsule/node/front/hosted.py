@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from capsule.events import Finished
 from capsule.node.durable.ledger import execution_of
+from capsule.node.durable.patience import until_committed
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
+from capsule.node.lineup import WINDOW
 from capsule_protocol.errors import CapsuleError, SessionError, StoreError
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class Reader(Protocol):
 
 
 class _Place(NamedTuple):
-    """A place in the order of acceptance: behind one, before another, and how many were there already."""
+    """A place in the order of acceptance: behind one, before another, and how many may be sent before it."""
 
     before: asyncio.Event
     passed: asyncio.Event
@@ -99,6 +101,7 @@ class Hosted:
         self.complete.set()
         self.waking: asyncio.Task[None] | None = None
         self._accepting: dict[str, bool] = {}  # and whether it was cancelled meanwhile
+        self._stopping = 0  # of those, how many stop others when they fail
         self._doubtful: dict[str, None] = {}
         self._last_accepted = asyncio.Event()
         self._last_accepted.set()
@@ -151,9 +154,11 @@ class Hosted:
             if key is None:
                 raise
             return self._again_or(refusal, ledger, request, execution)
-        place = _Place(self._last_accepted, asyncio.Event(), self.accepting)
+        # Nothing is sent behind one that stops others: it must not be said to have been started.
+        place = _Place(self._last_accepted, asyncio.Event(), WINDOW if self._stopping else self.accepting)
         self._last_accepted = place.passed
         self._accepting.setdefault(execution, False)
+        self._stopping += request.stop_on_error
         return self._accept(ledger, request, execution, key, place)
 
     async def _accept(
@@ -171,6 +176,7 @@ class Hosted:
         finally:
             await place.before.wait()
             cancelled = self._accepting.pop(execution, False)
+            self._stopping -= request.stop_on_error
             self._quiet.set()
             place.passed.set()
         if not entry.fresh:
@@ -228,7 +234,8 @@ class Hosted:
         try:
             made = self.session.submit(request, execution, clearance=None if started else self._clearance(execution))
         except CapsuleError as error:
-            await ledger.give_up(entry.promise, error, started=False)
+            why = error
+            await until_committed(execution, lambda: ledger.give_up(entry.promise, why, started=False))
             return None
         made.consult(ledger.inquiries.clerk(self.session.id, self.owner))
         if entry.begun:

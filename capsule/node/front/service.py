@@ -29,11 +29,12 @@ class Service:
     """Run it once. The first SIGTERM or SIGINT drains: no new work, what runs may end; the second ends it now.
 
     So it is also while the node drains by command: the first signal then changes nothing. With `reloading`, SIGHUP asks
-    for it.
+    for it. With `idle` it also ends when it has had no Jupyter kernel for so many seconds.
     """
 
-    def __init__(self, config: NodeConfig, reloading: Reloading | None = None) -> None:
+    def __init__(self, config: NodeConfig, reloading: Reloading | None = None, *, idle: float | None = None) -> None:
         self._config = config
+        self._idle = idle
         self._directory = config.serve.directory or runtime_directory()
         self._reloading = reloading
         self._has_terminal = os.isatty(0)
@@ -127,15 +128,35 @@ class Service:
             recovery = Recovery(front.ledger, front.registry, node, config.detached_ttl, config.reconnect_timeout)
             await recovery.run(boxes)
         await node.prepare()
+        node.warm()  # nobody waits for it, so no code of the environment keeps the service from being ready
         if front.ledger is not None:
             front.tasks.start(front.ledger.keep_tidy(self._retention))
         for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
             front.listen(address)
         front.on_drain = self._asked.set
-        on_ready(front)
-        notify("READY=1")
-        await self._reload_until_asked(front, node)
-        notify("STOPPING=1")
+        async with self._kernels(front.addresses[0]):
+            on_ready(front)
+            notify("READY=1")
+            await self._reload_until_asked(front, node)
+            notify("STOPPING=1")
+            await self._drain(front)
+
+    @contextlib.asynccontextmanager
+    async def _kernels(self, address: str) -> AsyncIterator[None]:
+        """Take Jupyter kernels, whose front is a client of this node like any other."""
+        from capsule.client.remote.node import RemoteNode
+        from capsule.jupyter.door import Door
+
+        node = RemoteNode(address)
+        door = Door(node, self._directory, idle=self._idle, on_idle=self._asked.set)
+        try:
+            await door.listen()
+            yield
+        finally:
+            await door.close()
+            await node.close()
+
+    async def _drain(self, front: Front) -> None:
         front.draining = True
         await self._unless_told_again(front.settled(), self._config.serve.drain_timeout)
         for hosted in front.registry:

@@ -306,7 +306,7 @@ async def test_compacting_forgets_what_is_old_and_gives_room_back(path: Path) ->
 async def test_compacting_is_refused_while_somebody_uses_the_store(path: Path) -> None:
     with other_process(path) as other:
         before = path.read_bytes()
-        with pytest.raises(StoreError, match=f"process {other.pid} uses") as caught:
+        with pytest.raises(StoreError, match=rf"process {other.pid} uses the store {path} \(") as caught:
             tools.compact(path, now=10**15, retention=Retention(0, 0))
         assert caught.value.code == "store_locked"
         assert path.read_bytes() == before

@@ -49,6 +49,39 @@ def test_a_window_is_sent_and_each_verdict_makes_room_for_one(loop: asyncio.Abst
     assert lineup.queued == 2
 
 
+def test_who_waits_only_to_be_written_down_does_not_wait_for_others(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    held = fill(lineup, loop, *[ExecuteRequest("1")] * (WINDOW - 2))
+    for execution in held:
+        execution.hold(lambda: None)
+    assert send_all(lineup) == []
+    assert lineup.backlog(0) == 0
+    assert lineup.backlog(2) == 0
+    assert lineup.backlog(5) == 3
+    fill(lineup, loop, ExecuteRequest("1", stop_on_error=True))
+    assert lineup.backlog(0) == 0
+    assert lineup.backlog(5) == 5  # nothing is sent behind it
+    fill(lineup, loop, *[ExecuteRequest("1")] * 3)
+    assert lineup.backlog(0) == 3
+
+
+def test_only_those_that_may_be_sent_now_are_asked_to_be_written_down(loop: asyncio.AbstractEventLoop) -> None:
+    lineup, asked = Lineup(), []
+    requests = [ExecuteRequest("1"), ExecuteRequest("2", stop_on_error=True), ExecuteRequest("3")]
+    for number, execution in enumerate(fill(lineup, loop, *requests)):
+        execution.hold(lambda number=number: asked.append(number))  # type: ignore[misc]  # of this turn
+    assert lineup.next_to_send(1) is None
+    assert asked == [0, 1]  # the third is behind one that may cancel it
+
+
+def test_what_is_sent_leaves_less_room_and_is_no_backlog(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    fill(lineup, loop, *[ExecuteRequest("1")] * (WINDOW + 2))
+    send_all(lineup)
+    assert lineup.backlog(0) == 2
+    assert lineup.backlog(3) == 5
+
+
 def test_nothing_is_sent_behind_one_that_cancels_others(loop: asyncio.AbstractEventLoop) -> None:
     lineup = Lineup()
     plain, stopper, behind = fill(

@@ -1,0 +1,122 @@
+"""Kernelspecs: what makes notebooks and IDEs offer an environment of Capsule as a kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpecManager
+
+from capsule.jupyter import lease
+from capsule.jupyter.translate import PROTOCOL
+from capsule_protocol.errors import ArgumentError
+
+_NAME = re.compile(r"[a-z0-9._-]{1,100}")
+_LOGOS = ("logo-svg.svg", "logo-64x64.png", "logo-32x32.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernelspec:
+    """One that is installed: its name, how front ends show it, its environment, and its directory."""
+
+    name: str
+    display_name: str
+    environment: str
+    directory: str
+
+
+def install(
+    environment: str = "default",
+    *,
+    name: str | None = None,
+    display_name: str | None = None,
+    user: bool = False,
+    config: str | None = None,
+    directory: str | None = None,
+) -> Kernelspec:
+    """Install one for this interpreter: in its own environment, or for the `user`; it replaces one of the same name.
+
+    `directory` is that of a node which runs, `config` the configuration of the one that is started else. Raises
+    ArgumentError, and OSError where the files cannot be written.
+    """
+    chosen = name or ("capsule" if environment == "default" else f"capsule-{environment}".lower())
+    if not _NAME.fullmatch(chosen):
+        allowed = "1 to 100 small letters, digits, dots, hyphens and underscores"
+        raise ArgumentError("name", f"{chosen[:110]!r} is no name for a kernel", allowed=allowed)
+    if directory is None:
+        _check_environment(environment, config)
+    title = display_name or (f"Python {sys.version_info[0]} (Capsule)" + _suffix(environment))
+    where = {"directory": _absolute(directory), "config": _absolute(config)}
+    with tempfile.TemporaryDirectory() as made:
+        text = json.dumps(_spec(environment, title, where), indent=1)
+        Path(made, "kernel.json").write_text(text + "\n", encoding="utf-8")
+        for logo in _LOGOS:
+            shutil.copy(Path(__file__).with_name(logo), made)
+        Path(made).chmod(0o755)
+        prefix = None if user else sys.prefix
+        placed = KernelSpecManager().install_kernel_spec(made, chosen, user=user, prefix=prefix)
+    return Kernelspec(chosen, title, environment, placed)
+
+
+def installed() -> list[Kernelspec]:
+    """Those of Capsule that front ends find, by name."""
+    found = []
+    for name, entry in sorted(KernelSpecManager().get_all_specs().items()):
+        spec = entry["spec"]
+        ours = spec["metadata"].get("capsule")
+        if isinstance(ours, dict):
+            environment = str(ours.get("environment", "default"))
+            found.append(Kernelspec(name, spec["display_name"], environment, entry["resource_dir"]))
+    return found
+
+
+def remove(name: str) -> Kernelspec:
+    """Remove one. Raises ArgumentError if there is none of this name that is Capsule's."""
+    known = installed()
+    for one in known:
+        if one.name == name:
+            shutil.rmtree(one.directory)
+            return one
+    raise ArgumentError("name", f"{name!r} is no kernel of Capsule's", allowed=[one.name for one in known])
+
+
+def _spec(environment: str, title: str, where: dict[str, str]) -> dict[str, Any]:
+    argv = [sys.executable, "-S", "-P", lease.__file__, "-f", "{connection_file}", "--environment", environment]
+    for name, value in where.items():
+        argv += [f"--{name}", value] if value else []
+    config = {"environment": environment, "directory": where["directory"], "config_file": where["config"]}
+    return {
+        "argv": argv,
+        "display_name": title,
+        "language": "python",
+        "interrupt_mode": "signal",
+        "kernel_protocol_version": PROTOCOL,
+        "metadata": {
+            "capsule": {"environment": environment},
+            "kernel_provisioner": {"provisioner_name": "capsule", "config": config},
+        },
+    }
+
+
+def _suffix(environment: str) -> str:
+    return "" if environment == "default" else f": {environment}"
+
+
+def _absolute(path: str | None) -> str:
+    return str(Path(path).absolute()) if path else ""
+
+
+def _check_environment(environment: str, config: str | None) -> None:
+    from capsule.config import NodeConfig
+    from capsule.settings.loading import read
+
+    known = (read(config).config if config is not None else NodeConfig()).environments
+    if environment != "default" and environment not in known:
+        message = f"{environment!r} is in no configuration that was given"
+        raise ArgumentError("environment", message, allowed=sorted({"default", *known}), code="environment_unknown")

@@ -1,0 +1,480 @@
+"""What Jupyter's own test leaves out: input, interrupts, restarts, aborts, several clients, hostile messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import zmq
+from jupyter_client.manager import KernelManager
+from jupyter_client.session import Session
+from jupyter_core.utils import run_sync
+
+from tests.acceptance.jupyter import support
+from tests.acceptance.jupyter.support import LONG, drain, reply_to, run, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jupyter_client.blocking.client import BlockingKernelClient
+
+pytestmark = pytest.mark.usefixtures("home")
+WAITING = ["while True: pass", "import time; time.sleep(100)", "import asyncio; await asyncio.sleep(100)", "input()"]
+
+
+@contextmanager
+def connected(manager: KernelManager, session: Session | None = None) -> Iterator[BlockingKernelClient]:
+    """A client, who is the manager's own unless he has a session of his own."""
+    client = manager.client() if session is None else manager.client(session=session)
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=LONG)
+        yield client
+    finally:
+        client.stop_channels()
+
+
+@contextmanager
+def kernel(name: str, **options: Any) -> Iterator[KernelManager]:
+    manager = KernelManager(kernel_name=name)
+    manager.start_kernel(**options)
+    try:
+        yield manager
+    finally:
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module", params=support.ROUTES)
+def manager(home: support.Home, request: pytest.FixtureRequest) -> Iterator[KernelManager]:
+    with kernel(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def client(manager: KernelManager) -> Iterator[BlockingKernelClient]:
+    with connected(manager) as made:
+        yield made
+
+
+def wait_for_start(client: BlockingKernelClient) -> None:
+    while client.get_iopub_msg(timeout=LONG)["msg_type"] != "execute_input":
+        pass
+
+
+# Executions
+
+
+def test_messages_of_an_execution_have_jupyters_order(client: BlockingKernelClient) -> None:
+    _, told = run(client, "print('a')\nimport sys; print('b', file=sys.stderr)\n1 + 1")
+    assert [message["msg_type"] for message in told] == ["execute_input", "stream", "stream", "execute_result"]
+    count = told[0]["content"]["execution_count"]
+    assert told[-1]["content"]["execution_count"] == count
+    assert told[-1]["content"]["data"] == {"text/plain": "2"}
+
+
+def test_the_next_execution_has_the_next_number(client: BlockingKernelClient) -> None:
+    first, told = run(client, "1")
+    assert told[0]["content"]["execution_count"] == first["execution_count"]
+    assert run(client, "2", store_history=False)[0]["status"] == "ok"
+    second, told = run(client, "3")
+    assert told[0]["content"]["execution_count"] == second["execution_count"] == first["execution_count"] + 1
+
+
+def test_silent_code_shows_neither_itself_nor_its_value(client: BlockingKernelClient) -> None:
+    reply, told = run(client, "print('seen'); 1", silent=True)
+    assert reply["status"] == "ok"
+    assert [message["msg_type"] for message in told] == ["stream"]
+
+
+def test_user_expressions_are_evaluated_behind_the_code(client: BlockingKernelClient) -> None:
+    reply, _ = run(client, "x = 20", user_expressions={"sum": "x + 1", "bad": "1/0"})
+    assert reply["user_expressions"]["sum"]["data"] == {"text/plain": "21"}
+    assert reply["user_expressions"]["bad"]["ename"] == "ZeroDivisionError"
+
+
+def test_an_error_aborts_what_waits_and_nothing_that_comes_later(client: BlockingKernelClient) -> None:
+    failing = client.execute("import time; time.sleep(0.3); 1/0")
+    waiting = [client.execute("print('never')") for _ in range(3)]
+    assert reply_to(client, failing)["ename"] == "ZeroDivisionError"
+    for request in waiting:
+        assert reply_to(client, request)["status"] == "aborted"
+    for request in waiting:
+        assert drain(client, request) == []
+    assert run(client, "print('again')")[0]["status"] == "ok"
+
+
+def test_without_stop_on_error_what_waits_is_run(client: BlockingKernelClient) -> None:
+    failing = client.execute("1/0", stop_on_error=False)
+    waiting = client.execute("print('runs')")
+    assert reply_to(client, failing)["status"] == "error"
+    assert reply_to(client, waiting)["status"] == "ok"
+
+
+def test_a_display_is_updated(client: BlockingKernelClient) -> None:
+    code = "from IPython.display import display\nh = display('one', display_id=True)\nh.update('two')"
+    _, told = run(client, code)
+    shown = [message for message in told if message["msg_type"].endswith("display_data")]
+    assert [message["msg_type"] for message in shown] == ["display_data", "update_display_data"]
+    first, second = (message["content"]["transient"]["display_id"] for message in shown)
+    assert first == second
+
+
+def test_a_plot_is_shown_as_text_of_base64(client: BlockingKernelClient) -> None:
+    code = "%matplotlib inline\nimport matplotlib.pyplot as plt; _ = plt.plot([1, 2])"
+    _, told = run(client, code)
+    (picture,) = [message for message in told if message["msg_type"] == "display_data"]
+    assert picture["content"]["data"]["image/png"].startswith("iVBOR")
+
+
+def test_a_thread_that_goes_on_writes_under_its_own_request(client: BlockingKernelClient) -> None:
+    lines = [
+        "import threading",
+        "go = threading.Event()",
+        "t = threading.Thread(target=lambda: go.wait() and print('late'))",
+        "t.start()",
+    ]
+    first = client.execute("\n".join(lines))
+    assert reply_to(client, first)["status"] == "ok"
+    drain(client, first)
+    second = client.execute("go.set(); t.join()")
+    while True:
+        message = client.get_iopub_msg(timeout=LONG)
+        if message["msg_type"] == "stream":
+            break
+    assert message["parent_header"]["msg_id"] == first
+    assert message["content"]["text"].startswith("late")
+    assert reply_to(client, second)["status"] == "ok"
+
+
+# Comms
+
+
+def test_a_widget_tells_of_itself_and_hears_of_changes(client: BlockingKernelClient) -> None:
+    code = (
+        "import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\n"
+        "slider.observe(lambda change: print('moved to', change.new), 'value')\nslider"
+    )
+    reply, told = run(client, code)
+    assert reply["status"] == "ok"
+    opened = [message for message in told if message["msg_type"] == "comm_open"]
+    assert all(message["content"]["target_name"] == "jupyter.widget" for message in opened)
+    assert all(message["metadata"]["version"] for message in opened)
+    (slider,) = [one for one in opened if one["content"]["data"]["state"]["_model_name"] == "IntSliderModel"]
+    comm = slider["content"]["comm_id"]
+    known = reply_to(client, client.comm_info(target_name="jupyter.widget"))["comms"]
+    assert known[comm] == {"target_name": "jupyter.widget"}
+    content = {"comm_id": comm, "data": {"method": "update", "state": {"value": 7}, "buffer_paths": []}}
+    message = client.session.msg("comm_msg", content)
+    client.shell_channel.send(message)
+    told = drain(client, message["header"]["msg_id"])
+    assert text_of(told) == "moved to 7\n"
+    assert [one["content"]["comm_id"] for one in told if one["msg_type"] == "comm_msg"] == [comm]
+    assert run(client, "print(slider.value)")[1][1]["content"]["text"] == "7\n"
+
+
+def test_bytes_go_both_ways_on_a_comm(client: BlockingKernelClient) -> None:
+    code = (
+        "def echo(comm, opened):\n"
+        "    comm.on_msg(lambda m: comm.send({'got': len(m['buffers'])}, buffers=[bytes(m['buffers'][0]) * 2]))\n"
+        "get_ipython().kernel.comm_manager.register_target('echo', echo)"
+    )
+    assert run(client, code)[0]["status"] == "ok"
+    client.shell_channel.send(client.session.msg("comm_open", {"comm_id": "c", "target_name": "echo", "data": {}}))
+    message = client.session.msg("comm_msg", {"comm_id": "c", "data": {}})
+    assert client.shell_channel.socket is not None
+    client.session.send(client.shell_channel.socket, message, buffers=[b"raw\0"])
+    (heard,) = drain(client, message["header"]["msg_id"])
+    assert heard["content"] == {"comm_id": "c", "data": {"got": 1}}
+    assert bytes(heard["buffers"][0]) == b"raw\0raw\0"
+
+
+@pytest.mark.parametrize(
+    "content", [{"comm_id": "nobody's", "data": {}}, {"comm_id": 1}, {"comm_id": "c", "data": []}, {}]
+)
+def test_what_is_said_on_no_comm_changes_nothing(client: BlockingKernelClient, content: dict[str, Any]) -> None:
+    message = client.session.msg("comm_msg", content)
+    client.shell_channel.send(message)
+    assert drain(client, message["header"]["msg_id"]) == []
+    assert run(client, "1")[0]["status"] == "ok"
+
+
+# Questions
+
+
+def test_history_has_sessions_lines_and_sources(client: BlockingKernelClient) -> None:
+    count = run(client, "'a line for the history'")[0]["execution_count"]
+    entries = reply_to(client, client.history(hist_access_type="range", session=0, start=count, stop=count + 1))
+    assert [entry[1:] for entry in entries["history"]] == [[count, "'a line for the history'"]]
+
+
+def test_completions_have_types(client: BlockingKernelClient) -> None:
+    reply = reply_to(client, client.complete("import o"))
+    assert "os" in reply["matches"]
+    types = reply["metadata"]["_jupyter_types_experimental"]
+    assert all({"start", "end", "text", "type"} <= set(item) for item in types)
+
+
+def test_the_kernel_tells_what_it_is_on_both_channels(client: BlockingKernelClient) -> None:
+    on_shell = reply_to(client, client.kernel_info())
+    message = client.session.msg("kernel_info_request")
+    client.control_channel.send(message)
+    on_control = client.get_control_msg(timeout=LONG)["content"]
+    assert on_shell == on_control
+    assert on_control["implementation"] == "capsule"
+
+
+# Input
+
+
+def test_input_and_passwords_are_asked_for(client: BlockingKernelClient) -> None:
+    request = client.execute("import getpass\nprint(input('name: '), getpass.getpass('word: '))", allow_stdin=True)
+    for prompt, hidden, answer in (("name: ", False, "Ada"), ("word: ", True, "secret")):
+        asked = client.get_stdin_msg(timeout=LONG)
+        assert asked["parent_header"]["msg_id"] == request
+        assert asked["content"] == {"prompt": prompt, "password": hidden}
+        client.input(answer)
+    assert reply_to(client, request)["status"] == "ok"
+    assert text_of(drain(client, request)) == "Ada secret\n"
+
+
+def test_input_that_nobody_can_answer_is_an_error(client: BlockingKernelClient) -> None:
+    reply, _ = run(client, "input()", allow_stdin=False)
+    assert reply["status"] == "error"
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped(client: BlockingKernelClient) -> None:
+    client.input("stale")
+    request = client.execute("print(input())", allow_stdin=True)
+    client.get_stdin_msg(timeout=LONG)
+    client.input("fresh")
+    assert reply_to(client, request)["status"] == "ok"
+    assert text_of(drain(client, request)) == "fresh\n"
+
+
+# Interrupts
+
+
+@pytest.mark.parametrize("code", WAITING)
+@pytest.mark.parametrize("by", ["signal", "message"])
+def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: KernelManager, code: str, by: str) -> None:
+    request = client.execute(code, allow_stdin=True)
+    wait_for_start(client)
+    if by == "signal":
+        manager.interrupt_kernel()
+    else:
+        client.control_channel.send(client.session.msg("interrupt_request"))
+        assert client.get_control_msg(timeout=LONG)["content"] == {"status": "ok"}
+    reply = reply_to(client, request)
+    assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
+    assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient) -> None:
+    # By a message, whose answer tells that it is over: a signal may arrive behind the next request.
+    client.control_channel.send(client.session.msg("interrupt_request"))
+    assert client.get_control_msg(timeout=LONG)["content"]["status"] == "ok"
+    reply, _ = run(client, "1")
+    assert reply["status"] == "ok", reply
+
+
+# Several clients
+
+
+def test_every_subscriber_is_welcomed(manager: KernelManager) -> None:
+    with zmq.Context() as context:
+        for _ in range(3):
+            with context.socket(zmq.SUB) as socket:
+                socket.setsockopt(zmq.RCVTIMEO, int(LONG * 1000))
+                socket.connect(f"tcp://{manager.ip}:{manager.iopub_port}")
+                socket.subscribe(b"")
+                session = Session(key=manager.session.key)
+                _, parts = session.feed_identities(socket.recv_multipart())
+                message = session.deserialize(parts)
+                assert message["msg_type"] == "iopub_welcome"
+                assert message["content"] == {"subscription": ""}
+
+
+def test_two_clients_share_a_kernel(client: BlockingKernelClient, manager: KernelManager) -> None:
+    with connected(manager, Session(key=manager.session.key)) as other:
+        run(client, "shared = 41")
+        reply, told = run(other, "print(shared + 1)")
+        assert reply["status"] == "ok"
+        assert text_of(told) == "42\n"
+        asked = other.execute("input('whose? ')", allow_stdin=True)
+        assert other.get_stdin_msg(timeout=LONG)["parent_header"]["msg_id"] == asked
+        client.input("not mine to answer")
+        other.input("mine")
+        assert reply_to(other, asked)["status"] == "ok"
+        (result,) = [one for one in drain(other, asked) if one["msg_type"] == "execute_result"]
+        assert result["content"]["data"]["text/plain"] == "'mine'"
+
+
+# Hostile messages
+
+
+@contextmanager
+def raw(manager: KernelManager, channel: str = "shell") -> Iterator[zmq.Socket[bytes]]:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.connect(f"tcp://{manager.ip}:{getattr(manager, f'{channel}_port')}")
+        yield socket
+
+
+def test_a_wrong_signature_runs_nothing(client: BlockingKernelClient, manager: KernelManager) -> None:
+    stranger = Session(key=b"a guess")
+    with raw(manager) as socket:
+        stranger.send(socket, "execute_request", {"code": "forged = True"})
+        Session(key=manager.session.key).send(socket, "kernel_info_request", {})
+        assert socket.poll(int(LONG * 1000))  # what came behind it is answered, so it was read
+    reply, told = run(client, "print('forged' in globals())")
+    assert reply["status"] == "ok"
+    assert text_of(told) == "False\n"
+
+
+def test_a_message_that_is_said_again_runs_once(client: BlockingKernelClient, manager: KernelManager) -> None:
+    run(client, "times = 0")
+    session = Session(key=manager.session.key)
+    frames = session.serialize(session.msg("execute_request", {"code": "times += 1"}))
+    with raw(manager) as socket:
+        socket.send_multipart(frames)
+        socket.send_multipart(frames)
+        session.send(socket, "kernel_info_request", {})
+        for _ in range(2):
+            assert socket.poll(int(LONG * 1000))
+            socket.recv_multipart()
+    assert text_of(run(client, "print(times)")[1]) == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("execute_request", {}),
+        ("execute_request", {"code": 1}),
+        ("execute_request", {"code": "1", "silent": "yes"}),
+        ("execute_request", {"code": "1", "user_expressions": []}),
+        ("complete_request", {"code": "a", "cursor_pos": "0"}),
+        ("inspect_request", {"code": "a", "cursor_pos": 0, "detail_level": 7}),
+        ("is_complete_request", {}),
+        ("history_request", {"hist_access_type": "all"}),
+        ("fly_request", {}),
+    ],
+)
+def test_what_is_no_request_gets_an_error(client: BlockingKernelClient, kind: str, content: dict[str, Any]) -> None:
+    message = client.session.msg(kind, content)
+    client.shell_channel.send(message)
+    reply = reply_to(client, message["header"]["msg_id"])
+    assert reply["status"] == "error"
+    assert reply["evalue"]
+    assert drain(client, message["header"]["msg_id"]) == []
+
+
+@pytest.mark.parametrize("frames", [[b"junk"], [b"<IDS|MSG>"], [b"<IDS|MSG>", b"", b"{", b"", b"", b""], [b""] * 3])
+def test_junk_is_stepped_over(client: BlockingKernelClient, manager: KernelManager, frames: list[bytes]) -> None:
+    for channel in ("shell", "control", "stdin", "hb"):
+        with raw(manager, channel) as socket:
+            socket.send_multipart(frames)
+    assert run(client, "1")[0]["status"] == "ok"
+
+
+# Its place
+
+
+def test_a_kernel_has_the_directory_and_variables_that_it_is_given(home: support.Home, tmp_path: Path) -> None:
+    env = {**os.environ, "GIVEN": "here", "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "beside.py").write_text("word = 'found'")
+    for name in support.ROUTES:
+        with kernel(name, cwd=str(tmp_path), env=env) as manager, connected(manager) as client:
+            seen = "os.getcwd(), os.environ['GIVEN'], beside.word, 'MPLBACKEND' in os.environ"
+            _, told = run(client, f"import os, beside, json\nprint(json.dumps([{seen}]))")
+            assert json.loads(text_of(told)) == [str(tmp_path), "here", "found", True]
+
+
+# Restart and end
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+@pytest.mark.parametrize("now", [False, True])
+def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) -> None:
+    with kernel(name) as manager, connected(manager) as client:
+        ports = manager.shell_port, manager.iopub_port, manager.session.key
+        for _ in range(5):
+            assert run(client, "x = 1")[0]["status"] == "ok"
+            manager.restart_kernel(now=now)
+            request = client.execute("'x' in globals()")
+            assert reply_to(client, request)["status"] == "ok"
+            (result,) = [one for one in drain(client, request) if one["msg_type"] == "execute_result"]
+            assert result["content"]["data"]["text/plain"] == "False"
+            assert (manager.shell_port, manager.iopub_port, manager.session.key) == ports
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Home, name: str) -> None:
+    with kernel(name) as manager, connected(manager) as client:
+        request = client.execute("import os; os._exit(7)")
+        assert reply_to(client, request)["status"] == "error"
+        deadline = time.monotonic() + LONG
+        while manager.is_alive():  # as managers do: they look again and again
+            assert time.monotonic() < deadline
+        manager.restart_kernel(now=True)
+        assert run(client, "1")[0]["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+def test_an_end_leaves_no_process(home: support.Home, name: str) -> None:
+    with kernel(name) as manager, connected(manager) as client:
+        _, told = run(
+            client, "import os, subprocess; p = subprocess.Popen(['sleep', '1000']); print(os.getpid(), p.pid)"
+        )
+        processes = [psutil.Process(int(pid)) for pid in text_of(told).split()]
+        manager.shutdown_kernel()
+        assert not manager.is_alive()
+        _, alive = psutil.wait_procs(processes, timeout=LONG)
+        assert not alive
+
+
+def test_a_shutdown_is_answered_and_told(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        client.shutdown()
+        assert client.get_control_msg(timeout=LONG)["content"] == {"status": "ok", "restart": False}
+        while client.get_iopub_msg(timeout=LONG)["msg_type"] != "shutdown_reply":
+            pass
+
+
+def test_methods_of_a_provisioner_bear_a_kernel_that_is_gone(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager:
+        manager.shutdown_kernel(now=True)
+        provisioner = manager.provisioner
+        assert provisioner is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            run_sync(provisioner.send_signal)(number)
+        for method in (
+            provisioner.kill,
+            provisioner.terminate,
+            provisioner.cleanup,
+            provisioner.poll,
+            provisioner.wait,
+        ):
+            run_sync(method)()
+        assert not provisioner.has_process
+
+
+# Errors
+
+
+def test_a_traceback_has_ipythons_parts_and_colours(client: BlockingKernelClient) -> None:
+    reply, told = run(client, "def f():\n    raise ValueError('no')\nf()")
+    (error,) = [message["content"] for message in told if message["msg_type"] == "error"]
+    assert error == {name: reply[name] for name in ("ename", "evalue", "traceback")}
+    assert (error["ename"], error["evalue"]) == ("ValueError", "no")
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", part) for part in error["traceback"]]
+    assert plain != error["traceback"]
+    assert re.match(r"Cell In\[\d+\], line 3\n", plain[2])
+    assert plain[-1] == "ValueError: no"
