@@ -93,6 +93,13 @@ class CommMessage(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DebugEvent(Event):
+    """An event of the debugger, as the Debug Adapter Protocol has it; always numbered 0, and of no execution."""
+
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class InputRequest(Event):
     """The code waits in `input()`, `getpass()` or `capsule_ask()`; answer by `request`.
 

@@ -84,6 +84,8 @@ def size_of(event: told.Event) -> int:
             return 512 + len(event.prompt) + len(event.terms.words())
         case told.CommMessage():
             return 512 + weight(event.data) + sum(map(len, event.buffers))
+        case told.DebugEvent():
+            return 128 + weight(event.event)
         case told.Finished():
             lines = sum(map(len, event.error.traceback)) if event.error is not None else 0
             return 512 + lines + _size_of_bundle(event.data)
@@ -249,6 +251,7 @@ _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
         "progress", {"current": event.current, "total": event.total, "text": event.text}
     ),
     told.CommMessage: _comm,
+    told.DebugEvent: lambda event: Wired("debug_event", {"event": event.event}),
     told.InputRequest: _input_request,
     told.Status: lambda event: Wired("status", {"state": event.state, "reason": event.reason}),
     told.Gap: lambda event: Wired("gap", {"missing": event.missing}),
@@ -339,5 +342,6 @@ _FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
         message.timeout,
     ),
     **{kind: partial(_from_comm, action) for action, kind in _COMM_TYPES.items()},
+    "debug_event": lambda message, at: told.DebugEvent(at.execution, at.sequence, message.event),
     "gap": lambda message, at: told.Gap(at.execution, at.sequence, message.missing),
 }

@@ -15,10 +15,11 @@ from capsule.node.info import SessionInfo
 from capsule.node.ladder import Ladder, Reason
 from capsule.node.late import Late
 from capsule.node.lineup import Lineup
+from capsule.node.memory import cpu_seconds
 from capsule.node.outgoing import cancel, execute, input_reply, opening
 from capsule.node.points import Points
 from capsule.node.pulse import Pulse
-from capsule.node.questions import Questions
+from capsule.node.questions import URGENT, Questions
 from capsule.node.requests import check_request
 from capsule.node.tasks import Tasks, result_of
 from capsule.node.transfers import SessionFiles
@@ -210,7 +211,8 @@ class Session:
     async def ask(self, type: str, body: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:  # noqa: A002 - the protocol's word; a plain time limit
         """Ask the worker something between two executions; CapsuleError says why there is no answer."""
         worker = self._worker_or_error()
-        return await self._questions.ask(worker.send, self.id, type, body, timeout)
+        send = worker.send_urgent if type in URGENT else worker.send
+        return await self._questions.ask(send, self.id, type, body, timeout)
 
     @property
     def files(self) -> SessionFiles:
@@ -247,6 +249,7 @@ class Session:
             last_heartbeat=self._pulse.last,
             responsive=worker is not None and self._pulse.responsive,
             protocol=worker.agreement.version if worker else "",
+            cpu=cpu_seconds(worker.pid) if worker else 0.0,
         )
 
     # --- for the node ---

@@ -22,6 +22,7 @@ from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import CellRunner
 from capsule_kernels.channel import out_of_the_way
 from capsule_kernels.checkpoints import Checkpoints
+from capsule_kernels.debugging import Debugging
 from capsule_kernels.display import Progress
 from capsule_kernels.engine import Engine
 from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
@@ -86,6 +87,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     engine = _build(shell, link, outlet, interrupts)
     engine.warmup = spec.get("warmup") or ""
     engine.scratch = f"{spec['dir']}/files"
+    engine.debugging.folder = f"{spec['dir']}/cells"
     engine.checkpoints.folder = f"{spec['dir']}/checkpoints"
     gc.enable()
     try:
@@ -124,6 +126,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         loop=loop,
         answers={**introspection.answers(), "comm_info": heard.answer},
         comms=heard,
+        debugging=Debugging(shell, link, publisher, interrupts),
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
         checkpoints=Checkpoints(shell, interrupts),
     )
