@@ -21,6 +21,8 @@ from capsule_bench.model import Load, Measured
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from traitlets.config import Config
+
 PATIENCE = 60.0
 # A history file locked by another kernel would add seconds to a start.
 ARGUMENTS = ["--HistoryManager.enabled=False"]
@@ -36,10 +38,10 @@ class Reply:
 
 
 class Kernel:
-    """A running kernel and its client."""
+    """A running kernel and its client; by `config` it may be another's."""
 
-    def __init__(self) -> None:
-        self.manager = KernelManager(kernel_name="python3")
+    def __init__(self, config: Config | None = None) -> None:
+        self.manager = KernelManager(kernel_name="python3", config=config)
         self.manager.start_kernel(extra_arguments=ARGUMENTS)
         self.client = self.manager.client()
         self.client.start_channels(stdin=False, hb=False)
@@ -95,9 +97,9 @@ class Kernel:
 
 
 @contextmanager
-def kernel() -> Iterator[Kernel]:
+def kernel(config: Config | None = None) -> Iterator[Kernel]:
     """A kernel that has answered, so that what follows is not part of its start."""
-    running = Kernel()
+    running = Kernel(config)
     try:
         # Its answer tells that IOPub is subscribed too, which a client cannot see otherwise.
         running.client.wait_for_ready(timeout=PATIENCE)
@@ -119,12 +121,12 @@ def sleep_zero(load: Load) -> Measured:
 
 def pipelined(load: Load) -> Measured:
     """Executions per second with a window of requests in flight."""
-    return _sample(load, _pipeline, per_second(load.size))
+    return _sample(load, pipeline, per_second(load.size))
 
 
 def interrupt(load: Load) -> Measured:
     """Milliseconds from the interrupt of a busy loop until its verdict."""
-    return _sample(load, _interrupt, milliseconds)
+    return _sample(load, lambda running, _: interrupted(running, cells.SPIN), milliseconds)
 
 
 def printed_lines(load: Load) -> Measured:
@@ -152,15 +154,19 @@ def start(load: Load) -> Measured:
         begin = time.perf_counter()
         running = Kernel()
         try:
-            # The reply itself carries the value: IOPub may not be subscribed yet, and waiting for it would cost more.
-            running.client.execute("", user_expressions={"value": cells.ONE_PLUS_ONE}, allow_stdin=False)
-            _, content = running.next_reply()
+            first_reply(running)
             values.append(milliseconds(time.perf_counter() - begin))
-            cells.expect("first value", content["user_expressions"]["value"]["data"]["text/plain"], "2")
             used = memory()
         finally:
             running.close()
     return Measured(values[load.warmup :], used)
+
+
+def first_reply(running: Kernel) -> None:
+    """Wait for it. It carries a value itself: IOPub may not be subscribed yet, and waiting for it would cost more."""
+    running.client.execute("", user_expressions={"value": cells.ONE_PLUS_ONE}, allow_stdin=False)
+    _, content = running.next_reply()
+    cells.expect("first value", content["user_expressions"]["value"]["data"]["text/plain"], "2")
 
 
 def _repeat(load: Load, code: str, figure: Callable[[float], float], *, text: str = "", stdout: str = "") -> Measured:
@@ -183,7 +189,8 @@ def _sample(load: Load, once: Callable[[Kernel, int], float], figure: Callable[[
         return Measured(values[load.warmup :], memory())
 
 
-def _pipeline(running: Kernel, size: int) -> float:
+def pipeline(running: Kernel, size: int) -> float:
+    """Seconds for so many executions."""
     running.run_ok(cells.COUNT_FROM_ZERO)
     begin = time.perf_counter()
     waiting = {running.send(cells.COUNT) for _ in range(min(size, cells.WINDOW))}
@@ -203,8 +210,9 @@ def _pipeline(running: Kernel, size: int) -> float:
     return taken
 
 
-def _interrupt(running: Kernel, _: int) -> float:
-    request = running.send(cells.SPIN)
+def interrupted(running: Kernel, code: str) -> float:
+    """Seconds from the interrupt of this code until its verdict."""
+    request = running.send(code)
     while running.next_output()[:2] != (request, "stream"):
         pass
     begin = time.perf_counter()

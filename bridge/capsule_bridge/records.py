@@ -26,8 +26,7 @@ class Lease(NamedTuple):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewPromise:
+class NewPromise(NamedTuple):
     """A promise to be made.
 
     `key` is an idempotency key, one for each principal and session. `timeout_at`: when it times out, or never. A
@@ -48,8 +47,7 @@ class NewPromise:
     log: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(NamedTuple):
     """A promise at one moment."""
 
     id: str
@@ -80,8 +78,7 @@ class Promise:
         return Fence(self.epoch, self.version)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """A verdict to be given. With a fence it counts only while the promise belongs to the fence's owner.
 
     `log`: the events with which the log ends, behind number `after`; they are logged if the verdict counts.

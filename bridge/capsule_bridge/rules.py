@@ -5,7 +5,6 @@ They raise refusals, and answer promises as they shall be kept from then on.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from capsule_bridge.records import NewPromise, Promise
@@ -27,7 +26,7 @@ def projected(promise: Promise, now: int) -> Promise:
     """The promise as it is at that time: a time-out happens when it is due, not when somebody notices."""
     if not is_due(promise, now):
         return promise
-    return replace(promise, state=PROMISE[promise.state]["time_out"], settled_at=promise.timeout_at)
+    return promise._replace(state=PROMISE[promise.state]["time_out"], settled_at=promise.timeout_at)
 
 
 def attached(new: NewPromise, same_id: Promise | None, same_key: Promise | None) -> Promise | None:
@@ -77,16 +76,21 @@ def made(new: NewPromise, parent: Promise | None, now: int) -> Promise:
     return current if new.epoch is None else started(current, new.epoch, now)[0]
 
 
-def started(promise: Promise, epoch: int, now: int) -> tuple[Promise, bool]:
-    """The promise under its new owner, and whether this is the first start. A settled one stays as it is."""
+def started(promise: Promise, epoch: int, now: int, again: bool = True) -> tuple[Promise, bool]:
+    """The promise under its new owner, and whether this is the first start. A settled one stays as it is.
+
+    So does one that has been started if it is not to be started `again`.
+    """
     current = projected(promise, now)
     if not current.pending:
         return current, False
     if epoch < current.epoch:
         raise _fenced(current, f"epoch {epoch}")
     first = current.started_at is None
+    if not (first or again):
+        return current, False
     since = now if current.started_at is None else current.started_at
-    return replace(current, epoch=epoch, version=current.version + 1, started_at=since), first
+    return current._replace(epoch=epoch, version=current.version + 1, started_at=since), first
 
 
 def settled(promise: Promise, settlement: Settlement, now: int) -> tuple[Promise, bool]:
@@ -96,7 +100,7 @@ def settled(promise: Promise, settlement: Settlement, now: int) -> tuple[Promise
         return current, False
     check_fence(current, settlement.fence)
     state = PROMISE[current.state][settlement.action]
-    return replace(current, state=state, value=settlement.value, settled_at=now), True
+    return current._replace(state=state, value=settlement.value, settled_at=now), True
 
 
 def orphaned(child: Promise, parent: Promise) -> Promise:
@@ -105,7 +109,7 @@ def orphaned(child: Promise, parent: Promise) -> Promise:
     current = projected(child, parent.settled_at)
     if not current.pending:
         return current
-    return replace(current, state=CANCELED, settled_at=parent.settled_at)
+    return current._replace(state=CANCELED, settled_at=parent.settled_at)
 
 
 def check_fence(promise: Owned, fence: Fence | None) -> None:

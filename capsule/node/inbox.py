@@ -159,7 +159,8 @@ class Inbox:
         if execution is None:
             self._actions.send_input(message.request, Answer(None, "eof"))
         else:
-            execution.ask_input(Question(message.request, message.prompt, message.password))
+            asked = (message.request, message.prompt, message.password)
+            execution.ask_input(Question(*asked, message.choices, message.json_schema, message.timeout))
 
     def _execution(self, envelope: Envelope) -> Execution | None:
         """The execution of an event; None if it has ended, or if the event belongs to the session."""

@@ -265,7 +265,13 @@ class Engine:
             message = f"this worker is of session {self.publisher.session!r}, epoch {self.epoch}"
             self.link.answer(envelope, failure(envelope, "adoption_refused", message))
             return
-        answer = {"version": VERSION, "features": FEATURES, "limits": None, "inputs": self.stdin.asked()}
+        answer = {
+            "version": VERSION,
+            "features": FEATURES,
+            "limits": None,
+            "inputs": self.stdin.asked(),
+            "execution_count": self.shell.execution_count,
+        }
         self.link.greet(envelope, Envelope("adopted", answer), body["after"])
 
     def _heartbeat(self, envelope: Envelope) -> None:

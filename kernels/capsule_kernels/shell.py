@@ -19,6 +19,7 @@ from IPython.core.compilerop import CachingCompiler
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, default
 
+from capsule_kernels import magics
 from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher
 from capsule_kernels.history import History
 from capsule_kernels.payloads import Payloads
@@ -226,6 +227,7 @@ def build() -> ZMQInteractiveShell:
     shell.note_transformers()
     shell.displayhook.note_printers()
     shell.past = History(shell)
+    magics.register(shell)
     shell.builtin_trap.activate()
     shell.kernel = KernelFace(shell)
     threading.excepthook = shell.show_thread_error

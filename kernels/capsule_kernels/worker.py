@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from capsule_kernels import borrowed, comms, loops, streams
+from capsule_kernels.asking import Ask
 from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
 from capsule_kernels.capture import Outlet
@@ -112,6 +113,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
     asyncio.set_event_loop(loop)
     os.register_at_fork(after_in_child=loop.forked)
     shell.add_name("capsule_progress", Progress(publisher))
+    shell.add_name("capsule_ask", Ask(stdin))
     introspection = Introspection(shell)
     heard = comms.install(publisher)
     shell.kernel.serve(publisher, heard.manager)

@@ -174,6 +174,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Cancel(execution="x_execution"), ()),
     (Interrupt(), ()),
     (InputRequest(request="i1", prompt="name? ", password=False), ()),
+    (InputRequest(request="i2", prompt="deploy? ", choices=["yes", "no"], timeout=60.0), ()),
     (InputReply(request="i1", value="Ada"), ()),
     (InputReply(request="i2", error="eof"), ()),
     (Complete(code="pri", cursor=3), ()),

@@ -35,7 +35,7 @@ async def kills(folder: Path, seed: int) -> Tally:
 async def cuts(folder: Path, seed: int) -> Tally:
     """The power is cut before any write or sync."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "CHECKPOINT_BYTES", 40_000)
+        patch.setattr(writer, "CHECKPOINT_BYTES", 200_000)
         return await power_rounds(folder, CUTS, seed)
 
 

@@ -6,7 +6,6 @@ Each step is one statement for all operations together, so a batch of hundreds c
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 PAYLOAD_BYTES = 7_900
 """A notification is refused from 8,000 bytes on; there may be several in a transaction, for the price of one."""
-_ALL = attrgetter(*(field.name for field in fields(Promise)))
+_ALL = attrgetter(*Promise._fields)
 _CHANGING = attrgetter("state", "value", "epoch", "version", "started_at", "settled_at")
 
 

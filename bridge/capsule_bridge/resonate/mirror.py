@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capsule_bridge.sqlite import SqliteStore, operations
@@ -88,7 +87,7 @@ def _conclude(rows: Rows, verdicts: Sequence[Verdict]) -> tuple[dict[str, Promis
             if each.log:
                 with suppress(LocalProtocolError):  # a log that does not fit any more is no reason to refuse a verdict
                     operations.append(rows, each.id, each.log, each.after, None)
-            promise = replace(promise, state=each.state, value=each.value, settled_at=each.settled_at)
+            promise = promise._replace(state=each.state, value=each.value, settled_at=each.settled_at)
             operations.keep(rows, row, promise)
         promises[each.id] = promise
     return promises, canceled

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capsule_bridge import rules
@@ -72,11 +71,11 @@ class ResonateStore:
                 raise SessionError("idempotency_conflict", f"the server knows another promise {new.id!r}")
             return await self._created(new, record, now)
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
         async with self._call(), self._locks.hold(id):
             promise = await self._judge.hear(await self._mirror.look(id))
-            return await self._mirror.start(id, epoch=epoch, now=_undue(promise.timeout_at, now))
+            return await self._mirror.start(id, epoch=epoch, now=_undue(promise.timeout_at, now), again=again)
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""
@@ -174,7 +173,7 @@ class ResonateStore:
 
     async def _created(self, new: NewPromise, record: Record, now: int) -> Created:
         """The promise, which the server has made, is made here."""
-        asked = new if record.pending else replace(new, epoch=None)  # it is not begun if it has its verdict
+        asked = new if record.pending else new._replace(epoch=None)  # it is not begun if it has its verdict
         at = now if record.state == TIMED_OUT else _undue(new.timeout_at, now)
         try:
             made = await self._mirror.create(asked, now=at)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from capsule_bridge.sqlite.schema import check, migrate
@@ -17,6 +19,9 @@ BUSY_SECONDS = 5.0
 """How long to wait for a lock of SQLite's own; only a tool that looks into the file could hold one."""
 JOURNAL_BYTES = 64 * 2**20
 """What the write-ahead log is cut down to once it has been larger."""
+
+LOG_BYTES = 8 * 2**20
+"""Length of the log. Once about so much is in it, it is copied into the database, and begins at its beginning again."""
 
 # SQLite syncs the log at each commit with FULL, and with NORMAL only before a checkpoint.
 _SYNCHRONOUS: dict[Level, tuple[str, int]] = {"power": ("FULL", 2), "process": ("NORMAL", 1)}
@@ -33,6 +38,8 @@ def open_writer(path: Path, level: Level) -> sqlite3.Connection:
         check(connection, path)  # before the first byte of it is changed
         _set_up(connection, path, level)
         migrate(connection)
+        if level == "power":
+            _lengthen_log(path)
     except BaseException:
         connection.close()
         raise
@@ -48,6 +55,22 @@ def _set_up(connection: sqlite3.Connection, path: Path, level: Level) -> None:
     if mode != "wal" or connection.execute("PRAGMA synchronous").fetchone()[0] != number:
         # Asked for one guarantee and given another: that must not pass unseen.
         raise StoreError("store_refused", f"{path} cannot be used with a write-ahead log (mode {mode!r})")
+
+
+def _lengthen_log(path: Path) -> None:
+    """Give the log the length that it will have, so that a commit has nothing to sync but what it wrote.
+
+    While a file grows, its new length and place have to be synced as well: a third of a commit's time (measured with
+    ext4). Behind the commits that a log has, SQLite takes zeros for its end.
+    """
+    # Without it commits are slower. Where the disk is full, nothing of its rest is taken.
+    with suppress(OSError), path.with_name(f"{path.name}-wal").open("ab") as log:
+        length = log.tell()
+        try:
+            log.write(bytes(max(0, LOG_BYTES - length)))
+            os.fsync(log.fileno())
+        except OSError:
+            os.ftruncate(log.fileno(), length)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

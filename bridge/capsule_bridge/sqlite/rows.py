@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capsule_bridge.records import Fence, LoggedEvent, Promise
@@ -147,5 +146,5 @@ class Rows:
         promise = Promise(*fields)
         if param_file or value_file:
             param, value = self._loaded(promise.param, param_file), self._loaded(promise.value, value_file)
-            promise = replace(promise, param=param, value=value)
+            promise = promise._replace(param=param, value=value)
         return Row(n, promise, (param_file, value_file))

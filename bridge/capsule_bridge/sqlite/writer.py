@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from capsule_bridge.sqlite.connect import LOG_BYTES
 from capsule_bridge.sqlite.damage import store_error
 from capsule_protocol.errors import CapsuleError, StoreError
 
@@ -31,10 +32,10 @@ BATCH_BYTES = 2**20
 """A transaction takes no more than these, so that the first of a batch does not wait long for the last."""
 MAX_QUEUED = 65_536
 """Operations that may wait for the disk; more are refused with `store_unavailable`."""
-CHECKPOINT_BYTES = 8 * 2**20
-"""Once about so much has been written, the log is copied into the database, after the answers have gone out."""
-_ROW_BYTES = 1_000
-"""What a small operation adds to the log, about."""
+CHECKPOINT_BYTES = LOG_BYTES
+"""Once about so much has been written there is a checkpoint, after the answers have gone out."""
+_COMMIT_BYTES, _JOB_BYTES = 20_000, 1_000
+"""What a transaction, and each small operation in it, add to the log, about: it has pages, of which some are shared."""
 _OF_THE_STORE = (OSError, sqlite3.Error, StoreError)
 _OF_A_JOB = (
     sqlite3.IntegrityError,
@@ -150,7 +151,7 @@ class Writer:
         rows.connection.execute("COMMIT")
         self._fault("committed")
         self.failure = None
-        self._unchecked += sum(job.size + _ROW_BYTES for job in batch)
+        self._unchecked += _COMMIT_BYTES + sum(job.size + _JOB_BYTES for job in batch)
         self._remove(rows.dropped)
 
     def _fail(self, batch: list[Job], error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
@@ -14,8 +14,9 @@ from capsule_bridge import fingerprint
 
 if TYPE_CHECKING:
     from capsule.events import Finished
-    from capsule_bridge import Action
+    from capsule_bridge import Action, Promise
 
+_OPTIONS = tuple(field.name for field in fields(ExecuteRequest))
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
 
 
@@ -30,9 +31,14 @@ def pack_verdict(finished: Finished) -> bytes:
     return packed
 
 
+def execution_of(promise: Promise) -> str:
+    """The execution that a promise is for."""
+    return promise.id.removeprefix("exec:")
+
+
 def pack_request(request: ExecuteRequest) -> bytes:
     """What was asked for."""
-    packed: bytes = packb(asdict(request))
+    packed: bytes = packb(_options(request))
     return packed
 
 
@@ -47,7 +53,7 @@ def unpack_request(data: bytes) -> ExecuteRequest:
 
 def fingerprint_of(request: ExecuteRequest) -> bytes:
     """What tells a repeated request from another one with the same key."""
-    options: dict[str, Any] = asdict(request)
+    options = _options(request)
     return fingerprint("execute", options.pop("code"), options)
 
 
@@ -62,3 +68,7 @@ def unpack_session(data: bytes) -> tuple[SessionOptions, bytes]:
     fields = unpackb(data)
     secret = fields.pop("secret", b"")
     return SessionOptions(**fields), secret
+
+
+def _options(request: ExecuteRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in _OPTIONS}

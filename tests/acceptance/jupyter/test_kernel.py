@@ -326,13 +326,21 @@ def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: Kern
 
 
 @pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
-def test_an_interrupt_of_nothing_does_nothing(home: support.Home, name: str) -> None:
+def test_a_signal_to_nothing_does_nothing(home: support.Home, name: str) -> None:
     """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
     with kernel(name) as manager, connected(manager) as client:
         for _ in range(20):
             manager.interrupt_kernel()
             reply, _ = run(client, "1")
             assert reply["status"] == "ok", reply
+
+
+def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient) -> None:
+    # By a message, whose answer tells that it is over: a signal may arrive behind the next request.
+    client.control_channel.send(client.session.msg("interrupt_request"))
+    assert client.get_control_msg(timeout=LONG)["content"]["status"] == "ok"
+    reply, _ = run(client, "1")
+    assert reply["status"] == "ok", reply
 
 
 # Several clients

@@ -6,7 +6,6 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -65,7 +64,7 @@ async def _execution(store: PromiseStore, name: str, key: str, chance: random.Ra
     at_once = chance.random() < 0.5
     new = NewPromise(name, "execute", "s", key.encode(), param.encode(), key=key)
     if at_once:
-        new = replace(new, epoch=1, log=(_event(name, 1),))
+        new = new._replace(epoch=1, log=(_event(name, 1),))
     promise, fresh = await store.create(new, now=1)
     tell("created", key, promise.id, digest(promise.param))
     first = fresh if at_once else (await store.start(promise.id, epoch=1, now=1)).first

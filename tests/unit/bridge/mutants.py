@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -80,7 +79,7 @@ def lets_the_last_verdict_win(patch: pytest.MonkeyPatch) -> None:
     settled = rules.settled
 
     def mutant(promise: Promise, settlement: Settlement, now: int) -> tuple[Promise, bool]:
-        return settled(replace(promise, state="pending", settled_at=None), settlement, now)
+        return settled(promise._replace(state="pending", settled_at=None), settlement, now)
 
     patch.setattr(rules, "settled", mutant)
 

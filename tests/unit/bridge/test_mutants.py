@@ -120,7 +120,7 @@ PAIRS = [(mutant, check) for mutant, checks in FOUND_BY.items() for check in che
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is copied into the database often enough for something to happen there."""
-    monkeypatch.setattr(writer, "CHECKPOINT_BYTES", 40_000)
+    monkeypatch.setattr(writer, "CHECKPOINT_BYTES", 200_000)
 
 
 @pytest.mark.parametrize(("mutant", "check"), PAIRS, ids=[f"{check.__name__}-{mutant}" for mutant, check in PAIRS])

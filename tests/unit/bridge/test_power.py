@@ -17,7 +17,7 @@ CUTS = 40
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is copied into the database often enough for a cut to come there."""
-    monkeypatch.setattr(writer, "CHECKPOINT_BYTES", 40_000)
+    monkeypatch.setattr(writer, "CHECKPOINT_BYTES", 200_000)
 
 
 async def test_nothing_acknowledged_is_lost_changed_or_doubled_by_a_power_cut(tmp_path: Path) -> None:

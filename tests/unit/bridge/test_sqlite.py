@@ -18,7 +18,7 @@ import pytest
 from capsule_bridge import LoggedEvent, MemoryStore, Retention, Settlement, SqliteStore, open_store
 from capsule_bridge.sql import Migration
 from capsule_bridge.sqlite import damage, schema, writer
-from capsule_bridge.sqlite.connect import Level, open_writer
+from capsule_bridge.sqlite.connect import LOG_BYTES, Level, open_writer
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import ArgumentError, StoreError
 from tests.unit.bridge.contract import refused
@@ -131,7 +131,7 @@ async def test_a_second_store_is_kept_out_while_the_first_is_open(path: Path) ->
 
 async def test_another_process_is_kept_out_until_it_dies(path: Path) -> None:
     with other_process(path) as other:
-        with pytest.raises(StoreError, match=f"process {other.pid} uses") as caught:
+        with pytest.raises(StoreError, match=rf"process {other.pid} uses the store {path} \(") as caught:
             SqliteStore(path)
         assert caught.value.code == "store_locked"
         other.kill()
@@ -548,3 +548,21 @@ def other_process(path: Path, *made: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+async def test_a_commit_has_no_new_length_to_sync(path: Path) -> None:
+    async with opened(path, "power") as store:
+        log = path.with_name("store.db-wal")
+        assert log.stat().st_size == LOG_BYTES
+        for number in range(1_000):  # more than the log has room for, so that it is begun again
+            await store.create(new(f"a{number}"), now=1)
+        assert log.stat().st_size < LOG_BYTES * 1.5
+    assert not log.exists()
+
+
+async def test_a_log_that_cannot_have_its_length_keeps_its_own(path: Path) -> None:
+    with file_sizes_up_to(2**20):
+        async with opened(path, "power") as store:
+            assert path.with_name("store.db-wal").stat().st_size < 2**20
+            await store.create(new("a"), now=1)
+            assert (await store.get("a", now=1)).pending

@@ -28,7 +28,7 @@ def main() -> None:
     """Serve rounds until the input ends."""
     path = Path(sys.argv[1])
     # Often enough to be killed there.
-    writer.CHECKPOINT_BYTES = 40_000
+    writer.CHECKPOINT_BYTES = 200_000
     if sys.argv[2]:
         from tests.unit.bridge.mutants import MUTANTS
 
