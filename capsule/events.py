@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from capsule_protocol.answers import Terms
+
 Verdict = Literal["ok", "error", "timeout", "interrupted", "oom", "killed", "crashed", "worker_lost"]
 """How an execution can end; each accepted execution ends in exactly one of these."""
 
@@ -91,16 +93,34 @@ class CommMessage(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class InputRequest(Event):
-    """The code waits in `input()` or `getpass()`; answer by `request`.
+class DebugEvent(Event):
+    """An event of the debugger, as the Debug Adapter Protocol has it; always numbered 0, and of no execution."""
 
-    `promise`: at a node that keeps promises, the one by which the question can be answered from elsewhere, too.
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputRequest(Event):
+    """The code waits in `input()`, `getpass()` or `capsule_ask()`; answer by `request`.
+
+    `promise`: at a node that keeps promises, the one by which the question can be answered from elsewhere, too. With
+    `choices` or a `schema` the answer is a JSON value, one of these or one that fits; else a line of text. `timeout`:
+    for how many seconds the question is open; None: for ever. `refused`: what was wrong with the last answer.
     """
 
     request: str
     prompt: str
     password: bool
     promise: str = ""
+    choices: list[Any] | None = None
+    schema: dict[str, Any] | None = None
+    timeout: float | None = None
+    refused: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        """What is allowed as its answer."""
+        return Terms(self.choices, self.schema)
 
 
 @dataclass(frozen=True, slots=True)

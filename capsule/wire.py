@@ -80,8 +80,12 @@ def size_of(event: told.Event) -> int:
             return 128 + len(event.text)
         case told.Display():
             return 512 + _size_of_bundle(event.data)
+        case told.InputRequest():
+            return 512 + len(event.prompt) + len(event.terms.words())
         case told.CommMessage():
             return 512 + weight(event.data) + sum(map(len, event.buffers))
+        case told.DebugEvent():
+            return 128 + weight(event.event)
         case told.Finished():
             lines = sum(map(len, event.error.traceback)) if event.error is not None else 0
             return 512 + lines + _size_of_bundle(event.data)
@@ -223,8 +227,11 @@ def _finished(event: told.Finished) -> Wired:
 
 
 def _input_request(event: told.InputRequest) -> Wired:
-    body = {"request": event.request, "prompt": event.prompt, "password": event.password}
-    return Wired("input_request", body | ({"promise": event.promise} if event.promise else {}))
+    body: dict[str, Any] = {"request": event.request, "prompt": event.prompt, "password": event.password}
+    if event.promise:
+        body["promise"] = event.promise
+    more = {"choices": event.choices, "json_schema": event.schema, "timeout": event.timeout}
+    return Wired("input_request", body | {name: value for name, value in more.items() if value is not None})
 
 
 def _comm(event: told.CommMessage) -> Wired:
@@ -244,6 +251,7 @@ _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
         "progress", {"current": event.current, "total": event.total, "text": event.text}
     ),
     told.CommMessage: _comm,
+    told.DebugEvent: lambda event: Wired("debug_event", {"event": event.event}),
     told.InputRequest: _input_request,
     told.Status: lambda event: Wired("status", {"state": event.state, "reason": event.reason}),
     told.Gap: lambda event: Wired("gap", {"missing": event.missing}),
@@ -323,8 +331,17 @@ _FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
         at.execution, at.sequence, message.current, message.total, message.text
     ),
     "input_request": lambda message, at: told.InputRequest(
-        at.execution, at.sequence, message.request, message.prompt, message.password, message.promise
+        at.execution,
+        at.sequence,
+        message.request,
+        message.prompt,
+        message.password,
+        message.promise,
+        message.choices,
+        message.json_schema,
+        message.timeout,
     ),
     **{kind: partial(_from_comm, action) for action, kind in _COMM_TYPES.items()},
+    "debug_event": lambda message, at: told.DebugEvent(at.execution, at.sequence, message.event),
     "gap": lambda message, at: told.Gap(at.execution, at.sequence, message.missing),
 }

@@ -51,6 +51,14 @@ AREA = Area(
             higher_is_better=True,
         ),
         Measure(
+            "cancel_under_load",
+            "cancel code that runs, from the request to its verdict, beside 32 clients at full load, level `power`",
+            "ms",
+            full=Load(samples=200, warmup=10, seconds=120),
+            quick=Load(samples=20, warmup=2),
+            must=Must(p95=50),
+        ),
+        Measure(
             "waiter_woken",
             "wake whoever waits for a verdict, from its commit, level `power`",
             "ms",

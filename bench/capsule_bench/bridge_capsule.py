@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capsule import AsyncClient
 from capsule_bench import bridge_postgres, cells, serve_capsule
+from capsule_bench.crowd import crowd
 from capsule_bench.figures import milliseconds, per_second
 from capsule_bench.machine import memory
 from capsule_bench.model import Load, Measured, WrongResultError
 from capsule_bench.promises import CALLERS, NOW, VALUE, accept, settle
-from capsule_bench.serve_capsule import session
+from capsule_bench.serve_capsule import service, session
 from capsule_bridge import Bridge, Settlement, SqliteStore
 
 if TYPE_CHECKING:
@@ -101,6 +103,28 @@ def added_to_execute(load: Load) -> Measured:
 def many_clients(load: Load) -> Measured:
     """Executions per second of many clients together."""
     return serve_capsule.many_clients(load, "power")
+
+
+def cancel_under_load(load: Load) -> Measured:
+    """Milliseconds from the request to cancel code that waits until its verdict, beside a crowd of clients."""
+
+    async def measure() -> Measured:
+        values = []
+        with service("power") as address, crowd(address):
+            async with AsyncClient(address) as client, await client.session() as running:
+                for _ in range(load.warmup + load.samples):
+                    execution = running.submit(cells.WAIT)
+                    events = execution.events()
+                    await anext(events)
+                    await anext(events)  # its first output: it runs
+                    begin = time.perf_counter()
+                    await execution.cancel()
+                    verdict = (await events.result()).verdict
+                    values.append(milliseconds(time.perf_counter() - begin))
+                    cells.expect("verdict", verdict, "interrupted")
+            return Measured(values[load.warmup :], memory())
+
+    return asyncio.run(measure())
 
 
 def waiter_woken(load: Load) -> Measured:

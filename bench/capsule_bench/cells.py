@@ -11,6 +11,7 @@ COUNT_FROM_ZERO = "count = 0"
 COUNT = "count += 1"
 COUNTED = "count"
 SPIN = "print('running', flush=True)\nwhile True: pass"
+WAIT = "print('running', flush=True)\nimport time; time.sleep(600)"
 RUNNING = "running\n"
 WINDOW = 100
 """How many executions a client keeps in flight when it measures pipelined ones."""

@@ -24,9 +24,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Must:
-    """What the first contender's median and p99 have to reach, and by what factor it has to beat the second one's."""
+    """What the first contender's figures have to reach, and by what factor its median has to beat the second one's."""
 
     median: float | None = None
+    p95: float | None = None
     p99: float | None = None
     ratio: float | None = None
 

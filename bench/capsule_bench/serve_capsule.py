@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from capsule import AsyncClient, AsyncSession
 from capsule_bench import cells
+from capsule_bench.crowd import CLIENTS, IN_FLIGHT
 from capsule_bench.execute_capsule import received, run_ok
 from capsule_bench.figures import milliseconds, p99, per_second
 from capsule_bench.machine import memory, processor_seconds, resident_bytes
@@ -24,11 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 CONFIG = "[serve]\nmax_clients = 2000\n[environments.default]\nmin_idle = 8\n[store]\ndurability = '{durability}'\n"
-CLIENTS = 32
 WATCHED = 20.0
 """Seconds for which idle clients are watched: two of their heartbeats."""
-IN_FLIGHT = 4
-"""Executions that each of many clients keeps under way."""
 
 
 @contextmanager
@@ -199,9 +197,7 @@ async def _idle(load: Load, figure: Callable[[int, float], float]) -> Measured:
 async def _full(client: AsyncClient) -> None:
     """Ask until the pool is full and nothing ends in it: a service tells nobody of its own accord."""
     while True:
-        pool = (await client.info()).pools.get("default")
-        if pool is None or pool.state == "unused":  # its first worker is made for the first session
-            return
+        pool = (await client.info()).pools["default"]
         if pool.idle >= pool.min_idle and not pool.starting and not pool.closing:
             return
         await asyncio.sleep(0.005)

@@ -41,9 +41,8 @@ def verdict(measure: Measure, own: Result | None, other: Result | None) -> str:
         return "not measured"
     if own.median is None:
         return "error"
-    if must.median is not None and not _reaches(own.median, must.median, measure):
-        return "fail"
-    if must.p99 is not None and (own.p99 is None or not _reaches(own.p99, must.p99, measure)):
+    wanted = ((own.median, must.median), (own.p95, must.p95), (own.p99, must.p99))
+    if not all(_reaches(value, limit, measure) for value, limit in wanted):
         return "fail"
     if must.ratio is None:
         return "pass"
@@ -59,6 +58,8 @@ def must_text(measure: Measure, reference: str) -> str:
     sign = "≥" if measure.higher_is_better else "≤"
     if measure.must.median is not None:
         parts.append(f"{sign} {number(measure.must.median)} {measure.unit}")
+    if measure.must.p95 is not None:
+        parts.append(f"p95 {sign} {number(measure.must.p95)} {measure.unit}")
     if measure.must.p99 is not None:
         parts.append(f"p99 {sign} {number(measure.must.p99)} {measure.unit}")
     if measure.must.ratio is not None:
@@ -103,7 +104,11 @@ def _ratio(measure: Measure, own: Result | None, other: Result | None) -> float 
     return times_better(own.median, other.median, higher_is_better=measure.higher_is_better)
 
 
-def _reaches(value: float, must: float, measure: Measure) -> bool:
+def _reaches(value: float | None, must: float | None, measure: Measure) -> bool:
+    if must is None:
+        return True
+    if value is None:
+        return False
     return value >= must if measure.higher_is_better else value <= must
 
 

@@ -26,7 +26,7 @@ HEADINGS = ("CHECK", "", "FINDING")
     type=click.Path(),
     help="Configuration of the node (default: what CAPSULE_CONFIG names, or capsule.toml here).",
 )
-@click.option("--address", metavar="ADDRESS", help="A node that must answer (default: this user's, if it runs).")
+@click.option("--address", metavar="ADDRESS", help="A node that must answer (default: the configured one, if it runs).")
 @json_option
 def doctor(config: str | None, address: str | None, as_json: bool) -> int:
     """Look at configuration, directories, kernel, limits, clock, and at the node if it runs; change nothing.

@@ -78,12 +78,12 @@ class Elapsed:
             await self._erase()
             await self._screen.fail(error)
 
-    async def prompt(self, text: str) -> None:
+    async def prompt(self, request: InputRequest) -> None:
         """A question; no status until it has its answer, which is typed there."""
         async with self._lock:
             await self._erase()
             self._waits = True
-            await self._screen.prompt(text)
+            await self._screen.prompt(request)
 
     async def _tick(self) -> None:
         while True:

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from capsule_protocol.errors import CapsuleError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule.config import NodeConfig
+
+CONFIG = "capsule.config"
+"""Where one option leaves its value for another."""
 
 
 def _environment_variables(
@@ -66,14 +71,41 @@ def one_session(path: str | None) -> NodeConfig:
     return config.model_copy(update={"environments": environments})
 
 
-address_option = click.option(
-    "--address",
-    metavar="ADDRESS",
-    default="auto",
-    show_default=True,
-    help="Address of the node; auto is this user's own.",
-)
-"""Where the node is that a command talks to."""
+def address_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--address` and `--config`, passed as the `address` of the node that the command talks to."""
+    at = click.option(
+        "--address",
+        metavar="ADDRESS",
+        callback=_address,
+        help="Address of the node; auto is this user's own (default: the node of the configuration).",
+    )
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False),
+        is_eager=True,  # it is read by the callback of the other one
+        expose_value=False,
+        callback=_remember,
+        help="Configuration of the node (default: what CAPSULE_CONFIG names, or capsule.toml here).",
+    )(at(command))
+
+
+def _remember(context: click.Context, _parameter: click.Parameter, config: str | None) -> None:
+    context.meta[CONFIG] = config
+
+
+def _address(context: click.Context, _parameter: click.Parameter, address: str | None) -> str:
+    """The address that was given, else where the configured node listens."""
+    from capsule.config import load
+    from capsule.runtime import node_address
+
+    if address is not None:
+        return address
+    try:
+        return node_address(load(context.meta[CONFIG]))
+    except CapsuleError as error:
+        raise click.UsageError(f"{error} Or name the node with --address.", context) from error
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 """For programs that read what a command prints."""

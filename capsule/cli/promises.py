@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,7 +51,9 @@ def show_promise(promise: str, address: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         found = asdict(await client.promise(promise))
-        rows: list[tuple[object, ...]] = [(name, value) for name, value in found.items() if value not in (None, "")]
+        rows: list[tuple[object, ...]] = [
+            (name, _cell(value)) for name, value in found.items() if value not in (None, "")
+        ]
         show_rows(as_json, found, ("", ""), rows)
 
     return run_on(address, as_json, work)
@@ -62,7 +65,10 @@ def show_promise(promise: str, address: str, as_json: bool) -> int:
 @address_option
 @json_option
 def resolve(promise: str, value: str, address: str, as_json: bool) -> int:
-    """Answer a question with VALUE; `-` reads a line from stdin, which no list of processes shows."""
+    """Answer a question with VALUE; `-` reads a line from stdin, which no list of processes shows.
+
+    Where the question has choices or a schema VALUE is JSON; text needs no quotes.
+    """
     answer = sys.stdin.readline().removesuffix("\n") if value == "-" else value
     return _settle(promise, "resolve", answer, "", address, as_json=as_json)
 
@@ -89,11 +95,21 @@ def cancel(promise: str, message: str, address: str, as_json: bool) -> int:
 
 def _settle(promise: str, action: Action, value: str | None, message: str, address: str, *, as_json: bool) -> int:
     async def work(client: AsyncClient) -> None:
-        settled = await client.settle_promise(promise, action, value, message)
+        meant: Any = value
+        if value is not None:
+            asked = await client.promise(promise)
+            if asked.state == "pending" and asked.terms.typed:
+                meant = asked.terms.understand(value)
+        settled = await client.settle_promise(promise, action, meant, message)
         data = {"promise": asdict(settled.promise), "decided": settled.decided}
         say(as_json, data, _words(settled))
 
     return run_on(address, as_json, work)
+
+
+def _cell(value: object) -> object:
+    """A value of a field: what is JSON, as whoever answers would write it."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 def _words(settled: SettledPromise) -> str:

@@ -65,7 +65,7 @@ class Console:
         self._as_json = as_json
         self._screen = Screen(self._out, self._err, echo=True, script=True)
         self._presenter: Presenter = JsonLines(self._out) if as_json else self._screen
-        self._stdin = Stdin(None if as_json else self._screen.prompt)
+        self._stdin = Stdin(self._presenter.prompt)
         self._interrupts = Interrupts(patient=True)
 
     async def main(self, options: dict[str, Any]) -> int:

@@ -100,7 +100,7 @@ class Run:
         self._elapsed = Elapsed(plain, self._out, err) if settings.progress else None
         screen = self._elapsed or plain
         self._presenter: Presenter = JsonLines(self._out) if settings.json else screen
-        self._stdin = Stdin(None if settings.json else screen.prompt)
+        self._stdin = Stdin(self._presenter.prompt)
 
     async def main(self, options: dict[str, Any]) -> int:
         """The exit code."""

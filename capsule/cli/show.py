@@ -15,6 +15,7 @@ from capsule.events import ClearOutput, Display, Event, Finished, Gap, Output, P
 
 if TYPE_CHECKING:
     from capsule.cli.sink import Sink
+    from capsule.events import InputRequest
     from capsule_protocol.errors import CapsuleError
 
 ERASE_LINE = "\r\x1b[2K"
@@ -34,6 +35,9 @@ class Presenter(Protocol):
 
     async def fail(self, error: CapsuleError) -> None:
         """An error that is not the code's own."""
+
+    async def prompt(self, request: InputRequest) -> None:
+        """A question of the code, which waits for a line; or the same again, with what was wrong with the answer."""
 
 
 class Screen:
@@ -90,9 +94,9 @@ class Screen:
         """One line on stderr."""
         await self._tell_line(render.message(error.message, error.code, error.hint))
 
-    async def prompt(self, text: str) -> None:
-        """A question of the code, which waits for a line."""
-        await self._out.write(text)
+    async def prompt(self, request: InputRequest) -> None:
+        """The question, with what is allowed."""
+        await self._out.write(render.question(request))
         if self._out.terminal:
             self._out.at_line_start = True  # the user's Enter ends the line
 
@@ -154,6 +158,11 @@ class JsonLines:
     async def fail(self, error: CapsuleError) -> None:
         """One line of the kind `failure`."""
         await self._line({"event": "failure", "error": error.as_dict()})
+
+    async def prompt(self, request: InputRequest) -> None:
+        """One line if it is asked again: the first time the event tells of it."""
+        if request.refused:
+            await self._line(as_json(request))
 
     async def _line(self, content: dict[str, Any]) -> None:
         if self._cell is not None:

@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import os
 import termios
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from capsule.client.inputs import Json
     from capsule.events import InputRequest
 
 
 class Stdin:
     """The lines of a descriptor. A wait for one can be cancelled and loses nothing. `prompt` shows a question."""
 
-    def __init__(self, prompt: Callable[[str], Awaitable[None]] | None = None, descriptor: int = 0) -> None:
+    def __init__(self, prompt: Callable[[InputRequest], Awaitable[None]], descriptor: int = 0) -> None:
         self.descriptor = descriptor
         self._prompt = prompt
         self.terminal = os.isatty(descriptor)
@@ -41,12 +45,23 @@ class Stdin:
         del self._held[: end + 1]
         return taken.removesuffix(b"\r").decode("utf-8", "replace")
 
-    async def answer(self, request: InputRequest) -> str:
-        """What `on_input` of a session wants; raises EOFError at the end of the input."""
+    async def answer(self, request: InputRequest) -> Json:
+        """What `on_input` wants: asked for until it is allowed. Raises EOFError at the end of the input."""
+        while True:
+            line = await self._ask(request)
+            if not request.terms.typed:
+                return line
+            try:
+                answer: Json = request.terms.understand(line)
+            except SessionError as error:
+                request = replace(request, refused=error.message)
+            else:
+                return answer
+
+    async def _ask(self, request: InputRequest) -> str:
         # The echo goes before the question comes: an answer that is typed at once must not show.
         with self._silence() if request.password else contextlib.nullcontext():
-            if self._prompt is not None:
-                await self._prompt(request.prompt)
+            await self._prompt(request)
             line = await self.line()
         if line is None:
             raise EOFError

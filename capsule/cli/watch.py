@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from capsule.cli import exits
+from capsule.cli import exits, render
 from capsule.cli.show import JsonLines, Presenter, Screen
 from capsule.cli.sink import Sink
 from capsule.events import Event, Finished, InputRequest
@@ -60,6 +60,6 @@ class Onlooker:
         if self._as_json:
             return
         if isinstance(event, InputRequest):  # its client answers, and the answer is not told
-            await self._out.write(event.prompt)
+            await self._out.write(render.question(event))
         if isinstance(event, InputRequest | Finished):
             await self._out.fresh_line()

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self
 
+from capsule.client.arguments import check_timeout
 from capsule.client.inputs import Answers, OnInput, reply
 from capsule.client.results import Collector, Result
 from capsule.events import Event, Finished, InputRequest
@@ -66,14 +67,17 @@ class AsyncExecution:
         """Whether the code has ended at the node, read or not."""
         return self._inner.state == "done"
 
-    async def result(self, on_event: OnEvent | None = None) -> Result:
-        """Wait for the verdict. May be called several times; a caller that is cancelled leaves the code running.
+    async def result(self, timeout: float | None = None, *, on_event: OnEvent | None = None) -> Result:
+        """Wait for the verdict, at most so many seconds: then TimeoutError, and the code goes on.
 
-        What `events()` gave before is not kept, so it is not in the result. Raises what `on_input` raised.
+        May be called several times; a caller that is cancelled leaves the code running. What `events()` gave before is
+        not kept, so it is not in the result. Raises what `on_input` raised.
         """
+        limit = check_timeout(timeout)
         self._collecting = True
         self._session.collect_before(self)
-        await self.drain(on_event)
+        async with asyncio.timeout(limit):
+            await self.drain(on_event)
         self._raise_failure()
         assert self._collector.result is not None
         return self._collector.result
@@ -195,9 +199,9 @@ class AsyncEvents:
             raise StopAsyncIteration
         return event
 
-    async def result(self) -> Result:
-        """What is left, as a result: what was iterated over is not kept."""
-        return await self._execution.result()
+    async def result(self, timeout: float | None = None) -> Result:
+        """What is left, as a result: what was iterated over is not kept. Waits as `AsyncExecution.result` does."""
+        return await self._execution.result(timeout)
 
     async def aclose(self) -> None:
         """Cancel the execution unless it has ended."""
@@ -213,5 +217,9 @@ class AsyncEvents:
 
     def __del__(self) -> None:
         # A loop that was left by `break`: without this the code would wait for a reader that never comes.
-        if not self._execution.done and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._execution.abandon)
+        try:
+            execution, loop = self._execution, self._loop
+        except AttributeError:  # it was never made whole
+            return
+        if not execution.done and not loop.is_closed():
+            loop.call_soon_threadsafe(execution.abandon)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from capsule.client.portal import Portal
-    from capsule.client.remote.node import LogPart, RemoteNode
+    from capsule.client.remote.logs import LogPart
+    from capsule.client.remote.node import RemoteNode
     from capsule.events import Event
 
 

@@ -1,29 +1,41 @@
-"""How the questions of running code (`input()`, `getpass()`) get their answers."""
+"""How the questions of running code (`input()`, `getpass()`, `capsule_ask()`) get their answers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capsule.events import InputRequest
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     from capsule.client.inner import AnyExecution
 
-OnInput = Callable[[InputRequest], Awaitable[str] | str]
-"""Answers `input()` of the code with a line of text; what it raises is EOFError to the code, and reaches the caller.
+Json: TypeAlias = str | int | float | bool | Sequence[Any] | Mapping[str, Any]
+"""What JSON can say; None as well, but a callback that says it answers None has rather forgotten its answer."""
+OnInput = Callable[[InputRequest], Awaitable[Json] | Json]
+"""Answers a question of the code: with a line of text, or with a value that its `choices` or `schema` allow.
 
-EOFError says that there is no more input, and does not reach the caller.
+For another value it is called again with the reason in `request.refused`, `TRIES` times in all; then that is raised.
+What it raises is EOFError to the code, and reaches the caller; but EOFError, which says that there is no more input.
 A coroutine function is awaited while events go on, and cancelled at the verdict; a plain one holds up the event loop.
 """
 
+TRIES = 3
+"""Answers that are not allowed, to one question: a callback that does not look at `refused` would go on for ever."""
 
-def check_answer(answer: object) -> str:
-    """The answer of `on_input`, if it is text that can be sent."""
+
+def text_of(request: InputRequest, answer: object) -> str:
+    """What `on_input` answers, as it is sent.
+
+    Raises ArgumentError for what cannot be, and SessionError `answer_refused` for what the question does not allow.
+    """
+    if request.terms.typed:
+        return request.terms.write(answer)
     if not isinstance(answer, str):
         raise ArgumentError("on_input", f"returned {type(answer).__name__}", allowed="a str, or raising an exception")
     try:
@@ -34,7 +46,12 @@ def check_answer(answer: object) -> str:
 
 
 def reply(inner: AnyExecution, request: InputRequest, answer: str | None) -> None:
-    """Hand the answer to the code (None: EOFError); one that comes after the time-out or the verdict is dropped."""
+    """Hand the answer to the code (None: EOFError); one that comes after the time-out or the verdict is dropped.
+
+    Raises SessionError `answer_refused` for JSON that the question does not allow.
+    """
+    if answer is not None and request.terms.typed:
+        request.terms.read(answer)
     with contextlib.suppress(ArgumentError):
         inner.reply_input(request.request, answer, "eof" if answer is None else None)
 
@@ -50,17 +67,17 @@ class Answers:
         self._on_input = on_input
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def ask(self, request: InputRequest) -> None:
+    def ask(self, request: InputRequest, tries: int = TRIES) -> None:
         """Call `on_input`; an awaitable answer is awaited while events go on."""
         try:
             answer = self._on_input(request)
             if isinstance(answer, str) or not inspect.isawaitable(answer):
-                reply(self._inner, request, check_answer(answer))
+                self._give(request, answer, tries)
                 return
         except Exception as error:  # noqa: BLE001 - kept, and raised to the caller after the verdict
             self._fail(request, error)
             return
-        task = asyncio.ensure_future(self._answer_later(request, answer))
+        task = asyncio.ensure_future(self._answer_later(request, answer, tries))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -69,9 +86,19 @@ class Answers:
         for task in self._tasks:
             task.cancel()
 
-    async def _answer_later(self, request: InputRequest, answer: Awaitable[str]) -> None:
+    def _give(self, request: InputRequest, answer: object, tries: int) -> None:
         try:
-            reply(self._inner, request, check_answer(await answer))
+            text = text_of(request, answer)
+        except SessionError as error:
+            if tries == 1:
+                raise
+            self.ask(replace(request, refused=error.message), tries - 1)
+        else:
+            reply(self._inner, request, text)
+
+    async def _answer_later(self, request: InputRequest, answer: Awaitable[Json], tries: int) -> None:
+        try:
+            self._give(request, await answer, tries)
         except Exception as error:  # noqa: BLE001 - kept, and raised to the caller after the verdict
             self._fail(request, error)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from capsule.client.inner import AnySession
-    from capsule.client.inputs import OnInput
+    from capsule.client.inputs import Json, OnInput
     from capsule.client.results import Result
     from capsule.comms import CommRequest
     from capsule.node.info import SessionInfo
@@ -92,7 +92,7 @@ class AsyncSession(AsyncCheckpoints):
                 return await self.run(code, timeout=timeout, key=key, on_event=on_event, on_input=on_input, **options)
         execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input)
         try:
-            return await execution.result(on_event)
+            return await execution.result(on_event=on_event)
         except BaseException:
             execution.abandon()
             raise
@@ -177,7 +177,7 @@ class AsyncSession(AsyncCheckpoints):
         asked = ExecuteRequest("", check_timeout(timeout), allow_input=on_input is not None, comm=request)
         execution = AsyncExecution(self, self._inner.submit(asked), on_input)
         try:
-            return await execution.result(on_event)
+            return await execution.result(on_event=on_event)
         except BaseException:
             execution.abandon()
             raise
@@ -335,7 +335,7 @@ def asked(shown: Progress, on_input: OnInput | None) -> OnInput | None:
     if on_input is None:
         return None
 
-    async def call(request: InputRequest) -> str:
+    async def call(request: InputRequest) -> Json:
         with shown.asking():
             answer = on_input(request)
             return await answer if inspect.isawaitable(answer) else answer

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from capsule.client.answers import RestoreReport, SaveReport
     from capsule.client.execution import AsyncExecution
     from capsule.client.files import Files
+    from capsule.client.inputs import Json
     from capsule.client.options import ClientOptions, WorkerOptions
     from capsule.client.promises import Action
     from capsule.client.session import AsyncSession, OnBackground
@@ -419,7 +420,7 @@ def _asked(shown: Progress, on_input: OnInput | None) -> OnInput | None:
     if on_input is None:
         return None
 
-    def call(request: InputRequest) -> str:
+    def call(request: InputRequest) -> Json:
         with shown.asking():
             return on_input(request)
 

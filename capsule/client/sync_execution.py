@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from capsule.client.inputs import check_answer
+from capsule.client.inputs import TRIES, Json, text_of
 from capsule.events import Event, InputRequest
+from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,8 +22,12 @@ if TYPE_CHECKING:
 OnEvent = Callable[[Event], None]
 """Gets each event, in order; what it raises interrupts the execution and reaches the caller."""
 
-OnInput = Callable[[InputRequest], str]
-"""Answers `input()` of the code with a line of text; what it raises is EOFError to the code, and reaches the caller."""
+OnInput = Callable[[InputRequest], Json]
+"""Answers a question of the code: with a line of text, or with a value that its `choices` or `schema` allow.
+
+For another value it is called again with the reason in `request.refused`, `TRIES` times in all; then that is raised.
+What it raises is EOFError to the code, and reaches the caller.
+"""
 
 
 class Execution:
@@ -52,12 +58,13 @@ class Execution:
         """Whether the verdict has been read, so that `result()` answers at once."""
         return self._inner.done
 
-    def result(self) -> Result:
-        """Wait for the verdict. May be called several times; Ctrl-C while it waits leaves the code running.
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the verdict, at most so many seconds: then TimeoutError, and the code goes on.
 
-        What `events()` gave before is not kept, so it is not in the result.
+        May be called several times; Ctrl-C while it waits leaves the code running. What `events()` gave before is not
+        kept, so it is not in the result.
         """
-        return self._portal.call(self._inner.result)
+        return self._portal.call(self._inner.result, timeout)
 
     def events(self) -> Events:
         """The events from here on, ending in `Finished`; leaving the iterator early cancels the execution.
@@ -131,7 +138,10 @@ class Events:
 
     def __del__(self) -> None:
         # A loop that was left by `break`: without this the code would wait for a reader that never comes.
-        self.close()
+        try:
+            self.close()
+        except AttributeError:  # it was never made whole, or the interpreter ends and has taken our modules apart
+            return
 
     def _fetch(self) -> None:
         # A call whose wait was interrupted still brings its events: it is waited for again.
@@ -142,9 +152,20 @@ class Events:
         self._buffer.extend(events)
 
     def _answer(self, request: InputRequest, on_input: OnInput) -> None:
-        answer = None
+        text = None
         try:
-            answer = check_answer(on_input(request))
+            text = _asked(request, on_input)
         except Exception as error:  # noqa: BLE001 - kept, and raised to the caller after the verdict
             self._failure = self._failure or error
-        self._portal.soon(self._execution.reply, request, answer)
+        self._portal.soon(self._execution.reply, request, text)
+
+
+def _asked(request: InputRequest, on_input: OnInput) -> str:
+    """What `on_input` answers at last."""
+    for _ in range(TRIES - 1):
+        answer = on_input(request)
+        try:
+            return text_of(request, answer)
+        except SessionError as error:
+            request = replace(request, refused=error.message)
+    return text_of(request, on_input(request))

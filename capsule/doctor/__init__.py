@@ -14,12 +14,12 @@ __all__ = ["CODES", "Finding", "examine"]
 
 
 async def examine(config: str | os.PathLike[str] | None = None, address: str | None = None) -> list[Finding]:
-    """All findings, in the order of `CODES`. `address`: a node that must answer; None: this user's, if it runs."""
+    """All findings, in the order of `CODES`. `address`: a node that must answer; None: the configured, if it runs."""
     loaded, findings = configuration.examine(config)
     findings += directories.examine(loaded)
     findings += kernel.examine()
     findings += limits.examine(loaded)
     findings.append(sqlite.examine())
     findings += await clock.examine()
-    findings.append(await node.examine(address))
+    findings.append(await node.examine(address, loaded))
     return findings

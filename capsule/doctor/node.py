@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from capsule.client.credentials import check_credentials
 from capsule.client.remote.node import RemoteNode
 from capsule.doctor.finding import Finding
-from capsule.runtime import check_address
-from capsule_protocol.errors import ArgumentError, CapsuleError
+from capsule.runtime import check_address, node_address
+from capsule_protocol.errors import ArgumentError, CapsuleError, NodeError
+
+if TYPE_CHECKING:
+    from capsule.config import NodeConfig
 
 PATIENCE = 10.0
 """Seconds that a node may take to answer."""
 
 
-async def examine(address: str | None) -> Finding:
-    """`address` None: this user's node, which need not run."""
+async def examine(address: str | None, config: NodeConfig) -> Finding:
+    """`address` None: the node of this configuration, which need not run."""
     try:
-        at = check_address(address or "auto")
+        at = node_address(config) if address is None else check_address(address)
         credentials = check_credentials(at, None, None)
-    except ArgumentError as error:
+    except (ArgumentError, NodeError) as error:
         return Finding("node", "error", error.message, error.hint)
     node = RemoteNode(at, credentials)
     try:

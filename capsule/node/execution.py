@@ -20,11 +20,11 @@ from capsule.events import (
     Status,
     Verdict,
 )
-from capsule.node.asking import Answer, InputError, Question
+from capsule.node.asking import Answer, InputError, OnRefused, Question, raise_error
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
 from capsule.node.clock import Clock
 from capsule.wire import size_of
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     import asyncio
@@ -93,6 +93,8 @@ class _Open(NamedTuple):
 
     question: Question
     timer: asyncio.TimerHandle | None
+    told: bool
+    """Whether the client knows of it, or its event waits to be taken: a clerk makes a promise first."""
 
 
 class Host(Protocol):
@@ -234,16 +236,31 @@ class Execution:
             await waiter
         return self.verdict
 
-    def reply_input(self, request_id: str, value: str | None, error: InputError | None = None) -> None:
-        """Answer an `InputRequest`, with text or with why there is none. Raises ArgumentError for an unknown one."""
+    def reply_input(
+        self,
+        request_id: str,
+        value: str | None,
+        error: InputError | None = None,
+        on_refused: OnRefused = raise_error,
+    ) -> None:
+        """Answer an `InputRequest`, with text or with why there is none. Raises ArgumentError for an unknown one.
+
+        An answer that the question does not allow is told to `on_refused`, now or when the promise was looked up.
+        """
         if (value is None) == (error is None):
             raise ArgumentError("value", "exactly one of value and error must be given", allowed="text, or an error")
         if request_id not in self._inputs:
             raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
+        answer = Answer(value, error)
         if self.clerk is not None:
-            self.clerk.reply(self, request_id, Answer(value, error))
+            self.clerk.reply(self, request_id, answer, on_refused)
+            return
+        try:
+            self._inputs[request_id].question.check(answer)
+        except SessionError as refused:
+            on_refused(refused)
         else:
-            self.deliver(request_id, Answer(value, error))
+            self.deliver(request_id, answer)
 
     def hold(self, clearance: Callable[[], object]) -> None:
         """Do not send it to the worker before `release`; the function is called once, when it is due."""
@@ -264,8 +281,8 @@ class Execution:
 
     @property
     def pending(self) -> bool:
-        """Whether there is an event to take that somebody is going to."""
-        return self._channel.pending
+        """Whether there is an event to take that somebody is going to, or that a question will become."""
+        return self._channel.pending or not all(question.told for question in self._inputs.values())
 
     @property
     def discarding(self) -> bool:
@@ -371,22 +388,26 @@ class Execution:
     def consult(self, clerk: Clerk) -> None:
         """From now on this one sees to the questions, the open ones too."""
         self.clerk = clerk
-        for question, timer in list(self._inputs.values()):
+        for question, timer, told in list(self._inputs.values()):
             if timer is not None:
                 timer.cancel()
-            self._inputs[question.request] = _Open(question, None)
+            self._inputs[question.request] = _Open(question, None, told)
             clerk.ask(self, question, told=True)
 
     def tell_question(self, question: Question, promise: str = "") -> None:
         """Tell the client what the code asks, unless it waits no more; whose answer counts, a promise may decide."""
-        request, prompt, password = question
+        request, prompt, password, choices, schema, _ = question
+        timeout = question.patience(self._host.options.input_timeout)
         if request in self._inputs:
-            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise))
+            self._inputs[request] = self._inputs[request]._replace(told=True)
+            terms = (choices, schema, timeout)
+            size = 256 + len(prompt) + len(question.terms.words())
+            self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise, *terms), size)
 
     def deliver(self, request: str, answer: Answer) -> None:
         """The code hears this, if it still waits."""
         if request in self._inputs:
-            _, timer = self._inputs.pop(request)
+            timer = self._inputs.pop(request).timer
             if timer is not None:
                 timer.cancel()
             self._host.send_input(request, answer)
@@ -423,9 +444,9 @@ class Execution:
     def _is_heard(self, kind: type[Event]) -> bool:
         return self._heard is not None and self._heard.has(kind)
 
-    def _input_timer(self, request: str) -> asyncio.TimerHandle | None:
-        timeout, late = self._host.options.input_timeout, Answer(None, "timeout")
-        return None if timeout is None else self._loop.call_later(timeout, self.deliver, request, late)
+    def _input_timer(self, question: Question) -> asyncio.TimerHandle | None:
+        timeout, late = question.patience(self._host.options.input_timeout), Answer(None, "timeout")
+        return None if timeout is None else self._loop.call_later(timeout, self.deliver, question.request, late)
 
     def _open_question(self, question: Question, *, told: bool) -> None:
         """`told`: the client knows of it already."""
@@ -433,10 +454,10 @@ class Execution:
         if self.clock is not None:
             self.clock.pause()
         if self.clerk is not None:
-            self._inputs[request] = _Open(question, None)
+            self._inputs[request] = _Open(question, None, told)
             self.clerk.ask(self, question, told=told)
         else:
-            self._inputs[request] = _Open(question, self._input_timer(request))
+            self._inputs[request] = _Open(question, self._input_timer(question), told)
             if not told:
                 self.tell_question(question)
 

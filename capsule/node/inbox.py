@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capsule.events import ClearOutput, CommMessage, Display, Progress
+from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Progress
 from capsule.node.asking import Answer, Question
 from capsule.node.verdicts import of_error, output_limit
 from capsule.wire import to_event, with_buffers
@@ -70,6 +70,8 @@ class Inbox:
         kind = envelope.type
         if kind == "heartbeat":
             self._actions.on_pulse(message)
+        elif kind == "debug_event":
+            self._actions.on_late(DebugEvent("", 0, message.event))
         elif kind.endswith("_reply") and hasattr(message, "reply_to"):
             self._questions.take(message.reply_to, envelope)
         else:
@@ -157,7 +159,8 @@ class Inbox:
         if execution is None:
             self._actions.send_input(message.request, Answer(None, "eof"))
         else:
-            execution.ask_input(Question(message.request, message.prompt, message.password))
+            asked = (message.request, message.prompt, message.password)
+            execution.ask_input(Question(*asked, message.choices, message.json_schema, message.timeout))
 
     def _execution(self, envelope: Envelope) -> Execution | None:
         """The execution of an event; None if it has ended, or if the event belongs to the session."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from capsule_protocol.answers import Terms
+
 if TYPE_CHECKING:
     from capsule_bridge import BridgeInfo
     from capsule_pool import PoolInfo
@@ -12,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session at one moment. `memory` is its worker's, in bytes; `last_heartbeat` is seconds since the epoch."""
+    """A session at one moment. `memory` is its worker's, in bytes; `last_heartbeat` is seconds since the epoch.
+
+    `cpu` is the processor time that the worker has used, in seconds.
+    """
 
     id: str
     name: str
@@ -26,6 +31,7 @@ class SessionInfo:
     last_heartbeat: float
     responsive: bool
     protocol: str
+    cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class PromiseSummary:
     """What code waits for (`kind` input), or who asked for it (execute). Times are seconds since the epoch.
 
     `state`: pending, resolved, rejected, rejected_canceled or rejected_timedout. An input has a `prompt`, and when it
-    is settled a `value`, which is not told of a `password`, or a `message` that says why there is none.
+    is settled a `value`, which is not told of a `password`, or a `message` that says why there is none. What it allows,
+    `choices` or a `schema`, and its value are told of one promise, and not in a list.
     """
 
     id: str
@@ -66,6 +73,13 @@ class PromiseSummary:
     password: bool = False
     value: Any = None
     message: str = ""
+    choices: list[Any] | None = None
+    schema: dict[str, Any] | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What is allowed as its answer."""
+        return Terms(self.choices, self.schema)
 
 
 class SettledPromise(NamedTuple):

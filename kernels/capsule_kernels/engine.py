@@ -27,12 +27,13 @@ from capsule_protocol.errors import ArgumentError, LocalProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capsule_kernels.about import CapsuleMagic
     from capsule_kernels.capture import Outlet
     from capsule_kernels.checkpoints import Checkpoints
     from capsule_kernels.comms import Comms
+    from capsule_kernels.debugging import Debugging
     from capsule_kernels.introspect import Answer
     from capsule_kernels.loops import SessionLoop
-    from capsule_kernels.magics import CapsuleMagic
     from capsule_kernels.publisher import Publisher
     from capsule_kernels.shell import ZMQInteractiveShell
     from capsule_kernels.stdin import Stdin
@@ -59,6 +60,7 @@ class Engine:
     loop: SessionLoop
     answers: dict[str, Answer]
     comms: Comms
+    debugging: Debugging
     runner: CellRunner
     checkpoints: Checkpoints
     magic: CapsuleMagic
@@ -91,6 +93,7 @@ class Engine:
             "cancel": self._cancel,
             "confirm": self._confirm,
             "adopt": self._adopt,
+            "debug": self.debugging.take,
         }
         self.link.start(control)
         while self.serving:
@@ -265,7 +268,13 @@ class Engine:
             message = f"this worker is of session {self.publisher.session!r}, epoch {self.epoch}"
             self.link.answer(envelope, failure(envelope, "adoption_refused", message))
             return
-        answer = {"version": VERSION, "features": FEATURES, "limits": None, "inputs": self.stdin.asked()}
+        answer = {
+            "version": VERSION,
+            "features": FEATURES,
+            "limits": None,
+            "inputs": self.stdin.asked(),
+            "execution_count": self.shell.execution_count,
+        }
         self.link.greet(envelope, Envelope("adopted", answer), body["after"])
 
     def _heartbeat(self, envelope: Envelope) -> None:

@@ -25,6 +25,8 @@ _FIRST: tuple[tuple[type, ...], ...] = (
     (types.FunctionType, type),
     (int, float, complex, str, bytes, type(None)),
 )
+_CODE = 1
+"""The turn of functions and classes: what is behind them may be large."""
 
 
 class BoundedFile:
@@ -79,7 +81,7 @@ class Saving:
 
     def run(self, wanted: list[str], limit: int) -> dict[str, Any]:
         """Save these names, and those that their functions use. Raises SessionError, KeyboardInterrupt."""
-        names = list(wanted)
+        names = list(dict.fromkeys(wanted))
         file = BoundedFile(self._path, limit)
         try:
             pickler = self._save_all(names, file)
@@ -100,19 +102,34 @@ class Saving:
         }
 
     def _save_all(self, names: list[str], file: BoundedFile) -> Pickler:
-        """Write all of it; again, if it turns out that more is needed, so that this comes before what needs it."""
+        """Write all of it; again, if it turns out that more is needed, so that this comes before what needs it.
+
+        That shows with the functions, as a rule, before anything large has been written.
+        """
         while True:
             pickler = Pickler(file, self._namespace)
-            for name in sorted(names, key=self._turn_of):
-                if name in self._namespace:  # code of the user's takes part, and may have deleted it
-                    self._save(name, self._namespace[name], pickler, file)
-            used = [name for name in pickler.used if name in self._namespace and self._is_own(name)]
-            if not set(used) - set(names):
+            lacking = self._save_or_lack(names, pickler, file)
+            if not lacking:
                 return pickler
-            names[:] = dict.fromkeys([*names, *used])
+            names += lacking
             check_number(names)
             file.truncate(0)
             self._saved, self._left_out = [], []
+
+    def _save_or_lack(self, names: list[str], pickler: Pickler, file: BoundedFile) -> list[str]:
+        """Write what there is of these names, up to where it is known that others are needed: those are answered."""
+        known, looked_at = set(names), 0
+        for name in sorted(names, key=self._turn_of):
+            if self._turn_of(name) > _CODE and len(pickler.used) > looked_at:
+                looked_at = len(pickler.used)
+                if lacking := self._lacking(pickler, known):
+                    return lacking
+            if name in self._namespace:  # code of the user's takes part, and may have deleted it
+                self._save(name, self._namespace[name], pickler, file)
+        return self._lacking(pickler, known)
+
+    def _lacking(self, pickler: Pickler, known: set[str]) -> list[str]:
+        return [name for name in pickler.used if name not in known and name in self._namespace and self._is_own(name)]
 
     def _turn_of(self, name: str) -> int:
         """When it is written: what is read with the help of functions of the session comes behind what they may use."""

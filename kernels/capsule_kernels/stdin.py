@@ -27,7 +27,7 @@ class InputCanceledError(Exception):
 
 def _no_client() -> EOFError:
     """A plain EOFError, which code expects of `input()`; the verdict finds the stable code on it."""
-    error = EOFError("no client can answer input(): run the code with on_input")
+    error = EOFError("no client can answer: run the code with on_input")
     error.capsule_code = "no_input_client"  # type: ignore[attr-defined]  # exceptions take attributes
     return error
 
@@ -36,7 +36,7 @@ def _value(reply: dict[str, Any]) -> Any:
     """What was answered. Raises the three reasons for which there is no answer."""
     error, message = reply.get("error"), reply.get("message")
     if error == "timeout":
-        raise InputTimeoutError(message or "the client did not answer input() in time")
+        raise InputTimeoutError(message or "nobody answered in time")
     if error == "canceled":
         raise InputCanceledError(message or "the question was canceled")
     if reply.get("value") is None:
@@ -129,13 +129,16 @@ class Stdin(io.TextIOBase):
         return list(self._asked.values())
 
     def _ask(self, prompt: str, *, password: bool) -> str:
+        return self.ask({"prompt": prompt, "password": password})
+
+    def ask(self, question: dict[str, Any]) -> str:
+        """Ask the client what an `input_request` can ask for. Raises as `input`, and InputCanceledError."""
         if not self.allowed or self._outlet.detached:
             raise _no_client()
         request = new_id(MESSAGE)
         waiting = self._waiting[request] = queue.SimpleQueue()
         try:
-            body = {"prompt": prompt, "password": password, "request": request}
-            number = self._publisher.publish("input_request", body)
+            number = self._publisher.publish("input_request", question | {"request": request})
             self._asked[request] = {"request": request, "number": number, "execution": self._publisher.current()}
             reply = waiting.get()
         except KeyboardInterrupt:

@@ -15,12 +15,15 @@ from typing import Any, NoReturn
 import msgpack
 
 from capsule_kernels import borrowed, comms, loops, streams
+from capsule_kernels.about import CapsuleMagic
+from capsule_kernels.asking import Ask
 from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
 from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import CellRunner
 from capsule_kernels.channel import out_of_the_way
 from capsule_kernels.checkpoints import Checkpoints
+from capsule_kernels.debugging import Debugging
 from capsule_kernels.display import Progress
 from capsule_kernels.engine import Engine
 from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
@@ -28,7 +31,6 @@ from capsule_kernels.handlers import Guards
 from capsule_kernels.interrupts import Interrupts
 from capsule_kernels.introspect import Introspection
 from capsule_kernels.link import Link
-from capsule_kernels.magics import CapsuleMagic
 from capsule_kernels.newborn import EXIT_FAILED
 from capsule_kernels.publisher import Publisher
 from capsule_kernels.recognised import show_zmqshell
@@ -86,6 +88,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     engine = _build(shell, link, outlet, interrupts)
     engine.warmup = spec.get("warmup") or ""
     engine.scratch = f"{spec['dir']}/files"
+    engine.debugging.folder = f"{spec['dir']}/cells"
     engine.checkpoints.folder = f"{spec['dir']}/checkpoints"
     gc.enable()
     try:
@@ -111,6 +114,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
     asyncio.set_event_loop(loop)
     os.register_at_fork(after_in_child=loop.forked)
     shell.add_name("capsule_progress", Progress(publisher))
+    shell.add_name("capsule_ask", Ask(stdin))
     introspection = Introspection(shell)
     heard = comms.install(publisher)
     shell.kernel.serve(publisher, heard.manager)
@@ -123,6 +127,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         loop=loop,
         answers={**introspection.answers(), "comm_info": heard.answer},
         comms=heard,
+        debugging=Debugging(shell, link, publisher, interrupts),
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
         checkpoints=Checkpoints(shell, interrupts),
         magic=CapsuleMagic(shell, introspection.namespace),

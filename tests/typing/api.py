@@ -44,6 +44,10 @@ async def answer_later(request: InputRequest) -> str:
     return request.prompt
 
 
+def choose(request: InputRequest) -> str | list[int]:
+    return [1] if request.schema else str(request.choices)
+
+
 def watch(event: Event) -> None:
     if isinstance(event, Output):
         assert_type(event.text, str)
@@ -76,9 +80,11 @@ async def asynchronous() -> None:
         assert_type(session, AsyncSession)
     assert_type(await session.run("1", timeout=1, quiet=True, on_event=watch, on_input=answer), Result)
     assert_type(await session.run("1", on_event=watch_later, on_input=answer_later), Result)
+    assert_type(await session.run("1", on_input=choose), Result)
     execution = session.submit("1", batch="b", stop_on_error=True)
     assert_type(execution, AsyncExecution)
     assert_type(await execution.result(), Result)
+    assert_type(await execution.result(timeout=1, on_event=watch_later), Result)
     assert_type(execution.execution_id, str)
     assert_type(await execution.cancel(), bool)
     assert_type(await session.run_all(["1", "2"], stop_on_error=False, timeout=2.5), list[Result])
@@ -103,7 +109,7 @@ async def asynchronous() -> None:
     await session.run(b"1")  # type: ignore[arg-type]  # code is text
     await session.run("1", timeout="1")  # type: ignore[arg-type]  # seconds are a number
     await session.run("1", quite=True)  # type: ignore[call-arg]  # no such option
-    await session.run("1", on_input=watch)  # type: ignore[arg-type]  # an answer is text
+    await session.run("1", on_input=watch)  # type: ignore[arg-type]  # that is no answer
     session.submit("1", stop_on_error="yes")  # type: ignore[arg-type]  # a flag is a bool
 
 
@@ -114,7 +120,7 @@ def synchronous() -> None:
         assert_type(session.run("1", timeout=1, on_event=watch, on_input=answer), Result)
         execution = session.submit("1")
         assert_type(execution, Execution)
-        assert_type(execution.result().raise_for_error(), Result)
+        assert_type(execution.result(timeout=1.5).raise_for_error(), Result)
         assert_type(session.run_all(["1"]), list[Result])
         with session.stream("1") as events:
             assert_type(events, Events)

@@ -33,13 +33,14 @@ def values_path(path: Path) -> Path:
 
 
 class Lock:
-    """An flock on a file beside the database. The kernel lets go of it when the process ends, however it ends.
+    """An flock on a file beside the database `store`. The kernel lets go of it when the process ends, however it ends.
 
     The file says whose it is: the number of the process, and what it does with the store.
     """
 
-    def __init__(self, path: Path, use: str = "") -> None:
-        self._path = os.fspath(path)
+    def __init__(self, store: Path, use: str = "") -> None:
+        self._store = store
+        self._path = os.fspath(lock_path(store))
         self._use = use
         self._descriptor = -1
 
@@ -56,7 +57,8 @@ class Lock:
                 self.release()
                 if error.errno not in {errno.EAGAIN, errno.EACCES}:
                     raise
-                raise StoreError("store_locked", f"process {owner or '?'} uses the store {self._path}") from error
+                who = f"process {owner}" if owner else "another process"
+                raise StoreError("store_locked", f"{who} uses the store {self._store}") from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()} {self._use}".encode(), 0)
 

@@ -14,7 +14,7 @@ from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
 from capsule_bridge.sqlite.damage import Examination, store_error, unclean
 from capsule_bridge.sqlite.faults import no_fault
-from capsule_bridge.sqlite.files import Blobs, Lock, identity, lock_path, make_directory, sync_directory, values_path
+from capsule_bridge.sqlite.files import Blobs, Lock, identity, make_directory, sync_directory, values_path
 from capsule_bridge.sqlite.reader import Reader
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.writer import Job, Writer
@@ -54,7 +54,7 @@ class SqliteStore:
         self._path = path
         self._name = os.fspath(path)
         self._level = durability
-        self._lock = Lock(lock_path(path), durability)
+        self._lock = Lock(path, durability)
         self._blobs = Blobs(values_path(path), fault)
         self._identity: tuple[int, int] | None = None
         self._guard = threading.Lock()
@@ -90,9 +90,9 @@ class SqliteStore:
         """As `PromiseStore.create`."""
         return await self._write(lambda rows: operations.create(rows, new, now), len(new.param))
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
-        return await self._write(lambda rows: operations.start(rows, id, epoch, now))
+        return await self._write(lambda rows: operations.start(rows, id, epoch, now, again))
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""

@@ -16,7 +16,7 @@ from capsule.wire import to_event
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapsuleError, LocalProtocolError, NodeError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
-from capsule_protocol.states import EVENTS, STREAMS
+from capsule_protocol.states import BACKGROUND, EVENTS, STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -361,7 +361,7 @@ class Link:
             session.refused(execution, CapsuleError.from_dict(envelope.body))
         elif kind in EVENTS and envelope.sequence:
             session.add(to_event(message, envelope))
-        elif kind in EVENTS and kind != "status":
+        elif kind in BACKGROUND:
             session.background(to_event(message, envelope))
         elif kind == "status":
             session.changed(envelope.body["state"], envelope.body.get("reason", ""))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.link import Link
+from capsule.client.remote.logs import Logs
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
 from capsule.client.remote.watch import RemoteWatch
-from capsule.events import Event, Gap
 from capsule.node.info import NodeInfo, PromiseSummary, SessionSummary, SettledPromise
 from capsule.node.tasks import Tasks
-from capsule.wire import unpack_events
 from capsule_pool import PoolInfo
 from capsule_pool.breaker import BreakerInfo
 from capsule_pool.stats import StatsInfo
@@ -22,6 +21,7 @@ from capsule_protocol.ids import new_id
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
+    from capsule.client.remote.logs import LogPart
     from capsule.config import SessionOptions
     from capsule.keys import Credentials
     from capsule_bridge import BridgeInfo
@@ -33,18 +33,12 @@ _QUESTIONS = frozenset({"sessions", "promises", "promise"})
 """What is asked again on a new connection: it changes nothing."""
 
 
-class LogPart(NamedTuple):
-    """Events of an execution, and whether they go to its verdict."""
-
-    events: list[Event]
-    ended: bool
-
-
 class RemoteNode:
     """Made for one client; connects when it is first used."""
 
     def __init__(self, address: str, credentials: Credentials | None = None) -> None:
         self._link = Link(address, credentials)
+        self._logs = Logs(self._link)
         self._tasks = Tasks()
         self._sessions: dict[str, RemoteSession] = {}
         self._closed = False
@@ -126,15 +120,7 @@ class RemoteNode:
 
     async def read_log(self, execution: str, after: int) -> LogPart:
         """What an execution told behind an event, once there is something. Raises SessionError `execution_unknown`."""
-        while True:
-            await self._link.connect()
-            body = {"execution": execution, "after": after, "wait": True}
-            reply = await self._link.request("read_log", body, timeout=REQUEST_TIMEOUT, again=True)
-            if reply["count"] or reply["ended"]:
-                first = max(after + 1, reply["first"])
-                events = unpack_events(reply["buffers"][0], execution, first)
-                gap = [Gap(execution, first - 1, first - 1 - after)] if first > after + 1 else []
-                return LogPart([*gap, *events], reply["ended"])
+        return await self._logs.part(execution, after)
 
     async def cancel(self, execution: str) -> bool:
         """Interrupt an execution, or take it out of the queue; False if it has ended."""

@@ -147,6 +147,10 @@ class SessionCheckpoints:
             self._kept.remove(name)
         await on_thread(files.remove, self._box, name)
 
+    def holds(self, name: str) -> bool:
+        """Whether a checkpoint that was made waits to be downloaded."""
+        return name in self._kept and not self.files.closed
+
     async def settled(self) -> None:
         """Wait until nothing is being saved or restored."""
         while self._under_way:

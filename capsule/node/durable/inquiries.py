@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgpack import packb, unpackb
 
-from capsule.node.asking import Answer
+from capsule.node.asking import Answer, Question
+from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.patience import until_committed
 from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
+from capsule_bridge.states import CANCELED
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
 
 if TYPE_CHECKING:
-    from capsule.node.asking import Question
+    from capsule.node.asking import OnRefused
     from capsule.node.execution import Execution
     from capsule.node.tasks import Tasks
     from capsule_bridge import Action, Bridge, Promise, Settled
@@ -36,11 +39,14 @@ class Inquiries:
         return Inquirer(self, session, owner, inherited=inherited)
 
     async def recall(self, execution: str) -> list[Promise | None]:
-        """The promises of all that an execution has asked, in order; None for one that is forgotten."""
+        """The promises of all that an execution has asked, in order; None for one that is forgotten.
+
+        A time-out that is due and not written down is not told, so that nothing has to be written for this.
+        """
         found: list[Promise | None] = []
         while True:
             try:
-                found.append(await self.bridge.get(promise_id(execution, "input", len(found) + 1)))
+                found.append(await self.bridge.store.get(promise_id(execution, "input", len(found) + 1), now=0))
             except SessionError as error:
                 if error.code != "promise_expired":
                     return found
@@ -51,15 +57,22 @@ class Inquiries:
         asked = [promise for promise in await self.recall(execution) if promise is not None]
         total, until = 0, 0
         for promise in asked:  # in the order in which they were made
-            end = self.bridge.now() if promise.settled_at is None else promise.settled_at
+            end = _end(promise, self.bridge.now())
             total += max(0, end - max(promise.created_at, until))
             until = max(until, end)
         return total / 1000
 
     async def settle(self, promise: str, answer: Answer) -> Settled:
-        """Give an answer; `decided`: it is the one that counts. Raises SessionError `promise_unknown`, StoreError."""
+        """Give an answer; `decided`: it is the one that counts.
+
+        Raises SessionError: `promise_unknown`, or `answer_refused` for one that the question does not allow, which is
+        open then as before. Raises StoreError.
+        """
         found = await self.bridge.get(promise)
-        secret = answer.value is not None and found.pending and unpack_question(found)["password"]
+        question = unpack_question(found)
+        if found.pending:
+            question.check(answer)
+        secret = answer.value is not None and found.pending and question.password
         mark = self._withhold(promise, answer) if secret else ""
         body = {"withheld": mark} if secret else answer._asdict()
         (settled,) = await self.bridge.settle(Settlement(promise, _action(answer), packb(body)))
@@ -72,9 +85,11 @@ class Inquiries:
         secrets = self._secrets.pop(promise.id, {})
         if promise.state == "rejected_timedout":
             return Answer(None, "timeout")
-        if not promise.value:  # its execution has ended
+        if not promise.value and promise.state == CANCELED:  # its execution has ended
             return Answer(None, "canceled")
-        body = unpackb(promise.value)
+        body = unpacked(promise.value)
+        if not isinstance(body, dict):
+            return _from_elsewhere(promise)
         if "withheld" not in body:
             return Answer(**body)
         answer = secrets.get(body["withheld"])
@@ -103,9 +118,9 @@ class Inquirer:
         """As `Clerk.ask`."""
         self._inquiries.tasks.start(self._see_to(execution, question, told=told))
 
-    def reply(self, execution: Execution, request: str, answer: Answer) -> None:
+    def reply(self, execution: Execution, request: str, answer: Answer, on_refused: OnRefused) -> None:
         """As `Clerk.reply`."""
-        self._inquiries.tasks.start(self._reply(execution, request, answer))
+        self._inquiries.tasks.start(self._reply(execution, request, answer, on_refused))
 
     async def _see_to(self, execution: Execution, question: Question, *, told: bool) -> None:
         try:
@@ -132,11 +147,11 @@ class Inquirer:
                 found = await until_committed(execution, lambda: self._inquiries.recall(execution))
                 for promise in found:
                     if promise is not None:
-                        self._promises[unpack_question(promise)["request"]] = promise.id
+                        self._promises[unpack_question(promise).request] = promise.id
                 self._asked, self._inherited = len(found), False
 
     async def _answer(self, execution: Execution, question: Question, id_: str, *, told: bool) -> Answer:
-        bridge, timeout = self._inquiries.bridge, execution.session.options.input_timeout
+        bridge, timeout = self._inquiries.bridge, question.patience(execution.session.options.input_timeout)
         asked = bridge.now()
         new = NewPromise(
             id=id_,
@@ -153,14 +168,33 @@ class Inquirer:
             execution.tell_question(question, id_)
         return self._inquiries.heard(await until_committed(id_, lambda: bridge.wait(id_)))
 
-    async def _reply(self, execution: Execution, request: str, answer: Answer) -> None:
+    async def _reply(self, execution: Execution, request: str, answer: Answer, on_refused: OnRefused) -> None:
         try:
             await self._recall(execution.id)
             id_ = self._promises.get(request)
             if id_ is not None:  # else it was answered while this was on its way
                 await until_committed(id_, lambda: self._inquiries.settle(id_, answer))
         except CapsuleError as error:  # nobody can have been asked yet; or it is over
+            if isinstance(error, SessionError) and error.code == "answer_refused":
+                on_refused(error)
+                return
             logger.warning("an answer to %s does not count: %s", execution.id, error)
+
+
+def _from_elsewhere(promise: Promise) -> Answer:
+    """What somebody has settled the promise with who is no node: text, or why there is none."""
+    text = text_of(promise.value)
+    if promise.state == "resolved":
+        refusal = ""
+        for value in (text, json.dumps(text)):  # where JSON is asked for, a plain word may have been meant as one
+            try:
+                unpack_question(promise).check(Answer(value))
+            except SessionError as error:
+                refusal = error.message
+            else:
+                return Answer(value)
+        return Answer(None, "eof", refusal)  # it is the verdict all the same, and the code has to go on without it
+    return Answer(None, "canceled" if promise.state == CANCELED else "eof", text)
 
 
 def pack_question(question: Question) -> bytes:
@@ -169,10 +203,16 @@ def pack_question(question: Question) -> bytes:
     return packed
 
 
-def unpack_question(promise: Promise) -> dict[str, Any]:
+def unpack_question(promise: Promise) -> Question:
     """What was asked."""
-    question: dict[str, Any] = unpackb(promise.param)
-    return question
+    return Question(**unpackb(promise.param))
+
+
+def _end(promise: Promise, now: int) -> int:
+    """Until when it was waited for, or has been until now."""
+    if promise.settled_at is not None:
+        return promise.settled_at
+    return now if promise.timeout_at is None else min(now, promise.timeout_at)
 
 
 def _action(answer: Answer) -> Action:

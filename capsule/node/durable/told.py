@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from msgpack import unpackb
-
+from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.inquiries import unpack_question
 from capsule_bridge import execution_promise
 
@@ -33,7 +33,7 @@ def summary(promise: Promise) -> dict[str, Any]:
     }
     if promise.kind == "input":
         question = unpack_question(promise)
-        row |= {"prompt": question["prompt"][:PROMPT_CHARACTERS], "password": question["password"]}
+        row |= {"prompt": question.prompt[:PROMPT_CHARACTERS], "password": question.password}
     return row
 
 
@@ -41,8 +41,15 @@ def description(promise: Promise) -> dict[str, Any]:
     """All of it, with the answer."""
     row = summary(promise)
     if promise.kind == "input":
-        row["prompt"] = unpack_question(promise)["prompt"]
+        question = unpack_question(promise)
+        row |= {"prompt": question.prompt, "choices": question.choices, "schema": question.schema}
         if promise.value:
-            answer = unpackb(promise.value)
-            row |= {"value": answer.get("value"), "message": answer.get("message", "")}
+            answer = unpacked(promise.value)
+            if isinstance(answer, dict):
+                value = answer.get("value")
+                if value is not None and question.terms.typed:
+                    value = json.loads(value)
+                row |= {"value": value, "message": answer.get("message", "")}
+            else:  # somebody else's, who settled it past the nodes
+                row |= {"value": text_of(promise.value) if promise.state == "resolved" else None, "message": ""}
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.checkpoints import LoadRequest, SaveRequest
@@ -10,6 +11,7 @@ from capsule_protocol.errors import SessionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from capsule.node.checkpoints import SessionCheckpoints
     from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.requests import Caller
@@ -22,16 +24,33 @@ class Checkpoints:
     def __init__(self, desk: Desk, caller: Caller) -> None:
         self._desk = desk
         self._caller = caller
+        self._promised: list[tuple[SessionCheckpoints, str]] = []
+        self._fewer = asyncio.Event()
         self.kinds: dict[str, Callable[[Any, Envelope], Coroutine[Any, Any, None]]] = {
             "save": self._save,
             "load": self._load,
             "discard": self._discard,
         }
 
+    async def fetched(self) -> None:
+        """Wait until the client has all that was made for it: it says so with `discard`, or leaves."""
+        while not self._caller.gone and self._unfetched():
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    def lose(self) -> None:
+        """The connection is over."""
+        self._fewer.set()
+
+    def _unfetched(self) -> list[tuple[SessionCheckpoints, str]]:
+        return [(checkpoints, file) for checkpoints, file in self._promised if checkpoints.holds(file)]
+
     async def _save(self, message: Any, envelope: Envelope) -> None:
         hosted = await self._ready(envelope.session)
         request = SaveRequest(message.file, hosted.owner, message.names, message.timeout)
-        report = await hosted.session.checkpoints.save(request)
+        checkpoints = hosted.session.checkpoints
+        report = await checkpoints.save(request)
+        self._promised = [*self._unfetched(), (checkpoints, message.file)]
         self._caller.answer("save_reply", {"report": report.model_dump()}, envelope)
 
     async def _load(self, message: Any, envelope: Envelope) -> None:
@@ -44,7 +63,10 @@ class Checkpoints:
 
     async def _discard(self, message: Any, envelope: Envelope) -> None:
         session = self._caller.own(envelope.session).session
-        await session.checkpoints.discard(message.file)
+        try:
+            await session.checkpoints.discard(message.file)
+        finally:
+            self._fewer.set()
         self._caller.answer("status", {"state": session.state}, envelope)
 
     async def _ready(self, name: str) -> Hosted:

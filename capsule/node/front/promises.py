@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.asking import Answer
-from capsule.node.durable.ledger import execution_of
+from capsule.node.durable.inquiries import unpack_question
+from capsule.node.durable.records import execution_of
 from capsule.node.durable.told import KINDS, description, summary
 from capsule_bridge.rules import unknown
+from capsule_protocol.answers import ANSWER_BYTES, json_text
 from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from capsule.node.asking import Question
     from capsule.node.durable import Ledger
     from capsule.node.front.desk import Office
     from capsule.node.front.requests import Caller
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 
 LISTED = 200
 """Promises that one answer looks at; who asked goes on behind them."""
-ANSWER_BYTES = 64 * 1024
-"""Of an answer from elsewhere."""
 
 
 class Promises:
@@ -51,7 +52,10 @@ class Promises:
     async def _settle(self, message: Any, envelope: Envelope) -> None:
         promise = await self._find(message.promise)
         if promise.kind == "input":
-            promise, decided = await self._ledger().inquiries.settle(promise.id, answer_of(message))
+            question = unpack_question(promise)
+            if promise.pending and question.password:  # the answer is not written down, so it cannot be passed on
+                await self._desk.registry.seek(self._caller.principal, promise.session)
+            promise, decided = await self._ledger().inquiries.settle(promise.id, answer_of(message, question))
         else:
             decided = await self._cancel(promise, message.action)
             promise = await self._find(promise.id)
@@ -64,7 +68,7 @@ class Promises:
             raise ArgumentError("action", f"is {action!r}: the code itself gives the verdict", allowed="'cancel'")
         if not promise.pending:
             return False
-        hosted = self._desk.registry.get(self._caller.principal, promise.session)
+        hosted = await self._desk.registry.seek(self._caller.principal, promise.session)
         return await hosted.cancel(execution_of(promise))
 
     async def _find(self, id_: str) -> Promise:
@@ -85,10 +89,12 @@ class Promises:
         return ledger
 
 
-def answer_of(message: Any) -> Answer:
+def answer_of(message: Any, question: Question) -> Answer:
     """What somebody says who settles the promise of a question. Raises SessionError `answer_refused`."""
     if message.action != "resolve":
         return Answer(None, "eof" if message.action == "reject" else "canceled", message.message)
+    if question.terms.typed:
+        return Answer(json_text(message.value))
     if not isinstance(message.value, str):
         raise SessionError("answer_refused", f"the question wants text, and not {type(message.value).__name__}")
     if len(message.value) > ANSWER_BYTES or len(message.value.encode(errors="replace")) > ANSWER_BYTES:

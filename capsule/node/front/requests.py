@@ -37,6 +37,7 @@ class Caller(Protocol):
 
     principal: Principal
     client: str
+    gone: bool
     streams: Streams
 
     @property
@@ -85,6 +86,7 @@ class Requests:
         self._desk = desk
         self._peer = peer
         self._under_way = 0
+        self.checkpoints = Checkpoints(desk, peer)
         self._kinds: dict[str, Request] = {
             "open": self._open,
             "close": self._close,
@@ -99,7 +101,7 @@ class Requests:
             "files": self._files,
             **dict.fromkeys(QUESTIONS, self._ask),
             **Operations(desk, peer).kinds,
-            **Checkpoints(desk, peer).kinds,
+            **self.checkpoints.kinds,
             **Promises(desk, peer).kinds,
         }
 
@@ -148,7 +150,7 @@ class Requests:
         self._ready(hosted, envelope)
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._desk.registry.find(self._peer.principal, message.name)
+        hosted = await self._desk.registry.seek(self._peer.principal, message.name)
         await self._desk.registry.wake(hosted)
         await hosted.complete.wait()  # its client asks for what it had under way next
         if message.watch:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from capsule_protocol.answers import MAX_SECONDS, Terms
 from capsule_protocol.messages.base import Count, Data, Message
 from capsule_protocol.messages.comms import Said  # noqa: TC001 (pydantic evaluates it)
 
@@ -172,7 +173,10 @@ class Gap(Message):
 
 
 class InputRequest(Message):
-    """The code waits for a line of text; `password`: do not show it. `promise`: that of the answer, if there is one."""
+    """The code waits for a line of text; `password`: do not show it. `promise`: that of the answer, if there is one.
+
+    With `choices` or a `json_schema` the answer is JSON: one of these values, or what fits. `timeout`: for how long.
+    """
 
     TYPE: ClassVar[str] = "input_request"
     request: str
@@ -180,6 +184,13 @@ class InputRequest(Message):
     password: bool = False
     promise: str = ""
     fence: Count = 0
+    choices: list[Any] | None = None
+    json_schema: Data | None = None
+    timeout: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Only what an answer can be held to; ArgumentError is a ValueError."""
+        Terms(self.choices, self.json_schema).check()
 
 
 class InputReply(Message):

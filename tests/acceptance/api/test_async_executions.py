@@ -57,6 +57,25 @@ async def test_a_waiter_that_leaves_takes_nothing_along(session: AsyncSession) -
     assert (await execution.result()).stdout == "kept\n"
 
 
+async def test_a_result_that_does_not_come_in_time_is_a_timeout_and_the_code_goes_on(session: AsyncSession) -> None:
+    blocker = session.submit("import time\nwhile True: time.sleep(100)")
+    execution = session.submit("print('kept')\n1")
+    for waiting in (execution, blocker):
+        with pytest.raises(TimeoutError):
+            await waiting.result(timeout=0.05)
+    with pytest.raises(ArgumentError, match="timeout"):
+        await execution.result(timeout=0)
+    assert not execution.over
+    await blocker.cancel()
+    result = await execution.result(timeout=60)
+    assert (result.text, result.stdout) == ("1", "kept\n")
+    assert await execution.result(timeout=0.001) is result  # it is there
+    events = session.stream("import time\nwhile True: time.sleep(100)")
+    with pytest.raises(TimeoutError):
+        await events.result(timeout=0.05)
+    await events.aclose()
+
+
 async def test_output_that_nobody_reads_does_not_hold_up_who_waits_for_what_is_behind(client: AsyncClient) -> None:
     async with client.session(buffer_bytes=65536) as session, asyncio.timeout(60):
         for behind in ("result", "run", "events", "stream"):
@@ -185,7 +204,7 @@ async def test_a_cancelled_run_all_leaves_nothing_in_the_queue(session: AsyncSes
 
 async def test_an_answer_that_is_no_text_is_eof_and_an_argument_error(session: AsyncSession) -> None:
     with pytest.raises(ArgumentError, match="on_input: returned int"):
-        await session.run("try: input()\nexcept EOFError: seen = 1", on_input=lambda _: 3)  # type: ignore[arg-type,return-value]  # that is the test
+        await session.run("try: input()\nexcept EOFError: seen = 1", on_input=lambda _: 3)
     assert (await session.run("seen")).text == "1"
 
 

@@ -215,6 +215,20 @@ def test_input_reads_our_stdin_line_by_line_until_it_ends() -> None:
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, "? eins zwei ☃\nend\n", b"")
 
 
+def test_a_line_that_is_no_answer_is_told_and_the_next_one_read() -> None:
+    code = "print([capsule_ask('Deploy? ', choices=['yes', 'no'], timeout=60), capsule_ask('n? ', schema={})])"
+    done = capsule("run", "-c", code, stdin=b"maybe\nno\n[1]\n")
+    refusal = 'the answer is "maybe"; allowed: "yes", "no"\n'
+    assert done.stdout.decode() == f"Deploy? (yes, no) {refusal}Deploy? (yes, no) n? ({{}}) ['no', [1]]\n"
+    lines = capsule("run", "--json", "-c", code, stdin=b"maybe\nno\n[1]\n").stdout.splitlines()
+    told = [event for event in map(json.loads, lines) if event["event"] == "input_request"]
+    assert [(event["choices"], event["refused"]) for event in told] == [
+        (["yes", "no"], ""),
+        (["yes", "no"], refusal.rstrip("\n")),
+        (None, ""),
+    ]
+
+
 def test_an_end_of_input_that_the_code_does_not_expect_is_its_error() -> None:
     done = capsule("run", "-c", "input()")
     assert done.returncode == 1

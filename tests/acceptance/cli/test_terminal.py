@@ -59,6 +59,24 @@ def test_questions_are_answered_on_the_terminal() -> None:
     assert "magic" not in terminal.raw
 
 
+def test_a_question_shows_what_is_allowed_and_is_asked_again_until_it_is_that() -> None:
+    code = "print('Heard', [capsule_ask('Deploy?', choices=['yes', 'no']), capsule_ask(schema={'type': 'integer'})])"
+    with Terminal("run", "-c", code) as terminal:
+        terminal.until("Deploy? (yes, no) ")
+        terminal.type("maybe\r")
+        terminal.until('the answer is "maybe"; allowed: "yes", "no"')
+        terminal.until("Deploy? (yes, no) ")
+        terminal.type("yes\r")
+        terminal.until('({"type": "integer"}) ')
+        terminal.type("three\r")
+        terminal.until("allowed: integer")
+        terminal.until('({"type": "integer"}) ')
+        terminal.type("3\r")
+        exit_code, shown = terminal.end()
+    assert exit_code == 0
+    assert "Heard ['yes', 3]\n" in shown
+
+
 def test_ctrl_d_ends_the_input_of_one_question() -> None:
     code = "try: input('a? ')\nexcept EOFError: print('end', input('b? '))"
     with Terminal("run", "-c", code) as terminal:

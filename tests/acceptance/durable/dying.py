@@ -1,6 +1,7 @@
 """A `capsule` that kills itself on the way of an execution: `python dying.py POINT HITS CAPSULE ARGUMENTS`.
 
-It does so when, after SIGUSR1, it comes by the point for the so manieth time.
+It does so when, after SIGUSR1, it comes by the point for the so manieth time. With `in doubt` and `no room` the store
+fails instead.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ class Death:
             self._left -= 1
             raise OSError(5, "Input/output error")
 
+    def refuse(self, at: FaultPoint) -> None:
+        """As a disk does that is full, until somebody makes room."""
+        if at == "begun" and not self._armed:
+            raise OSError(28, "No space left on device")
+
 
 def lay(death: Death, owner: type, name: str, behind: bool, counts: Callable[..., bool]) -> None:
     """Put death into a function."""
@@ -103,6 +109,7 @@ if __name__ == "__main__":
     if point in POINTS:
         lay(coming, *POINTS[point])
     else:
-        fault = coming.fail if point == "in doubt" else lambda at: coming.pass_by() if at == point else None
+        faults = {"in doubt": coming.fail, "no room": coming.refuse}
+        fault = faults.get(point, lambda at: coming.pass_by() if at == point else None)
         vars(durability)["SqliteStore"] = functools.partial(SqliteStore, fault=fault)
     main()

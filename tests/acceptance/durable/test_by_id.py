@@ -11,6 +11,7 @@ import pytest
 
 from capsule import CapsuleError, Client
 from capsule.events import Finished, Started
+from capsule.node.front.requests import MAX_REQUESTS
 from tests.acceptance.serve.support import LONG, Served
 
 if TYPE_CHECKING:
@@ -93,9 +94,41 @@ async def test_what_is_not_there_is_unknown_and_what_is_no_number_is_refused(ser
             await anext(client.execution("x_nothing").events(after=-1))
 
 
+def test_all_handles_wait_no_longer_than_they_are_told(served: Served, place: Path) -> None:
+    go = place / "go"
+    with Client(served.address) as client, client.session() as session:
+        running = session.submit(f"import os\nprint('begun')\nwhile not os.path.exists({str(go)!r}): pass\n1")
+        by_id = client.execution(running.execution_id)
+        with pytest.raises(TimeoutError):
+            running.result(timeout=0.05)
+        with pytest.raises(TimeoutError):
+            by_id.result(timeout=0.05)
+        go.touch()
+        for handle in (running, by_id):
+            result = handle.result(timeout=LONG)
+            assert (result.text, result.stdout) == ("1", "begun\n")
+
+
 async def test_what_was_just_asked_for_is_known_by_its_id(served: Served) -> None:
     async with served.client() as client:
         session = await client.session()
         for number in range(20):
             name = session.submit(str(number)).execution_id
             assert (await client.execution(name).result(LONG)).text == str(number)
+
+
+async def test_any_number_of_callers_may_wait_at_once_and_hold_up_nobody(served: Served, place: Path) -> None:
+    go = place / "go"
+    async with served.client() as owner, served.client() as other:
+        session = await owner.session()
+        done = (await session.run("6 * 7")).execution_id
+        running = session.stream(f"import os\nwhile not os.path.exists({str(go)!r}): pass\n1")
+        await anext(running)  # it has been accepted
+        handle = other.execution(running.execution_id)
+        many = [asyncio.create_task(handle.result()) for _ in range(MAX_REQUESTS + 50)]
+        async with asyncio.timeout(LONG):
+            assert (await other.execution(done).result()).text == "42"
+            assert (await asyncio.gather(*(other.execution(done).result() for _ in many)))[-1].text == "42"
+            assert not any(one.done() for one in many)
+            go.touch()
+            assert {(await one).text for one in many} == {"1"}

@@ -105,6 +105,36 @@ async def test_what_was_accepted_and_not_dispatched_is_run_by_the_next_node(plac
     assert done.read_text().split() == [str(n) for n in range(7, 20)]
 
 
+@pytest.mark.parametrize("stop_on_error", [True, False])
+async def test_what_was_behind_a_cell_that_stops_its_batch_was_not_started_and_nobody_says_so(
+    place: Path, stop_on_error: bool
+) -> None:
+    mark, done = place / "mark", place / "done"
+    with Served(place / "node") as first:
+        async with first.client() as client:
+            session = await client.session()
+            cell = f"open({str(mark)!r}, 'x'); import time; time.sleep(600)"
+            running = session.submit(cell, batch="b", stop_on_error=True)
+            code = f"with open({str(done)!r}, 'a') as file: file.write('x')"
+            behind = [session.submit(code, batch="b", stop_on_error=stop_on_error) for _ in range(3)]
+            await begun(running, mark)
+            async with asyncio.timeout(LONG):
+                while (await session.info()).queue < len(behind):
+                    await asyncio.sleep(0.005)
+            killed(first)
+            with Served(first.directory):
+                async with asyncio.timeout(LONG):
+                    results = await asyncio.gather(running.result(), *(each.result() for each in behind))
+    assert results[0].error is not None
+    assert results[0].error.details["started"] is True
+    if stop_on_error:  # as if the cell had failed under a living node
+        assert [result.error and result.error.code for result in results[1:]] == ["execution_cancelled"] * 3
+        assert not done.exists()
+    else:
+        assert [result.verdict for result in results[1:]] == ["ok"] * 3
+        assert done.read_text() == "xxx"
+
+
 async def test_a_service_that_ended_in_peace_leaves_its_sessions_to_the_next_one(place: Path) -> None:
     with Served(place / "node") as first:
         async with first.client() as client:
@@ -191,7 +221,8 @@ async def test_two_services_never_share_a_store(place: Path) -> None:
     store = f'[store]\npath = "{place / "one.db"}"\n'
     with Served(place / "a", store) as first, Served(place / "b", store) as second:
         assert second.process.wait(LONG) == 3
-        assert "store_locked" in second.log.read_text()
+        said = f"process {first.process.pid} uses the store {place / 'one.db'} (store_locked)"
+        assert said in second.log.read_text()
         async with AsyncClient(first.address) as client, client.session() as session:
             assert (await session.run("1")).text == "1"
 

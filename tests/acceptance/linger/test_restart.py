@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule.events import InputRequest
+from capsule.events import Finished, InputRequest, Started
 from capsule.node.execution import ExecuteRequest
 from tests.acceptance.linger.support import LONG, normal, undisturbed, written
 from tests.acceptance.linger.victim import FAULTS
@@ -114,9 +114,11 @@ async def test_the_session_keeps_its_state_its_epoch_and_its_process(place: Plac
     async with place.adopted() as session, asyncio.timeout(LONG):
         assert (session.id, session.epoch) == (place.store.lines("session")[0]["id"], 1)
         assert session.info().pid == box.worker[0]
-        finished = await session.submit(ExecuteRequest("kept == os.getpid()")).finished()
+        started, finished = [event async for event in session.submit(ExecuteRequest("kept == os.getpid()"))]
+        assert isinstance(started, Started)
+        assert isinstance(finished, Finished)
         assert finished.text == "True"
-        assert finished.execution_count == 2
+        assert started.execution_count == finished.execution_count == 2
 
 
 async def test_cells_that_the_worker_did_not_have_yet_run_after_those_that_it_had(place: Place) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from capsule import AsyncExecution
 
 
-async def capsule(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+async def capsule(*arguments: str | Path, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
     """Run `capsule` to its end, while the clients of the test go on."""
     return await asyncio.to_thread(
         subprocess.run,
@@ -25,7 +25,7 @@ async def capsule(*arguments: str | Path, stdin: bytes = b"") -> subprocess.Comp
         capture_output=True,
         timeout=HANG,
         check=False,
-        env=clean_environment(),
+        env=clean_environment(**env),
     )
 
 

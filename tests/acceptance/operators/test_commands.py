@@ -50,6 +50,35 @@ async def test_sessions_tells_of_every_session_what_an_operator_wants_to_know(
         assert [(await one.result()).verdict for one in queued] == ["ok"] * 3
 
 
+async def test_without_an_address_it_is_the_node_of_the_configuration(
+    served: Served, remote: AsyncClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "of-the-node.toml"
+    file.write_text(f'[serve]\ndirectory = "{served.directory}"\n')
+    async with remote.session(name="configured"):
+        rows = (await answer("sessions", "--config", file))["sessions"]
+        assert "configured" in {row["name"] for row in rows}
+        assert (await answer("interrupt", "configured", "--config", file)) == {
+            "name": "configured",
+            "interrupted": False,
+        }
+        ready = await capsule("wait-ready", "--timeout", "60", CAPSULE_SERVE__DIRECTORY=str(served.directory))
+        assert ready.returncode == 0
+        elsewhere = await capsule("sessions", "--config", file, "--address", "ipc:///tmp/nobody/node.sock")
+        assert (elsewhere.returncode, b"/tmp/nobody" in elsewhere.stderr) == (3, True)
+
+
+async def test_a_configuration_that_cannot_be_read_or_trusted_is_told_with_the_way_around(tmp_path: Path) -> None:
+    file, place = tmp_path / "capsule.toml", tmp_path / "open"
+    place.mkdir(mode=0o755)
+    for content, why in (("serve = 1", b"serve"), (f'[serve]\ndirectory = "{place}"', b"is open to others")):
+        file.write_text(content)
+        done = await capsule("sessions", "--config", file)
+        assert done.returncode == 2
+        assert why in done.stderr
+        assert b"--address" in done.stderr
+
+
 async def test_sessions_is_a_table_of_plain_text_on_a_pipe(served: Served, remote: AsyncClient) -> None:
     async with remote.session(name="tabled"):
         done = await capsule("sessions", "--address", served.address)
@@ -258,20 +287,21 @@ async def test_pool_has_a_row_for_each_environment(served: Served, remote: Async
 
 
 async def test_pool_shows_an_environment_that_nobody_has_used(place: Path) -> None:
-    with Served(place / "fresh", "[environments.default]\n[environments.spare]\nmin_idle = 3\n") as served:
+    config = "[environments.default]\nmin_idle = 0\n[environments.spare]\nmin_idle = 3\n"
+    with Served(place / "fresh", config) as served:
         pools = (await answer("pool", "--address", served.address))["pools"]
         assert {name: (one["state"], one["idle"], one["min_idle"]) for name, one in pools.items()} == {
-            "default": ("unused", 0, 1),
+            "default": ("open", 0, 0),  # the service has made it ready
             "spare": ("unused", 0, 3),
         }
-        async with served.client() as client, client.session():
-            pools = (await client.info()).pools
-            assert (pools["default"].state, pools["spare"].state) == ("open", "unused")
         done = await capsule("pool", "--address", served.address)
         assert [row.split()[:2] for row in done.stdout.decode().splitlines()[1:]] == [
             ["default", "open"],
             ["spare", "unused"],
         ]
+        async with served.client() as client, client.session("spare"):
+            pools = (await client.info()).pools
+            assert (pools["default"].state, pools["spare"].state) == ("open", "open")
 
 
 # drain

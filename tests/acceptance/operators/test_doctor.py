@@ -77,6 +77,17 @@ def test_as_text_it_is_a_table(home: Path) -> None:
     assert "\x1b" not in done.stdout.decode()
 
 
+def test_the_node_that_is_asked_is_that_of_the_configuration(home: Path) -> None:
+    file = home / "of-the-node.toml"
+    file.write_text(f'[serve]\ndirectory = "{home / "n"}"\n')
+    _, found = examine("--config", file)
+    assert (found["node"]["severity"], str(home / "n") in found["node"]["message"]) == ("info", True)
+    with Served(home / "n"):
+        _, found = examine("--config", file)
+        assert found["node"]["severity"] == "ok", found["node"]
+        assert str(home / "n") in found["node"]["message"]
+
+
 # What is wrong
 
 

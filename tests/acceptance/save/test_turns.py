@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from capsule import ArgumentError, AsyncClient, Client, ExecutionError, SessionError
+from capsule.node.checkpoints import SaveRequest
 from tests.acceptance.auth.support import Guarded
 from tests.acceptance.operators.support import capsule
 from tests.acceptance.save.support import checkpoint, does
-from tests.acceptance.serve.support import Proxy
+from tests.acceptance.serve.support import LONG, Proxy, Served
+from tests.acceptance.serve.test_end import refused
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from capsule import AsyncSession
+    from capsule.client.remote.streams import RemoteDownload
+    from capsule.node.transfers import Download
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +45,15 @@ async def kept(session: AsyncSession) -> list[str]:
     )
     listed: list[str] = json.loads((await does(session, code)).replace("'", '"'))
     return listed
+
+
+async def parts(download: Download | RemoteDownload) -> AsyncIterator[bytes]:
+    """What comes of a file, to its end."""
+    try:
+        while data := await download.read():
+            yield bytes(data)
+    finally:
+        download.close()
 
 
 async def begun(session: AsyncSession) -> None:
@@ -144,6 +160,57 @@ async def test_a_checkpoint_survives_its_node(place: Path, tmp_path: Path) -> No
         (third.state / "checkpoint.key").unlink()
         with pytest.raises(SessionError, match="made by another node"):
             session.restore(path)
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["its client is slow", "its client has left"])
+async def test_a_node_that_ends_waits_for_whoever_is_about_to_fetch_a_checkpoint(place: Path, stays: bool) -> None:
+    with Served(place / "ending", f"[serve]\ndrain_timeout = {2 * LONG}\n") as served:
+        async with served.client() as other, other.session() as witness:
+            async with served.client() as client:
+                session = await client.session()
+                await does(session, "x = 6 * 7")
+                checkpoints = session._inner.checkpoints
+                report = await checkpoints.save(SaveRequest("f_1", ""))
+                served.process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(LONG):
+                    while (await refused(witness)) is None:
+                        pass  # it has not heard the signal yet
+                if stays:
+                    download = await checkpoints.files.download("f_1")
+                    data = b"".join([part async for part in parts(download)])
+                    assert len(data) > report.size
+                    await checkpoints.discard("f_1")
+            assert await asyncio.to_thread(served.process.wait, LONG) == 0
+
+
+async def test_a_node_that_ends_lets_a_save_come_to_its_end(place: Path, tmp_path: Path) -> None:
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    code = (
+        "import os\n"
+        "class Gate:\n"
+        "    def __reduce__(self):\n"
+        f"        open({str(mark)!r}, 'w').close()\n"
+        f"        while not os.path.exists({str(go)!r}): pass\n"
+        "        return int, ('42',)\n"
+        "gate = Gate()"
+    )
+    with Served(place / "saving", f"[serve]\ndrain_timeout = {2 * LONG}\n") as served:
+        async with served.client() as client, client.session() as session:
+            await does(session, code)
+            saving = asyncio.ensure_future(session.save(tmp_path / "saved"))
+            async with asyncio.timeout(LONG):
+                while not mark.exists():
+                    await asyncio.sleep(0.005)
+                served.process.send_signal(signal.SIGTERM)
+                while (await refused(session)) is None:
+                    pass  # it has not heard the signal yet
+                with pytest.raises(SessionError, match="about to end"):
+                    await session.save()
+                go.touch()
+                report = await saving
+            assert [name.name for name in report.saved] == ["os", "Gate", "gate"]
+            assert (tmp_path / "saved").stat().st_size == report.size
+            assert await asyncio.to_thread(served.process.wait, LONG) == 0
 
 
 async def test_only_who_has_a_session_saves_it(node: Guarded, key: str) -> None:

@@ -143,6 +143,24 @@ async def test_some_names_bring_what_their_functions_use(session: AsyncSession, 
     assert await does(other, "rate, helper, f") == "(3, None, None)"
 
 
+async def test_values_are_written_once_though_functions_bring_more(session: AsyncSession, other: AsyncSession) -> None:
+    await does(
+        session,
+        "times = []; rate = 3; text = 'x' * 1000\n"
+        "class Large:\n"
+        "    def __reduce__(self): times.append(1); return int, ('7',)\n"
+        "large = Large()\n"
+        "def first(): return second() + len(text)\n"
+        "def second(): return rate + third\n"
+        "third = Large()\n",
+    )
+    report = await session.save(names=["large", "first"])
+    assert [name.name for name in report.saved] == ["first", "second", "text", "rate", "large", "third"]
+    assert await does(session, "len(times)") == "2"  # once each
+    await other.restore(report.data or b"")
+    assert await does(other, "large, first()") == "(7, 1010)"
+
+
 @pytest.mark.parametrize(
     ("names", "why"),
     [

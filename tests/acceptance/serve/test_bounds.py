@@ -11,6 +11,7 @@ import pytest
 from capsule import Client, SessionError
 from capsule.client.remote import link
 from capsule.node.front.hosted import MAX_KEPT, MAX_LOGS
+from capsule.node.lineup import WINDOW
 from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import NodeError
@@ -132,6 +133,32 @@ def test_executions_that_nobody_acknowledges_are_bounded(served: Served) -> None
         raw.say("execute", {"code": ""}, session, "x_again")
         assert raw.answer().type == "ack"
         raw.say("close", {}, session)
+
+
+def test_max_queue_counts_those_that_wait_for_others_and_not_what_is_still_written_down(
+    served: Served, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    with Client(served.address) as client, client.session(max_queue=3) as session:
+        code = f"import os\nwhile not os.path.exists({str(go)!r}): pass"
+        asked = [session.submit(code) for _ in range(WINDOW + 4)]  # at once, while none has been written down
+        with pytest.raises(SessionError, match="max_queue=3") as caught:
+            asked.pop().result()
+        assert caught.value.code == "queue_full"
+        go.touch()
+        assert [execution.result().verdict for execution in asked] == ["ok"] * (WINDOW + 3)
+
+
+def test_max_queue_counts_what_is_behind_a_cell_that_stops_its_batch(served: Served, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with Client(served.address) as client, client.session(max_queue=3) as session:
+        code = f"import os\nwhile not os.path.exists({str(go)!r}): pass"
+        asked = [session.submit(code, batch="b", stop_on_error=True) for _ in range(8)]  # only one is sent
+        for refused in asked[4:]:
+            with pytest.raises(SessionError, match="max_queue=3"):
+                refused.result()
+        go.touch()
+        assert [execution.result().verdict for execution in asked[:4]] == ["ok"] * 4
 
 
 def test_the_oldest_keys_are_forgotten_where_nothing_is_written_down(forgetful: Served) -> None:

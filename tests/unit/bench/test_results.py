@@ -169,3 +169,11 @@ def test_a_must_may_bound_the_slowest_too() -> None:
     assert must_text(bounded, "") == "≤ 1 ms, p99 ≤ 2 ms"
     assert verdict(bounded, result(median=0.5, p99=1.5), None) == "pass"
     assert verdict(bounded, result(median=0.5, p99=2.5), None) == "fail"
+
+
+def test_a_must_may_bound_19_of_20() -> None:
+    bounded = Measure("fast", "a round trip", "ms", LOAD, LOAD, must=Must(p95=50))
+    assert must_text(bounded, "") == "p95 ≤ 50 ms"
+    assert verdict(bounded, result(p95=49.9), None) == "pass"
+    assert verdict(bounded, result(p95=50.1), None) == "fail"
+    assert verdict(bounded, result(p95=None), None) == "fail"

@@ -131,7 +131,7 @@ async def test_a_second_store_is_kept_out_while_the_first_is_open(path: Path) ->
 
 async def test_another_process_is_kept_out_until_it_dies(path: Path) -> None:
     with other_process(path) as other:
-        with pytest.raises(StoreError, match=f"process {other.pid} uses") as caught:
+        with pytest.raises(StoreError, match=rf"process {other.pid} uses the store {path} \(") as caught:
             SqliteStore(path)
         assert caught.value.code == "store_locked"
         other.kill()

@@ -17,9 +17,10 @@ import msgpack
 import pytest
 
 from capsule_bridge import Retention, Settlement, SqliteStore
+from capsule_bridge.findings import EXAMPLES, StoreFinding
 from capsule_bridge.sql import Migration
 from capsule_bridge.sqlite import schema, tools
-from capsule_bridge.sqlite.tools.check import BEING_WRITTEN, EXAMPLES
+from capsule_bridge.sqlite.tools.check import BEING_WRITTEN
 from capsule_bridge.store import PAGE, READ_BYTES
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge.contract import refused
@@ -193,7 +194,7 @@ async def test_a_dead_process_uses_nothing(path: Path) -> None:
 # check
 
 
-def wrong(findings: list[tools.StoreFinding]) -> dict[str, str]:
+def wrong(findings: list[StoreFinding]) -> dict[str, str]:
     """The severities of the findings that are not `ok`; all are there, in their order."""
     assert [finding.code for finding in findings] == list(tools.CHECKS)
     assert all(finding.message and (finding.severity == "ok") != bool(finding.hint) for finding in findings)
@@ -306,7 +307,7 @@ async def test_compacting_forgets_what_is_old_and_gives_room_back(path: Path) ->
 async def test_compacting_is_refused_while_somebody_uses_the_store(path: Path) -> None:
     with other_process(path) as other:
         before = path.read_bytes()
-        with pytest.raises(StoreError, match=f"process {other.pid} uses") as caught:
+        with pytest.raises(StoreError, match=rf"process {other.pid} uses the store {path} \(") as caught:
             tools.compact(path, now=10**15, retention=Retention(0, 0))
         assert caught.value.code == "store_locked"
         assert path.read_bytes() == before

@@ -19,6 +19,7 @@ class Client:
     def __init__(self, session: Session, answers: list[str | None], error: str | None = "eof") -> None:
         self.session = session
         self.asked: list[tuple[str, bool]] = []
+        self.bodies: list[dict[str, Any]] = []
         self._answers = answers
         self._error = error
         self._stop = threading.Event()
@@ -40,7 +41,8 @@ class Client:
             message = self.session.message(self.session.shell)
             if message.type != "input_request":
                 continue
-            self.asked.append((message.body["prompt"], message.body["password"]))
+            self.asked.append((message.body["prompt"], message.body.get("password", False)))
+            self.bodies.append(message.body)
             value = self._answers.pop(0) if self._answers else None
             error = self._error if value is None else None
             body = {"request": message.body["request"], "value": value, "error": error}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from capsule.config import SessionOptions
 from capsule.events import InputRequest
 from capsule.node.asking import Answer, Question
 from capsule.node.durable.inquiries import Inquiries
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.tasks import Tasks
 from capsule_bridge import Bridge, MemoryStore, NewPromise, Settlement, promise_id
+from capsule_protocol.errors import SessionError
 from tests.unit.node.hosts import Host
 
 if TYPE_CHECKING:
@@ -60,8 +62,8 @@ class Asking(Host):
     def send_input(self, request: str, answer: Answer) -> None:
         self.heard.put_nowait((request, answer))
 
-    async def ask(self, *, password: bool = False) -> InputRequest:
-        self.execution.ask_input(Question("m_1", "name? ", password))
+    async def ask(self, **question: Any) -> InputRequest:
+        self.execution.ask_input(Question("m_1", "name? ", **question))
         self.store.may_create.set()
         async with asyncio.timeout(LONG):
             event = await self.execution.next_event()
@@ -141,3 +143,62 @@ async def test_with_its_execution_a_question_is_canceled(asking: Asking) -> None
     async with asyncio.timeout(LONG):
         assert await asking.heard.get() == ("m_1", Answer(None, "canceled"))
     assert asking.bridge.info().pending == 0
+
+
+async def test_an_answer_that_the_question_does_not_allow_leaves_it_open_whoever_gives_it(asking: Asking) -> None:
+    event = await asking.ask(choices=["yes", "no"])
+    asking.store.may_settle.set()
+    refused: asyncio.Queue[SessionError] = asyncio.Queue()
+    asking.execution.reply_input("m_1", '"maybe"', None, refused.put_nowait)
+    async with asyncio.timeout(LONG):
+        error = await refused.get()
+    assert (error.code, error.details["allowed"]) == ("answer_refused", '"yes", "no"')
+    with pytest.raises(SessionError) as caught:
+        await asking.inquiries.settle(event.promise, Answer("yes"))  # that is no JSON
+    assert caught.value.code == "answer_refused"
+    assert (await asking.bridge.get(event.promise)).pending
+    assert asking.heard.empty()
+    asking.execution.reply_input("m_1", '"yes"', None, refused.put_nowait)
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer('"yes"'))
+    assert refused.empty()
+
+
+async def test_a_wrong_answer_that_comes_late_is_told_what_counts(asking: Asking) -> None:
+    event = await asking.ask(choices=["yes", "no"])
+    asking.store.may_settle.set()
+    await asking.inquiries.settle(event.promise, Answer('"no"'))
+    late = await asking.inquiries.settle(event.promise, Answer('"maybe"'))
+    assert (late.decided, late.promise.state) == (False, "resolved")
+
+
+async def test_what_is_allowed_is_kept_with_the_question_for_the_next_node(asking: Asking) -> None:
+    schema = {"type": "integer"}
+    event = await asking.ask(schema=schema)
+    asking.store.may_settle.set()
+    heir = Execution("x_1", asking, ExecuteRequest("input()", allow_input=True), asyncio.get_running_loop())
+    heir.consult(Inquiries(asking.bridge, asking.tasks).clerk("s_1", "ada", inherited=True))
+    heir.expect_input("m_1")  # it is not told what the question was
+    refused: asyncio.Queue[SessionError] = asyncio.Queue()
+    heir.reply_input("m_1", '"three"', None, refused.put_nowait)
+    async with asyncio.timeout(LONG):
+        assert (await refused.get()).code == "answer_refused"
+    heir.reply_input("m_1", "3", None, refused.put_nowait)
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("3"))
+    assert event.schema == schema
+
+
+@pytest.mark.parametrize(
+    ("limit", "asked", "expected"),
+    [(None, None, None), (None, 2.0, 2.0), (3.0, None, 3.0), (3.0, 2.0, 2.0), (1.0, 2.0, 1.0)],
+)
+async def test_a_question_is_open_for_as_long_as_both_session_and_code_allow(
+    asking: Asking, limit: float | None, asked: float | None, expected: float | None
+) -> None:
+    asking.options = SessionOptions(input_timeout=limit)
+    event = await asking.ask(timeout=asked)
+    assert event.timeout == expected
+    promise = await asking.bridge.get(event.promise)
+    left = None if promise.timeout_at is None else (promise.timeout_at - promise.created_at) / 1000
+    assert left == (None if expected is None else pytest.approx(expected, abs=0.5))

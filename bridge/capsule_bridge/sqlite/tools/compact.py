@@ -11,7 +11,7 @@ from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import open_writer
 from capsule_bridge.sqlite.damage import store_error
 from capsule_bridge.sqlite.faults import no_fault
-from capsule_bridge.sqlite.files import Blobs, Lock, lock_path, values_path
+from capsule_bridge.sqlite.files import Blobs, Lock, values_path
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.tools.info import Sizes, sizes
 from capsule_bridge.sqlite.tools.opening import check_file
@@ -39,7 +39,7 @@ def compact(path: Path, *, now: int, retention: Retention) -> Compacted:
     Raises StoreError: `store_locked`, `store_refused`, `store_unavailable`.
     """
     check_file(path)
-    lock = Lock(lock_path(path), "compact")
+    lock = Lock(path, "compact")
     try:
         lock.acquire()
         blobs = Blobs(values_path(path), no_fault)
