@@ -22,6 +22,14 @@ def show(change):
 slider.observe(show, 'value')
 shown"""
 
+INTERACT = """\
+import ipywidgets
+import matplotlib.pyplot as plt
+@ipywidgets.interact(n=(1, 9))
+def draw(n=3):
+    print('powers of', n)
+    plt.plot([n**k for k in range(5)])"""
+
 
 def test_cells_run_and_show_output_results_errors_and_plots(lab: Lab, page: Page) -> None:
     lab.write("cells.ipynb", "print('hello')\n6 * 7", PLOT, "1 / 0")
@@ -72,6 +80,20 @@ def test_a_slider_moves_code_and_code_moves_the_slider(lab: Lab, page: Page) -> 
     notebook.run(2)
     expect(notebook.output(0).locator(".widget-readout")).to_have_text("41")
     expect(notebook.output(1)).to_contain_text("twice is 82")
+
+
+def test_a_slider_draws_anew_into_the_output_of_its_widget(lab: Lab, page: Page) -> None:
+    lab.write("interact.ipynb", INTERACT)
+    notebook = Notebook(page, lab, "interact.ipynb")
+    notebook.expect_state("Idle")
+    notebook.run(0)
+    widget = notebook.output(0).locator(".widget-interact")
+    expect(widget.locator(".widget-output img")).to_be_visible()
+    expect(widget.locator(".widget-output")).to_contain_text("of 3")
+    widget.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    expect(widget.locator(".widget-output")).to_contain_text("of 4")
+    expect(widget.locator(".widget-output img")).to_have_count(1)
 
 
 def test_an_interrupt_ends_the_cell_and_state_stays(lab: Lab, page: Page) -> None:

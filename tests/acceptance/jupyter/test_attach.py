@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from jupyter_client.manager import start_new_kernel
 
 import capsule
 from tests.acceptance.jupyter import support
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.usefixtures("home")
-
-
-@contextmanager
-def kernel(name: str = support.PROVISIONER) -> Iterator[Any]:
-    """A client of a new kernel."""
-    manager, client = start_new_kernel(kernel_name=name, startup_timeout=support.LONG)
-    try:
-        yield client
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 def place(client: Any) -> tuple[str, str]:
@@ -39,7 +23,7 @@ def place(client: Any) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", support.ROUTES)
 def test_who_looks_on_sees_what_the_notebook_runs(name: str) -> None:
-    with kernel(name) as client:
+    with support.kernel(name) as (_, client):
         address, session = place(client)
         with capsule.Client(address) as other:
             watched = other.attach(session, watch=True)
@@ -53,7 +37,7 @@ def test_who_looks_on_sees_what_the_notebook_runs(name: str) -> None:
 
 
 def test_the_variable_says_where_the_node_is() -> None:
-    with kernel() as client:
+    with support.kernel(support.PROVISIONER) as (_, client):
         address, session = place(client)
         asked = (
             "import os, capsule\nnode = os.environ['CAPSULE_NODE']\n"
