@@ -31,6 +31,10 @@ RUN = frozenset({EXECUTE, *translate.COMMS})
 """What is run: code, and what is said on comms."""
 
 
+class KernelDiedError(Exception):
+    """The worker has died: nothing is answered, not even that the kernel is idle."""
+
+
 @dataclass(slots=True)
 class Request:
     """One that waits or is being dealt with; an execution is sent ahead, so that it runs as soon as it can."""
@@ -138,7 +142,11 @@ class Shell:
         sockets.publish("status", {"execution_state": "busy"}, parent)
         try:
             content = await self._answer(request)
+        except KernelDiedError:
+            return
         except CapsuleError as error:
+            if error.code in translate.OVER:
+                return
             content = translate.refusal(error)
         except Exception:
             logger.exception("%s failed", request.kind)
@@ -180,6 +188,8 @@ class Shell:
                     self._show(told, parent)
                 if isinstance(event, Finished):
                     self._inputs.forget(execution)
+                    if event.verdict in translate.DEADLY:
+                        raise KernelDiedError
                     return translate.execute_reply(event)
 
     def _show(self, told: translate.Shown, parent: Message) -> None:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from capsule.comms import CommRequest
-from capsule.events import ClearOutput, CommMessage, Display, Finished, Output
+from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Finished, Output
 from capsule.node.execution import ExecuteRequest
 from capsule_protocol.errors import ArgumentError
 
@@ -26,6 +26,11 @@ CANCELLED = "execution_cancelled"
 COMMS: dict[str, Action] = {"comm_open": "open", "comm_msg": "message", "comm_close": "close"}
 """What may be said on comms, in either direction."""
 _UNTOLD = frozenset({CANCELLED, "comm_unknown"})
+_NO_INPUT = "StdinNotImplementedError"
+DEADLY = frozenset({"oom", "killed", "crashed", "worker_lost"})
+"""Verdicts of a worker that is no more: Jupyter's clients know by the missing reply that a kernel has died."""
+OVER = frozenset({"session_closed", "session_dead", "session_killed", "session_taken", "worker_lost"})
+"""Codes that mean the same."""
 _COMM_KINDS = {action: kind for kind, action in COMMS.items()}
 
 Content = dict[str, Any]
@@ -52,6 +57,8 @@ def shown(event: Event) -> Shown | None:
             return Shown(kind, {"data": bundle(event.data), "metadata": event.metadata, "transient": transient})
         case ClearOutput():
             return Shown("clear_output", {"wait": event.wait})
+        case DebugEvent():
+            return Shown("debug_event", event.event)
         case CommMessage():
             return _comm(event)
         case Finished(error=None) if event.data:
@@ -106,8 +113,12 @@ def execute_reply(finished: Finished) -> Content:
 
 
 def error_content(error: ErrorInfo) -> Content:
-    """Why code failed."""
-    return {"ename": error.name, "evalue": error.message, "traceback": list(error.traceback)}
+    """Why code failed. What asks for input where there is none has a name of Jupyter's."""
+    name, traceback = error.name, list(error.traceback)
+    if error.code == "no_input_client":
+        traceback = [part.replace(name, _NO_INPUT) for part in traceback]
+        name = _NO_INPUT
+    return {"ename": name, "evalue": error.message, "traceback": traceback}
 
 
 def refusal(error: CapsuleError) -> Content:
@@ -142,8 +153,8 @@ def kernel_info(version: str) -> Content:
         },
         "banner": f"Python {python} in Capsule {version}",
         "help_links": [{"text": "Python Reference", "url": f"https://docs.python.org/{python[:4]}"}],
-        "debugger": False,
-        "supported_features": [],
+        "debugger": True,
+        "supported_features": ["debugger"],
     }
 
 

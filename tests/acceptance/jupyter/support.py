@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from capsule.jupyter import kernelspecs
 from capsule.jupyter.lease import SOCKET
 
@@ -131,3 +133,8 @@ def text_of(told: list[dict[str, Any]], stream: str = "stdout") -> str:
         for message in told
         if message["msg_type"] == "stream" and message["content"]["name"] == stream
     )
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether they end soon."""
+    return not psutil.wait_procs(processes, timeout=LONG)[1]

@@ -206,6 +206,54 @@ def test_what_is_said_on_no_comm_changes_nothing(client: BlockingKernelClient, c
     assert run(client, "1")[0]["status"] == "ok"
 
 
+# The debugger
+
+
+def debug(client: BlockingKernelClient, seq: int, command: str, **arguments: Any) -> dict[str, Any]:
+    request = {"type": "request", "seq": seq, "command": command, "arguments": arguments}
+    client.control_channel.send(client.session.msg("debug_request", request))
+    reply = client.get_control_msg(timeout=LONG)
+    assert reply["msg_type"] == "debug_reply"
+    content: dict[str, Any] = reply["content"]
+    assert content["success"], content
+    return content
+
+
+def test_a_cell_stops_at_a_breakpoint_and_goes_on(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        told = {
+            "clientID": "test",
+            "adapterID": "",
+            "pathFormat": "path",
+            "linesStartAt1": True,
+            "columnsStartAt1": True,
+        }
+        debug(client, 1, "initialize", **told)
+        debug(client, 2, "attach")
+        code = "total = 0\nfor n in range(3):\n    total += n\ntotal"
+        path = debug(client, 3, "dumpCell", code=code)["body"]["sourcePath"]
+        debug(client, 4, "setBreakpoints", source={"path": path}, breakpoints=[{"line": 4}])
+        request = client.execute(code)
+        while True:
+            message = client.get_iopub_msg(timeout=LONG)
+            if message["msg_type"] == "debug_event" and message["content"]["event"] == "stopped":
+                break
+        thread = message["content"]["body"]["threadId"]
+        frame = debug(client, 5, "stackTrace", threadId=thread)["body"]["stackFrames"][0]
+        assert frame["line"] == 4
+        assert debug(client, 6, "evaluate", expression="total", frameId=frame["id"])["body"]["result"] == "3"
+        debug(client, 7, "continue", threadId=thread)
+        assert reply_to(client, request)["status"] == "ok"
+
+
+def test_variables_are_told_without_a_debugger(client: BlockingKernelClient) -> None:
+    run(client, "told = 7")
+    variables = debug(client, 1, "inspectVariables")["body"]["variables"]
+    assert {"name": "told", "value": "7", "type": "int"}.items() <= next(
+        v for v in variables if v["name"] == "told"
+    ).items()
+
+
 # Questions
 
 
@@ -247,7 +295,7 @@ def test_input_and_passwords_are_asked_for(client: BlockingKernelClient) -> None
 
 def test_input_that_nobody_can_answer_is_an_error(client: BlockingKernelClient) -> None:
     reply, _ = run(client, "input()", allow_stdin=False)
-    assert reply["status"] == "error"
+    assert reply["ename"] == "StdinNotImplementedError"
 
 
 def test_an_answer_that_nobody_waits_for_is_dropped(client: BlockingKernelClient) -> None:
@@ -283,6 +331,16 @@ def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient) -> N
     assert client.get_control_msg(timeout=LONG)["content"]["status"] == "ok"
     reply, _ = run(client, "1")
     assert reply["status"] == "ok", reply
+
+
+@pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
+def test_an_interrupt_of_nothing_leaves_what_follows_alone(home: support.Home, name: str) -> None:
+    """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
+    with kernel(name) as manager, connected(manager) as client:
+        for _ in range(20):
+            manager.interrupt_kernel()
+            reply, _ = run(client, "1")
+            assert reply["status"] == "ok", reply
 
 
 # Several clients
@@ -418,13 +476,23 @@ def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) ->
 @pytest.mark.parametrize("name", support.ROUTES)
 def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Home, name: str) -> None:
     with kernel(name) as manager, connected(manager) as client:
-        request = client.execute("import os; os._exit(7)")
-        assert reply_to(client, request)["status"] == "error"
+        client.execute("import os; os._exit(7)")
+        while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
+            pass
+        assert "7" in message["content"]["evalue"]
         deadline = time.monotonic() + LONG
         while manager.is_alive():  # as managers do: they look again and again
             assert time.monotonic() < deadline
         manager.restart_kernel(now=True)
         assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_a_kernel_that_is_started_once_more_begins_anew(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        manager.start_kernel()
+        assert not psutil.pid_exists(int(text_of(told)))
+        assert text_of(run(client, "print('os' in globals())")[1]) == "False\n"
 
 
 @pytest.mark.parametrize("name", support.ROUTES)
