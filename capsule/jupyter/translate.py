@@ -26,7 +26,10 @@ CANCELLED = "execution_cancelled"
 COMMS: dict[str, Action] = {"comm_open": "open", "comm_msg": "message", "comm_close": "close"}
 """What may be said on comms, in either direction."""
 _UNTOLD = frozenset({CANCELLED, "comm_unknown"})
-_NO_INPUT = "StdinNotImplementedError"
+_NO_INPUT = (
+    "StdinNotImplementedError",
+    "raw_input was called, but this frontend does not support input requests.",
+)
 DEADLY = frozenset({"oom", "killed", "crashed", "worker_lost"})
 """Verdicts of a worker that is no more: Jupyter's clients know by the missing reply that a kernel has died."""
 OVER = frozenset({"session_closed", "session_dead", "session_killed", "session_taken", "worker_lost"})
@@ -113,12 +116,12 @@ def execute_reply(finished: Finished) -> Content:
 
 
 def error_content(error: ErrorInfo) -> Content:
-    """Why code failed. What asks for input where there is none has a name of Jupyter's."""
-    name, traceback = error.name, list(error.traceback)
+    """Why code failed. What asks for input where nobody answers fails as in every kernel of Jupyter's."""
+    name, message, traceback = error.name, error.message, list(error.traceback)
     if error.code == "no_input_client":
-        traceback = [part.replace(name, _NO_INPUT) for part in traceback]
-        name = _NO_INPUT
-    return {"ename": name, "evalue": error.message, "traceback": traceback}
+        traceback = [part.replace(name, _NO_INPUT[0]).replace(message, _NO_INPUT[1]) for part in traceback]
+        name, message = _NO_INPUT
+    return {"ename": name, "evalue": message, "traceback": traceback}
 
 
 def refusal(error: CapsuleError) -> Content:

@@ -19,7 +19,7 @@ from jupyter_client.session import Session
 from jupyter_core.utils import run_sync
 
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, drain, reply_to, run, text_of
+from tests.acceptance.jupyter.support import LONG, drain, gone, reply_to, run, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -325,22 +325,22 @@ def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: Kern
     assert run(client, "1")[0]["status"] == "ok"
 
 
-def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient) -> None:
-    # By a message, whose answer tells that it is over: a signal may arrive behind the next request.
-    client.control_channel.send(client.session.msg("interrupt_request"))
-    assert client.get_control_msg(timeout=LONG)["content"]["status"] == "ok"
-    reply, _ = run(client, "1")
-    assert reply["status"] == "ok", reply
-
-
 @pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
-def test_an_interrupt_of_nothing_leaves_what_follows_alone(home: support.Home, name: str) -> None:
+def test_a_signal_to_nothing_does_nothing(home: support.Home, name: str) -> None:
     """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
     with kernel(name) as manager, connected(manager) as client:
         for _ in range(20):
             manager.interrupt_kernel()
             reply, _ = run(client, "1")
             assert reply["status"] == "ok", reply
+
+
+def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient) -> None:
+    # By a message, whose answer tells that it is over: a signal may arrive behind the next request.
+    client.control_channel.send(client.session.msg("interrupt_request"))
+    assert client.get_control_msg(timeout=LONG)["content"]["status"] == "ok"
+    reply, _ = run(client, "1")
+    assert reply["status"] == "ok", reply
 
 
 # Several clients
@@ -546,3 +546,24 @@ def test_a_traceback_has_ipythons_parts_and_colours(client: BlockingKernelClient
     assert plain != error["traceback"]
     assert re.match(r"Cell In\[\d+\], line 3\n", plain[2])
     assert plain[-1] == "ValueError: no"
+
+
+# The node
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kernel_can_be_restarted_when_its_node_has_ended(number: signal.Signals) -> None:
+    """As its manager does; with the same ports."""
+    with support.home() as home, kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        worker = psutil.Process(int(text_of(told)))
+        (node,) = home.nodes()
+        os.kill(node, number)
+        assert gone([worker])
+        deadline = time.monotonic() + LONG
+        while manager.is_alive():
+            assert time.monotonic() < deadline
+        port = manager.shell_port
+        manager.restart_kernel(now=True)
+        assert manager.shell_port == port
+        assert reply_to(client, client.execute("1"))["status"] == "ok"
