@@ -48,6 +48,7 @@ class Bridge:
         self.now = clock
         self._waiting: dict[str, dict[asyncio.Future[None], str]] = {}
         self._doubtful: set[str] = set()  # begun by calls that did not answer
+        self._shared = store if isinstance(store, Watched) else None
         self._deafen: Callable[[], None] | None = None
 
     async def accept(self, new: NewPromise) -> Created:
@@ -200,8 +201,8 @@ class Bridge:
 
     def _hear(self) -> None:
         """From the first who waits on, hear what others do in the same store: its loop is the one to be told in."""
-        if self._deafen is None and isinstance(self.store, Watched):
-            self._deafen = self.store.subscribe(self._wake_all, self._waited_for)
+        if self._deafen is None and self._shared is not None:
+            self._deafen = self._shared.subscribe(self._wake_all, self._waited_for)
 
     def _waited_for(self) -> set[str]:
         return {id_ for waiting in self._waiting.values() for id_ in waiting.values()}

@@ -1,7 +1,8 @@
 """Where kernels are asked for: a Unix socket. Each connection is the lease of one kernel, which ends with it.
 
 What is said is lines of JSON, for whoever stands in for a kernel must start in no time, without any library. Asked for
-is `start` (again and again, each when the kernel has ended), `signal` and `end`; told is `started`, `exited`, `error`.
+is `start` (again and again, each when the kernel has ended), `signal` and `end`; told is `started`, `signalled`,
+`exited`, `error`.
 """
 
 from __future__ import annotations
@@ -246,6 +247,7 @@ class Lease(asyncio.Protocol):
         if isinstance(request, Signal):
             if self._kernel is not None:
                 self._kernel.signal(request.number)
+            self._tell(event="signalled")
         elif isinstance(request, End):
             if self._kernel is not None:
                 self._kernel.over = True

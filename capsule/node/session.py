@@ -42,6 +42,9 @@ __all__ = ["ExecuteRequest", "Execution", "Session", "SessionInfo"]
 
 logger = logging.getLogger("capsule.node")
 
+MAX_COUNT = 2**53
+"""A worker can say any number; this one fits into every message."""
+
 State = Literal["starting", "ready", "busy", "restarting", "dead", "closed"]
 
 
@@ -319,7 +322,7 @@ class Session:
         request = execution.request
         if execution.verdict is not None and execution.verdict.execution_count:
             counted = request.store_history and not request.quiet
-            self.next_count = execution.verdict.execution_count + counted
+            self.next_count = min(execution.verdict.execution_count + counted, MAX_COUNT)
         if request.stop_on_error and execution.verdict is not None and execution.verdict.verdict != "ok":
             if self._stopped is not None:
                 self._stopped.add(request.batch)

@@ -9,8 +9,8 @@ from pathlib import Path
 from capsule import AsyncClient, AsyncExecution, AsyncSession, SessionError
 from tests.acceptance.serve.support import LONG, Served
 
-LEASE = 1.0
-"""Seconds: short, so that nobody waits long for the end of a dead node's lease."""
+LEASE = 3.0
+"""Seconds: short, so that nobody waits long for the end of a dead node's lease, and long enough for a busy machine."""
 
 
 def config(url: str, more: str = "") -> str:

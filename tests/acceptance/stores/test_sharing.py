@@ -14,7 +14,7 @@ from capsule import SessionError
 from capsule.events import Finished
 from tests.acceptance.durable.test_questions import asked
 from tests.acceptance.serve.support import LONG
-from tests.acceptance.stores.support import LEASE, attached, begun, killed, node, until
+from tests.acceptance.stores.support import attached, begun, killed, node, until
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +174,3 @@ async def test_a_password_is_not_taken_by_a_node_that_could_not_pass_it_on(place
 
 async def _all(events: object) -> list[object]:
     return [event async for event in events]  # type: ignore[attr-defined]
-
-
-assert LEASE < 5
