@@ -6,12 +6,15 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.lab import Lab, Notebook
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+pytestmark = pytest.mark.timeout(600)
 
 PLOT = "import matplotlib.pyplot as plt\n_ = plt.plot([n * n for n in range(20)])"
 SLIDER = "import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\nslider"
