@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from capsule.config import SessionOptions
+from capsule.node.durable import Ledger
 from capsule.node.durable.sharing import PREFIX, Share, claim, entry, owner_of
 from capsule.node.tasks import Tasks
 from capsule_bench.database import NoServerError, server
 from capsule_bridge import Bridge, NewPromise, session_promise
 from capsule_bridge.postgres import PostgresStore
+from capsule_protocol.errors import SessionError
 
 pytestmark = pytest.mark.anyio
 
@@ -131,9 +136,26 @@ async def test_of_two_that_claim_a_session_one_gets_it_and_the_epoch_is_no_ones_
     promise = (await bridge.accept(new)).promise
     assert await owner_of(bridge, "s") == ("dead", 1)
     claims = await asyncio.gather(*(claim(bridge, promise, name, 2) for name in ("one", "other")))
-    assert sorted(claims) == [False, True]
+    (fence,) = [each for each in claims if each is not None]
     owner, epoch = await owner_of(bridge, "s")
-    assert (owner, epoch) == (("one", "other")[claims.index(True)], 2)
+    assert (owner, epoch) == (("one", "other")[claims.index(fence)], 2)
     assert await claim(bridge, promise, owner, 2)  # said again, because the answer was lost
     assert not await claim(bridge, promise, "late", 2)
     assert (await bridge.get(promise.id)).epoch == 2
+
+
+async def test_a_session_is_not_ended_by_a_node_that_has_lost_it(store: PostgresStore, tasks: Tasks) -> None:
+    bridge = Bridge(store)
+    dead, heir = (Ledger(bridge, tasks, name) for name in ("dead", "heir"))
+    session: Any = SimpleNamespace(id="s", epoch=1, name="work", options=SessionOptions(name="work"), secret=b"")
+    await dead.opened(session, "me")
+    fence = await claim(bridge, await bridge.get(session_promise("s")), "heir", 2)
+    assert fence is not None
+    heir.own("s", fence)
+    await dead.closed(session)
+    assert (await bridge.get(session_promise("s"))).pending
+    with pytest.raises(SessionError) as caught:
+        await dead.restarting(session)
+    assert caught.value.code == "session_elsewhere"
+    await heir.closed(session)
+    assert (await bridge.get(session_promise("s"))).state == "resolved"
