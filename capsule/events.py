@@ -78,6 +78,28 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CommMessage(Event):
+    """What the code says on a comm, Jupyter's channel between its objects and those of a front end.
+
+    `open` has the `target` that the front end is to open it to; `buffers` are raw bytes beside the `data`.
+    """
+
+    action: Literal["open", "message", "close"]
+    comm: str
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    target: str = ""
+    buffers: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DebugEvent(Event):
+    """An event of the debugger, as the Debug Adapter Protocol has it; always numbered 0, and of no execution."""
+
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class InputRequest(Event):
     """The code waits in `input()`, `getpass()` or `capsule_ask()`; answer by `request`.
 

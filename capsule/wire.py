@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgpack import Unpacker, UnpackException, packb
 
 from capsule import events as told
+from capsule.comms import CommRequest
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import RemoteProtocolError
-from capsule_protocol.messages import parse
+from capsule_protocol.messages import comms, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capsule.comms import Action
     from capsule.node.execution import ExecuteRequest
     from capsule_protocol.envelope import Buffer
     from capsule_protocol.messages import Message
     from capsule_protocol.messages import execution as words
+    from capsule_protocol.messages.comms import Said
     from capsule_protocol.messages.session import Status
 
 LARGE = 1024
@@ -78,10 +82,25 @@ def size_of(event: told.Event) -> int:
             return 512 + _size_of_bundle(event.data)
         case told.InputRequest():
             return 512 + len(event.prompt) + len(event.terms.words())
+        case told.CommMessage():
+            return 512 + weight(event.data) + sum(map(len, event.buffers))
+        case told.DebugEvent():
+            return 128 + weight(event.event)
         case told.Finished():
             lines = sum(map(len, event.error.traceback)) if event.error is not None else 0
             return 512 + lines + _size_of_bundle(event.data)
     return 128
+
+
+def weight(value: Any) -> int:
+    """Roughly the bytes of what JSON can hold."""
+    if isinstance(value, str | bytes):
+        return 16 + len(value)
+    if isinstance(value, dict):
+        return 64 + sum(len(key) + weight(item) for key, item in value.items())
+    if isinstance(value, list):
+        return 64 + sum(map(weight, value))
+    return 16
 
 
 def _size_of_bundle(data: dict[str, Any]) -> int:
@@ -105,11 +124,33 @@ def execute_body(request: ExecuteRequest) -> dict[str, Any]:
         body["cell"] = request.cell
     if request.if_epoch is not None:
         body["if_epoch"] = request.if_epoch
+    if request.user_expressions or request.payloads or request.comm is not None:
+        body |= _wishes_of_front_ends(request)
+    return body
+
+
+def _wishes_of_front_ends(request: ExecuteRequest) -> dict[str, Any]:
+    body: dict[str, Any] = {}
     if request.user_expressions:
         body["user_expressions"] = request.user_expressions
     if request.payloads:
         body["payloads"] = True
+    if request.comm is not None:
+        body["comm"] = request.comm.body()
     return body
+
+
+def buffers_of(request: ExecuteRequest) -> tuple[bytes, ...]:
+    """The buffers of the message that `execute_body` is the body of."""
+    return request.comm.buffers if request.comm is not None else ()
+
+
+def comm_request(said: Said | None, envelope: Envelope) -> CommRequest | None:
+    """What an `execute` says on a comm, if it is that."""
+    if said is None:
+        return None
+    buffers = tuple(map(bytes, envelope.buffers))
+    return CommRequest(said.action, said.comm, said.data, said.target, said.metadata, buffers)
 
 
 def with_buffers(data: dict[str, Any], envelope: Envelope) -> dict[str, Any]:
@@ -193,6 +234,14 @@ def _input_request(event: told.InputRequest) -> Wired:
     return Wired("input_request", body | {name: value for name, value in more.items() if value is not None})
 
 
+def _comm(event: told.CommMessage) -> Wired:
+    body = {"comm": event.comm, "data": event.data, "metadata": event.metadata}
+    if event.action == "open":
+        body["target"] = event.target
+    return Wired(_COMM_TYPES[event.action], body, event.buffers)
+
+
+_COMM_TYPES: dict[Action, str] = {"open": "comm_open", "message": "comm_msg", "close": "comm_close"}
 _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
     told.Started: _started,
     told.Output: _output,
@@ -201,6 +250,8 @@ _TO: dict[type[told.Event], Callable[[Any], Wired]] = {
     told.Progress: lambda event: Wired(
         "progress", {"current": event.current, "total": event.total, "text": event.text}
     ),
+    told.CommMessage: _comm,
+    told.DebugEvent: lambda event: Wired("debug_event", {"event": event.event}),
     told.InputRequest: _input_request,
     told.Status: lambda event: Wired("status", {"state": event.state, "reason": event.reason}),
     told.Gap: lambda event: Wired("gap", {"missing": event.missing}),
@@ -261,6 +312,14 @@ def _from_error(message: words.Error, at: Envelope) -> told.Event:
     )
 
 
+def _from_comm(action: Action, message: comms.CommMsg | comms.CommOpen, at: Envelope) -> told.Event:
+    target = message.target if isinstance(message, comms.CommOpen) else ""
+    buffers = tuple(map(bytes, at.buffers))
+    return told.CommMessage(
+        at.execution, at.sequence, action, message.comm, message.data, message.metadata, target, buffers
+    )
+
+
 _FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
     "status": _from_status,
     "output": _from_output,
@@ -282,5 +341,7 @@ _FROM: dict[str, Callable[[Any, Envelope], told.Event]] = {
         message.json_schema,
         message.timeout,
     ),
+    **{kind: partial(_from_comm, action) for action, kind in _COMM_TYPES.items()},
+    "debug_event": lambda message, at: told.DebugEvent(at.execution, at.sequence, message.event),
     "gap": lambda message, at: told.Gap(at.execution, at.sequence, message.missing),
 }

@@ -197,9 +197,7 @@ async def _idle(load: Load, figure: Callable[[int, float], float]) -> Measured:
 async def _full(client: AsyncClient) -> None:
     """Ask until the pool is full and nothing ends in it: a service tells nobody of its own accord."""
     while True:
-        pool = (await client.info()).pools.get("default")
-        if pool is None or pool.state == "unused":  # its first worker is made for the first session
-            return
+        pool = (await client.info()).pools["default"]
         if pool.idle >= pool.min_idle and not pool.starting and not pool.closing:
             return
         await asyncio.sleep(0.005)

@@ -217,5 +217,9 @@ class AsyncEvents:
 
     def __del__(self) -> None:
         # A loop that was left by `break`: without this the code would wait for a reader that never comes.
-        if not self._execution.done and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._execution.abandon)
+        try:
+            execution, loop = self._execution, self._loop
+        except AttributeError:  # it was never made whole
+            return
+        if not execution.done and not loop.is_closed():
+            loop.call_soon_threadsafe(execution.abandon)

@@ -26,7 +26,7 @@ from capsule.client.arguments import (
 )
 from capsule.client.loops import check_loop
 from capsule.node.session import Session
-from capsule_protocol.errors import SessionError
+from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     from capsule.client.inner import AnySession
@@ -118,6 +118,23 @@ class AsyncQuestions:
         """What names the code has defined, described without their data."""
         reply = await self._ask("namespace_summary", {}, timeout)
         return Namespace([variable(entry) for entry in reply["entries"]], reply.get("truncated", 0))
+
+    async def comms(self, target: str | None = None, *, timeout: float | None = None) -> dict[str, str]:
+        """The comms that are open, or only those of a target: the target of each, by its id."""
+        wanted = None if target is None else check_text(target, "target")
+        comms: dict[str, str] = (await self._ask("comm_info", {"target": wanted}, timeout))["comms"]
+        return comms
+
+    async def debug(self, request: dict[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+        """The response to a request of the Debug Adapter Protocol, which has a `seq` and a `command`.
+
+        It does not wait for the code that runs. Events come to `on_background`. Raises CapsuleError `unsupported` where
+        the environment has no debugpy.
+        """
+        if not isinstance(request, dict):
+            raise ArgumentError("request", f"must be a dict, not {type(request).__name__}", allowed="a DAP request")
+        response: dict[str, Any] = (await self._ask("debug", {"request": request}, timeout))["response"]
+        return response
 
     def check_open(self) -> None:
         """Raise SessionError after `close()`, also the client's, and on an event loop that is not the session's."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from capsule.events import ClearOutput, Display, ErrorInfo, Event, Finished, Gap, Output, Verdict
+from capsule.events import ClearOutput, CommMessage, Display, ErrorInfo, Event, Finished, Gap, Output, Verdict
+from capsule.wire import size_of
 from capsule_protocol.errors import ExecutionError
 
 RESULT_LIMIT = 256 * 1024 * 1024
@@ -24,6 +25,7 @@ class Result:
     An update of a display that another execution made is kept, with `update` true. `duration` is in seconds;
     `dropped` counts what a full buffer lost (bytes) or what went beyond `RESULT_LIMIT`, `missing` the events that the
     node had forgotten. `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for.
+    `comms` is what the code said on comms.
     """
 
     verdict: Verdict
@@ -41,6 +43,7 @@ class Result:
     missing: int = 0
     user_expressions: dict[str, Any] = field(default_factory=dict)
     payload: list[dict[str, Any]] = field(default_factory=list)
+    comms: list[CommMessage] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -89,10 +92,11 @@ def shorten(text: str) -> str:
 class Collector:
     """Builds the result of one execution from its events, in order; pure."""
 
-    __slots__ = ("_clear_next", "_displays", "_dropped", "_held", "_limit", "_missing", "_streams", "result")
+    __slots__ = ("_clear_next", "_comms", "_displays", "_dropped", "_held", "_limit", "_missing", "_streams", "result")
 
     def __init__(self, limit: int = RESULT_LIMIT) -> None:
         self.result: Result | None = None
+        self._comms: list[CommMessage] = []
         self._limit = limit
         self._dropped = 0
         self._missing = 0
@@ -106,6 +110,9 @@ class Collector:
             self.result = self._finish(event)
         elif isinstance(event, Display):
             self._display(event)
+        elif isinstance(event, CommMessage):
+            if self._fits(size_of(event)):
+                self._comms.append(event)
         elif isinstance(event, Gap):
             self._missing += event.missing
         elif isinstance(event, ClearOutput):
@@ -164,6 +171,7 @@ class Collector:
             missing=self._missing,
             user_expressions=event.user_expressions,
             payload=event.payload,
+            comms=self._comms,
         )
 
 

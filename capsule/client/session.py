@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from capsule.client.inner import AnySession
     from capsule.client.inputs import Json, OnInput
     from capsule.client.results import Result
+    from capsule.comms import CommRequest
     from capsule.node.info import SessionInfo
 
 logger = logging.getLogger("capsule.client")
@@ -155,6 +156,30 @@ class AsyncSession(AsyncCheckpoints):
         except BaseException:
             for execution in reversed(executions):
                 execution.abandon()
+            raise
+
+    async def send_comm(
+        self,
+        request: CommRequest,
+        *,
+        timeout: float | None = None,
+        on_event: OnEvent | None = None,
+        on_input: OnInput | None = None,
+    ) -> Result:
+        """Say something on a comm, and wait until the code has acted on it: an execution like any other.
+
+        Its events and its result have what that printed, showed and said on comms. Raises as `run` does. The error of a
+        comm or target that the code does not have has the code `comm_unknown`.
+        """
+        self.check_open()
+        check_callback(on_event, "on_event")
+        check_callback(on_input, "on_input")
+        asked = ExecuteRequest("", check_timeout(timeout), allow_input=on_input is not None, comm=request)
+        execution = AsyncExecution(self, self._inner.submit(asked), on_input)
+        try:
+            return await execution.result(on_event=on_event)
+        except BaseException:
+            execution.abandon()
             raise
 
     async def interrupt(self) -> bool:

@@ -11,7 +11,7 @@ from capsule.client.handle import AsyncExecutionHandle, ExecutionHandle
 from capsule.client.portal import Portal
 from capsule.client.progress import Progress
 from capsule.client.results import Collector, Result
-from capsule.client.sync_checkpoints import Checkpoints
+from capsule.client.sync_comms import Comms
 from capsule.client.sync_execution import Events, Execution, OnEvent, OnInput
 from capsule_protocol.errors import SessionError
 
@@ -211,7 +211,7 @@ class Client:
         self.close()
 
 
-class Session(Checkpoints):
+class Session(Comms):
     """A worker process of one's own that keeps its state from one `run` to the next; made by `client.session()`.
 
     Executions run one after another, in order of submission. Every method raises SessionError when the session or its

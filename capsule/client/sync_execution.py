@@ -138,7 +138,10 @@ class Events:
 
     def __del__(self) -> None:
         # A loop that was left by `break`: without this the code would wait for a reader that never comes.
-        self.close()
+        try:
+            self.close()
+        except AttributeError:  # it was never made whole, or the interpreter ends and has taken our modules apart
+            return
 
     def _fetch(self) -> None:
         # A call whose wait was interrupted still brings its events: it is waited for again.

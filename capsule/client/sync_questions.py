@@ -57,3 +57,11 @@ class Questions:
     def namespace(self, *, timeout: float | None = None) -> Namespace:
         """What names the code has defined, described without their data."""
         return self._portal.call(self._inner.namespace, timeout=timeout)
+
+    def debug(self, request: dict[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+        """The response to a request of the Debug Adapter Protocol, which has a `seq` and a `command`.
+
+        It does not wait for the code that runs. Events come to `on_background`. Raises CapsuleError `unsupported` where
+        the environment has no debugpy.
+        """
+        return self._portal.call(self._inner.debug, request, timeout=timeout)

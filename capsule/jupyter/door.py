@@ -1,7 +1,8 @@
 """Where kernels are asked for: a Unix socket. Each connection is the lease of one kernel, which ends with it.
 
 What is said is lines of JSON, for whoever stands in for a kernel must start in no time, without any library. Asked for
-is `start` (again and again, each when the kernel has ended), `signal` and `end`; told is `started`, `exited`, `error`.
+is `start` (again and again, each when the kernel has ended), `signal` and `end`; told is `started`, `signalled`,
+`exited`, `error`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import socket
 import struct
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
@@ -22,7 +24,7 @@ from capsule.node.tasks import Tasks
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from capsule.client.inner import AnyNode
@@ -35,6 +37,12 @@ MAX_LINE: Final = 2**22
 """Bytes that a request may have; the environment of a process is less."""
 PARKED: Final = 10.0
 """Seconds that the sockets of a kernel wait for somebody who starts it again, when nobody has said that it is over."""
+COLOURS: Final = "--InteractiveShell.colors=neutral"
+"""Front ends show tracebacks and help as IPython colours them; whoever wants others says so behind this."""
+FIRST: Final = 10.0
+"""Seconds that whoever has started a node has to come, at least."""
+_TRAIT: Final = re.compile(r"--([A-Za-z_]\w*)\.[a-z_]\w*=")
+_OTHERS: Final = frozenset({"IPKernelApp", "IPythonKernel", "Kernel", "Session", "BaseIPythonApplication"})
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
@@ -104,7 +112,7 @@ class Door:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Lease(self, self._tasks), self._path)
         self._path.chmod(0o600)
-        self._rest()
+        self._rest(FIRST)
 
     async def close(self) -> None:
         """End all kernels. Idempotent."""
@@ -169,12 +177,12 @@ class Door:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _rest(self) -> None:
+    def _rest(self, least: float = 0.0) -> None:
         """Nobody may need this node for a while."""
         if self._idle is not None and not (self._leases or self._parked):
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(self._idle, self._tire)
+            self._timer = asyncio.get_running_loop().call_later(max(self._idle, least), self._tire)
 
     def _tire(self) -> None:
         if self._on_idle is not None and not (self._leases or self._parked):
@@ -235,6 +243,7 @@ class Lease(asyncio.Protocol):
         if isinstance(request, Signal):
             if self._kernel is not None:
                 self._kernel.signal(request.number)
+            self._tell(event="signalled")
         elif isinstance(request, End):
             if self._kernel is not None:
                 self._kernel.over = True
@@ -275,8 +284,22 @@ class Lease(asyncio.Protocol):
 def _options(request: Start) -> SessionOptions:
     path = [place for place in request.env.get("PYTHONPATH", "").split(os.pathsep) if place]
     return SessionOptions.build(
-        environment=request.environment, cwd=request.cwd, env=dict(request.env), path=tuple(path)
+        environment=request.environment,
+        cwd=request.cwd,
+        env=dict(request.env),
+        path=tuple(path),
+        ipython=(COLOURS, *_for_ipython(request.arguments)),
     )
+
+
+def _for_ipython(arguments: list[str]) -> Iterator[str]:
+    """What configures IPython; what is meant for ipykernel's own application has no meaning here."""
+    for argument in arguments:
+        found = _TRAIT.match(argument)
+        if found is not None and found[1] not in _OTHERS:
+            yield argument
+        else:
+            logger.warning("the argument %.80s of a kernel has no meaning here", argument)
 
 
 def _user(transport: asyncio.Transport) -> int:

@@ -58,9 +58,11 @@ class Kernel:
         return self._session is not None
 
     async def start(self, options: SessionOptions) -> int:
-        """Open a session; what has come meanwhile runs in it. Answers its process id. Raises as opening one does."""
-        if self._session is not None:
-            raise SessionError("unsupported", "the kernel runs already")
+        """Open a session, in the place of one that is there; what has come meanwhile runs in it.
+
+        Answers its process id. Raises as opening one does.
+        """
+        await self._drop_session()
         session = await self._node.open_session(options)
         self._session = session
         session.on_state = self._on_state
@@ -78,15 +80,12 @@ class Kernel:
 
     async def end(self, code: int = ENDED) -> None:
         """End the session with all its processes; the sockets stay. Idempotent."""
-        session, self._session = self._session, None
-        if session is None:
-            return
-        self._shell.end()
-        session.on_state = None
+        lives = self._session is not None
         try:
-            await session.close()
+            await self._drop_session()
         finally:
-            self._tell_exit(code)
+            if lives and self.on_exit is not None:
+                self.on_exit(code)
 
     async def close(self) -> None:
         """End all of it. Idempotent."""
@@ -132,12 +131,18 @@ class Kernel:
         if kind == "shutdown_request":
             sockets.publish(reply, content, parent)
         sockets.publish("status", {"execution_state": "idle"}, parent)
-        if kind == "shutdown_request" and content["status"] == "ok":
+        if kind == "shutdown_request" and content.get("status") == "ok":
             self._tasks.start(self.end())
 
     async def _do(self, kind: str, content: Message) -> Message:
         if kind == "kernel_info_request":
             return translate.kernel_info(version("capsule-exec"))
+        if kind == "debug_request":
+            if self._session is None:
+                raise SessionError("session_restarting", "the kernel has no session at this moment")
+            reply = await self._session.ask("debug", {"request": content})
+            response: Message = reply["response"]
+            return response
         if kind == "interrupt_request":
             await self._shell.interrupt()
             return {"status": "ok"}
@@ -154,9 +159,12 @@ class Kernel:
             logger.warning("the session of a kernel is %s: %s", state, reason)
             self._tasks.start(self.end(LOST))
 
-    def _tell_exit(self, code: int) -> None:
-        if self.on_exit is not None:
-            self.on_exit(code)
+    async def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            self._shell.end()
+            session.on_state = None
+            await session.close()
 
 
 async def _pid_of(session: AnySession) -> int:

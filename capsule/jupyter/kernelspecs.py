@@ -99,6 +99,7 @@ def _spec(environment: str, title: str, where: dict[str, str]) -> dict[str, Any]
         "kernel_protocol_version": PROTOCOL,
         "metadata": {
             "capsule": {"environment": environment},
+            "debugger": True,
             "kernel_provisioner": {"provisioner_name": "capsule", "config": config},
         },
     }

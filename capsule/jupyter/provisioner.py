@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -15,6 +16,8 @@ from traitlets import Unicode
 from capsule.jupyter.lease import Lease, environment, open_kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jupyter_client.connect import KernelConnectionInfo
 
 SOON = 2.0
@@ -118,10 +121,10 @@ class CapsuleProvisioner(LocalProvisioner):
             "environment": self.environment,
             "cwd": os.path.abspath(self.cwd),  # noqa: PTH100 - as above
             "env": environment(kwargs["env"]),
-            "arguments": [one for one in cmd if one.startswith("--")],
+            "arguments": [one for one in cmd if one.startswith("--") and "=" in one],
             "connection": self._wanted(),
         }
-        await asyncio.to_thread(self._launch, _interpreter(cmd), request)
+        await _aside(lambda: self._launch(_interpreter(cmd), request))
         assert self._lease is not None
         self.pid = self._lease.pid
         given: Any = self._lease.connection | {"key": self._lease.connection["key"].encode()}
@@ -133,7 +136,7 @@ class CapsuleProvisioner(LocalProvisioner):
     async def _ended(self) -> int:
         while (code := await self.poll()) is None:
             assert self._lease is not None
-            await _readable(self._lease)
+            await _readable(self._lease.fileno())
         return code
 
     def _launch(self, python: str, request: dict[str, Any]) -> None:
@@ -177,8 +180,8 @@ def _same_ports(wanted: dict[str, Any], given: dict[str, Any]) -> bool:
     return all(wanted.get(name) == given[name] for name in _PORTS)
 
 
-async def _readable(lease: Lease) -> None:
-    """Wait until the node has told something. Each call may be in another event loop: managers do that."""
+async def _readable(descriptor: int) -> None:
+    """Wait until there is something to read. Each call may be in another event loop: managers do that."""
     loop = asyncio.get_running_loop()
     told = loop.create_future()
 
@@ -186,8 +189,33 @@ async def _readable(lease: Lease) -> None:
         if not told.done():
             told.set_result(None)
 
-    loop.add_reader(lease.fileno(), tell)
+    loop.add_reader(descriptor, tell)
     try:
         await told
     finally:
-        loop.remove_reader(lease.fileno())
+        loop.remove_reader(descriptor)
+
+
+async def _aside(work: Callable[[], None]) -> None:
+    """Do it in a thread, and wait for that by a pipe.
+
+    The loop's own threads, and its way to be woken by one, do not work in a process that was forked with the loop.
+    """
+    failures: list[BaseException] = []
+    ended, ending = os.pipe()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+        finally:
+            os.close(ending)
+
+    try:
+        Thread(target=run, name="capsule-launch", daemon=True).start()
+        await _readable(ended)
+    finally:
+        os.close(ended)
+    for failure in failures:
+        raise failure

@@ -27,6 +27,12 @@ MAX_WAITING = 10_000
 REMEMBERED = 1000
 """Executions whose threads and tasks may go on to write, and whose requests are known for that."""
 EXECUTE = "execute_request"
+RUN = frozenset({EXECUTE, *translate.COMMS})
+"""What is run: code, and what is said on comms."""
+
+
+class KernelDiedError(Exception):
+    """The worker has died: nothing is answered, not even that the kernel is idle."""
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ class Shell:
         """Something that code told after its verdict: it belongs to the request that had it run."""
         told = translate.shown(event)
         if told is not None:
-            self._channels.publish(told.kind, told.content, self._parents.get(event.execution_id, self._last))
+            self._show(told, self._parents.get(event.execution_id, self._last))
 
     # --- inside ---
 
@@ -118,14 +124,14 @@ class Shell:
         return self.sockets
 
     def _may_begin(self, request: Request) -> bool:
-        needs_session = request.kind == EXECUTE or request.kind in translate.QUESTIONS
+        needs_session = request.kind in RUN or request.kind in translate.QUESTIONS
         return not needs_session or self._session is not None or request.execution is not None
 
     def _send_ahead(self, request: Request) -> None:
-        if request.kind != EXECUTE or self._session is None:
+        if request.kind not in RUN or self._session is None:
             return
         try:
-            request.execution = self._session.submit(translate.execute_request(request.message["content"]))
+            request.execution = self._session.submit(translate.run_request(request.message))
         except CapsuleError as error:
             request.refusal = error
 
@@ -136,12 +142,16 @@ class Shell:
         sockets.publish("status", {"execution_state": "busy"}, parent)
         try:
             content = await self._answer(request)
+        except KernelDiedError:
+            return
         except CapsuleError as error:
+            if error.code in translate.OVER:
+                return
             content = translate.refusal(error)
         except Exception:
             logger.exception("%s failed", request.kind)
             content = translate.refusal(SessionError("internal_error", f"{request.kind} failed; see the node's log"))
-        if content is not None:
+        if content is not None and request.kind.endswith("_request"):
             sockets.reply("shell", request.kind.replace("_request", "_reply"), content, parent, request.to)
         sockets.publish("status", {"execution_state": "idle"}, parent)
 
@@ -149,7 +159,7 @@ class Shell:
         kind, content = request.kind, request.message["content"]
         if request.refusal is not None:
             raise request.refusal
-        if kind == EXECUTE:
+        if kind in RUN:
             return await self._execute(request)
         if kind == "kernel_info_request":
             return self._info()
@@ -157,8 +167,6 @@ class Shell:
             assert self._session is not None
             reply = await self._session.ask(*translate.question(kind, content))
             return translate.answer(kind, reply)
-        if kind == "comm_info_request":
-            return {"status": "ok", "comms": {}}
         if not kind.endswith("_request"):
             logger.info("%s is not understood", kind)
             return None
@@ -168,7 +176,6 @@ class Shell:
         execution, parent = request.execution, request.message["header"]
         assert execution is not None
         self._remember(execution.id, parent)
-        sockets = self._channels
         while True:
             event = await execution.next_event()
             if isinstance(event, Started):
@@ -178,14 +185,19 @@ class Shell:
             else:
                 told = translate.shown(event)
                 if told is not None:
-                    sockets.publish(told.kind, told.content, parent)
+                    self._show(told, parent)
                 if isinstance(event, Finished):
                     self._inputs.forget(execution)
+                    if event.verdict in translate.DEADLY:
+                        raise KernelDiedError
                     return translate.execute_reply(event)
+
+    def _show(self, told: translate.Shown, parent: Message) -> None:
+        self._channels.publish(told.kind, told.content, parent, metadata=told.metadata, buffers=told.buffers)
 
     def _tell_input(self, request: Request, event: Started, parent: Message) -> None:
         content = request.message["content"]
-        if not content.get("silent", False):
+        if request.kind == EXECUTE and not content.get("silent", False):
             told = {"code": content["code"], "execution_count": event.execution_count}
             self._channels.publish("execute_input", told, parent)
 

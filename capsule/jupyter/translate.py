@@ -6,13 +6,15 @@ import base64
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from capsule.events import ClearOutput, Display, Finished, Output
+from capsule.comms import CommRequest
+from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Finished, Output
 from capsule.node.execution import ExecuteRequest
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from capsule.comms import Action
     from capsule.events import ErrorInfo, Event
     from capsule_protocol.errors import CapsuleError
 
@@ -21,16 +23,30 @@ PROTOCOL = "5.5"
 BATCH = "jupyter"
 """All executions of a kernel belong together: after an error those that wait are aborted."""
 CANCELLED = "execution_cancelled"
+COMMS: dict[str, Action] = {"comm_open": "open", "comm_msg": "message", "comm_close": "close"}
+"""What may be said on comms, in either direction."""
+_UNTOLD = frozenset({CANCELLED, "comm_unknown"})
+_NO_INPUT = (
+    "StdinNotImplementedError",
+    "raw_input was called, but this frontend does not support input requests.",
+)
+DEADLY = frozenset({"oom", "killed", "crashed", "worker_lost"})
+"""Verdicts of a worker that is no more: Jupyter's clients know by the missing reply that a kernel has died."""
+OVER = frozenset({"session_closed", "session_dead", "session_killed", "session_taken", "worker_lost"})
+"""Codes that mean the same."""
+_COMM_KINDS = {action: kind for kind, action in COMMS.items()}
 
 Content = dict[str, Any]
 T = TypeVar("T")
 
 
 class Shown(NamedTuple):
-    """A message for everybody: type and content."""
+    """A message for everybody: type, content, metadata and buffers."""
 
     kind: str
     content: Content
+    metadata: Content | None = None
+    buffers: Sequence[bytes] = ()
 
 
 def shown(event: Event) -> Shown | None:
@@ -44,12 +60,46 @@ def shown(event: Event) -> Shown | None:
             return Shown(kind, {"data": bundle(event.data), "metadata": event.metadata, "transient": transient})
         case ClearOutput():
             return Shown("clear_output", {"wait": event.wait})
+        case DebugEvent():
+            return Shown("debug_event", event.event)
+        case CommMessage():
+            return _comm(event)
         case Finished(error=None) if event.data:
             content = {"execution_count": event.execution_count, "data": bundle(event.data), "metadata": event.metadata}
             return Shown("execute_result", content)
-        case Finished(error=error) if error is not None and error.code != CANCELLED:
+        case Finished(error=error) if error is not None and error.code not in _UNTOLD:
             return Shown("error", error_content(error))
     return None
+
+
+def _comm(event: CommMessage) -> Shown:
+    content = {"comm_id": event.comm, "data": event.data}
+    if event.action == "open":
+        content["target_name"] = event.target
+    return Shown(_COMM_KINDS[event.action], content, event.metadata, event.buffers)
+
+
+def run_request(message: Content) -> ExecuteRequest:
+    """What is to be run, of a message that asks for code or says something on a comm. Raises ArgumentError."""
+    if message["header"]["msg_type"] in COMMS:
+        return comm_request(message)
+    return execute_request(message["content"])
+
+
+def comm_request(message: Content) -> ExecuteRequest:
+    """What a front end says on a comm. Raises ArgumentError for what is no such message."""
+    content = message["content"]
+    return ExecuteRequest(
+        "",
+        comm=CommRequest(
+            COMMS[message["header"]["msg_type"]],
+            field(content, "comm_id", str),
+            field(content, "data", dict, default={}),
+            field(content, "target_name", str, default=""),
+            message["metadata"],
+            tuple(map(bytes, message["buffers"])),
+        ),
+    )
 
 
 def execute_reply(finished: Finished) -> Content:
@@ -66,8 +116,12 @@ def execute_reply(finished: Finished) -> Content:
 
 
 def error_content(error: ErrorInfo) -> Content:
-    """Why code failed."""
-    return {"ename": error.name, "evalue": error.message, "traceback": list(error.traceback)}
+    """Why code failed. What asks for input where nobody answers fails as in every kernel of Jupyter's."""
+    name, message, traceback = error.name, error.message, list(error.traceback)
+    if error.code == "no_input_client":
+        traceback = [part.replace(name, _NO_INPUT[0]).replace(message, _NO_INPUT[1]) for part in traceback]
+        name, message = _NO_INPUT
+    return {"ename": name, "evalue": message, "traceback": traceback}
 
 
 def refusal(error: CapsuleError) -> Content:
@@ -102,8 +156,8 @@ def kernel_info(version: str) -> Content:
         },
         "banner": f"Python {python} in Capsule {version}",
         "help_links": [{"text": "Python Reference", "url": f"https://docs.python.org/{python[:4]}"}],
-        "debugger": False,
-        "supported_features": [],
+        "debugger": True,
+        "supported_features": ["debugger"],
     }
 
 
@@ -172,17 +226,15 @@ def _history(content: Content) -> tuple[str, Content]:
     return "history", body
 
 
-_OPTIONAL: dict[str, type] = {"n": int, "start": int, "stop": int, "pattern": str}
+_OPTIONAL: dict[str, type] = {"n": int, "session": int, "start": int, "stop": int, "pattern": str}
 
 
 def _complete_reply(reply: Content) -> Content:
-    start, end = reply["start"], reply["end"]
-    types = [{"start": start, "end": end} | item for item in reply.get("metadata", {}).get("types", [])]
     return {
         "matches": reply["matches"],
-        "cursor_start": start,
-        "cursor_end": end,
-        "metadata": {"_jupyter_types_experimental": types},
+        "cursor_start": reply["start"],
+        "cursor_end": reply["end"],
+        "metadata": reply["metadata"],
     }
 
 
@@ -196,11 +248,15 @@ _QUESTIONS: dict[str, Callable[[Content], tuple[str, Content]]] = {
     "inspect_request": _inspect,
     "is_complete_request": lambda content: ("is_complete", {"code": field(content, "code", str)}),
     "history_request": _history,
+    "comm_info_request": lambda content: ("comm_info", {"target": content.get("target_name")}),
 }
 _ANSWERS: dict[str, Callable[[Content], Content]] = {
     "complete_request": _complete_reply,
     "inspect_request": lambda reply: {name: reply[name] for name in ("found", "data", "metadata")},
     "is_complete_request": _is_complete_reply,
     "history_request": lambda reply: {"history": reply["entries"]},
+    "comm_info_request": lambda reply: {
+        "comms": {comm: {"target_name": target} for comm, target in reply["comms"].items()}
+    },
 }
 QUESTIONS = frozenset(_QUESTIONS)

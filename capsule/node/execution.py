@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 from capsule.events import (
     ClearOutput,
+    CommMessage,
     Display,
     ErrorInfo,
     Event,
@@ -22,12 +23,14 @@ from capsule.events import (
 from capsule.node.asking import Answer, InputError, OnRefused, Question, raise_error
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
 from capsule.node.clock import Clock
+from capsule.wire import size_of
 from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Callable
 
+    from capsule.comms import CommRequest
     from capsule.config import SessionOptions
     from capsule.node.asking import Clerk
     from capsule.node.heard import Heard
@@ -54,8 +57,8 @@ class ExecuteRequest:
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
     behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
-    that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `turn` there is no
-    code.
+    that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `comm` or
+    a `turn` there is no code.
     """
 
     code: str
@@ -69,6 +72,7 @@ class ExecuteRequest:
     if_epoch: int | None = None
     user_expressions: dict[str, str] = field(default_factory=dict)
     payloads: bool = False
+    comm: CommRequest | None = None
     turn: Turn | None = None
 
 
@@ -324,7 +328,7 @@ class Execution:
         """The worker runs the code from now on, at the latest. Idempotent."""
         if self.state == "queued":
             self.state = "running"
-            count = self._host.next_count
+            count = self._host.next_count if self.request.comm is None else 0
             self._channel.put_event(lambda number: Started(self.id, number, count), 0)
             self._host.on_started(self)
 
@@ -360,6 +364,11 @@ class Execution:
         """Forget what was shown."""
         if not self._is_heard(ClearOutput):
             self._put(lambda number: ClearOutput(self.id, number, wait), droppable=True)
+
+    def comm(self, event: CommMessage) -> None:
+        """The code says something on a comm."""
+        if not self._is_heard(CommMessage):
+            self._put(lambda number: replace(event, sequence=number), size_of(event), droppable=True)
 
     def progress(self, current: float | None, total: float | None, text: str) -> None:
         """How far the code is."""

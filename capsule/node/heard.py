@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from capsule.events import ClearOutput, Display, InputRequest, Output, Progress
+from capsule.events import ClearOutput, CommMessage, Display, InputRequest, Output, Progress
 from capsule.node.channel import STREAMS
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from capsule.events import Event
 
-_COME_AGAIN = (Display, ClearOutput, Progress, InputRequest)
+_COME_AGAIN = (Display, ClearOutput, Progress, CommMessage, InputRequest)
 """Beside output. The node's own events, such as the steps of the ladder, do not."""
 
 

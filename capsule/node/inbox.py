@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capsule.events import ClearOutput, Display, Progress
+from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Progress
 from capsule.node.asking import Answer, Question
 from capsule.node.verdicts import of_error, output_limit
-from capsule.wire import with_buffers
+from capsule.wire import to_event, with_buffers
 from capsule_protocol.errors import RemoteProtocolError
+from capsule_protocol.states import COMMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from capsule.node.lineup import Lineup
     from capsule.node.questions import Questions
     from capsule_protocol.envelope import Envelope
+    from capsule_protocol.messages import Message
     from capsule_protocol.messages import execution as words
 
 
@@ -56,6 +58,7 @@ class Inbox:
             "clear_output": self._clear_output,
             "progress": self._progress,
             "input_request": self._input_request,
+            **dict.fromkeys(COMMS, self._comm),
         }
 
     def on_event(self, message: Any, envelope: Envelope) -> None:
@@ -67,9 +70,11 @@ class Inbox:
         kind = envelope.type
         if kind == "heartbeat":
             self._actions.on_pulse(message)
+        elif kind == "debug_event":
+            self._actions.on_late(DebugEvent("", 0, message.event))
         elif kind.endswith("_reply") and hasattr(message, "reply_to"):
             self._questions.take(message.reply_to, envelope)
-        elif not kind.startswith("comm_"):  # widgets need a client that speaks of them; none does yet
+        else:
             raise RemoteProtocolError("unexpected_message", f"a worker may not send {kind}")
 
     def _result(self, message: words.Result, envelope: Envelope) -> None:
@@ -138,6 +143,15 @@ class Inbox:
             self._actions.on_late(Progress(envelope.execution, 0, message.current, message.total, message.text))
         else:
             execution.progress(message.current, message.total, message.text)
+
+    def _comm(self, message: Message, envelope: Envelope) -> None:
+        event = to_event(message, envelope._replace(sequence=0))
+        assert isinstance(event, CommMessage)
+        execution = self._execution(envelope)
+        if execution is None:
+            self._actions.on_late(event)
+        else:
+            execution.comm(event)
 
     def _input_request(self, message: words.InputRequest, envelope: Envelope) -> None:
         # Late code may ask too, while the next cell runs: whoever is asked now can answer.

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session at one moment. `memory` is its worker's, in bytes; `last_heartbeat` is seconds since the epoch."""
+    """A session at one moment. `memory` is its worker's, in bytes; `last_heartbeat` is seconds since the epoch.
+
+    `cpu` is the processor time that the worker has used, in seconds.
+    """
 
     id: str
     name: str
@@ -28,6 +31,7 @@ class SessionInfo:
     last_heartbeat: float
     responsive: bool
     protocol: str
+    cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,7 @@ class InheritedSession(Session):
     def _on_adopted(self, answer: Adopted) -> None:
         survival = self._heir.survival
         assert survival is not None
+        self.next_count = answer.execution_count
         for pending in answer.inputs:
             execution = self._lineup.sent(pending.execution)
             if execution is not None and pending.number <= survival.known:

@@ -1,7 +1,8 @@
-"""What a process holds for itself alone, as the system counts it."""
+"""What a process holds for itself alone, and what it has used, as the system counts it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -15,3 +16,12 @@ def own_bytes(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that the process has used, and those of its children that have ended; 0.0 if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -121,6 +121,11 @@ class Node:
         self._check_open()
         await self._environments.zygote(environment)
 
+    def warm(self, environment: str = "default") -> None:
+        """Begin to make workers ahead of the first session. What goes wrong with it, that session is told."""
+        self._check_open()
+        self._pools.warm(environment)
+
     async def close(self) -> None:
         """Close all sessions, then the zygotes. Idempotent; goes on to its end when the caller is cancelled."""
         if self._closing is None:

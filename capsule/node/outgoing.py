@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from capsule.wire import execute_body
+from capsule.wire import buffers_of, execute_body
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.ids import MESSAGE, new_id
 
@@ -20,8 +20,8 @@ def execute(session_id: str, execution: Execution) -> Envelope:
     turn = execution.request.turn
     if turn is not None:
         return Envelope(turn.kind, turn.body, "", session_id, execution.id, execution.serial, time.time())
-    body = execute_body(execution.request)
-    return Envelope("execute", body, "", session_id, execution.id, execution.serial, time.time())
+    body, buffers = execute_body(execution.request), buffers_of(execution.request)
+    return Envelope("execute", body, "", session_id, execution.id, execution.serial, time.time(), buffers)
 
 
 def cancel(session_id: str, execution: Execution) -> Envelope:

@@ -85,6 +85,10 @@ class Pools:
             pool.release(worker)  # it died, and nobody has noticed yet
         raise WorkerLost("worker_start_failed", f"{TRIES} workers of environment {name!r} ended before they were used")
 
+    def warm(self, name: str) -> None:
+        """Begin to make the workers of an environment that are kept ready. Without it that is done by its first use."""
+        self._pool(name).warm()
+
     def adopt(self, worker: Worker) -> None:
         """One that another node has made: no pool has a place for it."""
         self._alone.add(worker)

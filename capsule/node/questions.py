@@ -16,7 +16,9 @@ MAX_OPEN = 256
 """Questions that may be open at once in one session."""
 MAX_FORSAKEN = 10_000
 """Questions without an answer whose asker has left."""
-ALLOWED = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary"})
+ALLOWED = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info", "debug"})
+URGENT = frozenset({"debug"})
+"""Those that do not wait for the code that runs."""
 
 
 class Questions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from capsule.comms import check_comm
 from capsule_protocol.errors import ArgumentError
 from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.messages.execution import MAX_EXPRESSIONS
@@ -22,6 +23,10 @@ def check_request(request: ExecuteRequest, message_bytes: int) -> None:
     if request.user_expressions != {}:
         message_bytes -= check_expressions(request.user_expressions, message_bytes - ENVELOPE_BYTES)
     _check_code(request.code, message_bytes)
+    if request.comm is not None:
+        check_comm(request.comm, message_bytes - ENVELOPE_BYTES)
+        if request.code:
+            raise ArgumentError("code", "does not go with a comm", allowed="no code")
     timeout = request.timeout
     if timeout is not None and (
         isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf

@@ -112,6 +112,11 @@ class Outlet:
             self._lock.release()
         self._interrupts.settle()
 
+    @property
+    def in_step(self) -> bool:
+        """Whether the caller interrupts a step of its own thread's in here: the garbage collector runs it."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # as in `_take`
+
     def begin(self, serial: int) -> None:
         """From here on, bytes that nobody claims belong to this execution."""
         self._take()

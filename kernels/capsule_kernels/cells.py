@@ -62,16 +62,7 @@ class CellRunner:
         count = self._shell.execution_count
         if cell.payloads:
             self._shell.payloads.begin(wanted=True)
-        try:
-            try:
-                self._interrupts.arm(cell.serial)
-                body = self._evaluate(cell, count)
-            finally:
-                self._interrupts.disarm()
-        except BaseException as error:  # noqa: BLE001  # whatever the code raises becomes its verdict
-            asked = self._interrupts.asked
-            self._interrupts.disarm()  # the interrupt may have come in the line above
-            body = failed(self._shell, error, asked=asked)
+        body = self._armed(cell.serial, self._evaluate, cell, count)
         if cell.payloads:
             body["payload"] = self._shell.payloads.take()
         if cell.store_history and not cell.quiet:
@@ -79,6 +70,32 @@ class CellRunner:
         body["execution_count"] = count
         body["duration"] = time.perf_counter() - start
         return body
+
+    def call(self, serial: int, function: Callable[[], object]) -> dict[str, Any]:
+        """Call what is no cell as if it were one, which is not counted."""
+        start = time.perf_counter()
+        body = self._armed(serial, self._call, function)
+        body["execution_count"] = 0
+        body["duration"] = time.perf_counter() - start
+        return body
+
+    def _armed(self, serial: int, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Work that can be interrupted, and whose end is the body of a verdict."""
+        try:
+            try:
+                self._interrupts.arm(serial)
+                return work(*arguments)
+            finally:
+                self._interrupts.disarm()
+        except BaseException as error:  # noqa: BLE001  # whatever the code raises becomes its verdict
+            asked = self._interrupts.asked
+            self._interrupts.disarm()  # the interrupt may have come in the line above
+            return failed(self._shell, error, asked=asked)
+
+    def _call(self, function: Callable[[], object]) -> dict[str, Any]:
+        self._shell.restore_names()
+        self._threaded.call(function)
+        return succeeded(None)
 
     def _evaluate(self, cell: Cell, count: int) -> dict[str, Any]:
         shell = self._shell

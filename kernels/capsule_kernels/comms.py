@@ -7,55 +7,108 @@ from typing import TYPE_CHECKING, Any
 from capsule_kernels.display import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from capsule_kernels.publisher import Publisher
-    from capsule_protocol.envelope import Envelope
 
 
-_comm_class: type[Any] | None = None
+_prepared: tuple[type[Any], Any] | None = None
 
 
-def prepare() -> None:
-    """Make the class of comms; once, before any fork: making a class touches much memory that workers then share."""
-    global _comm_class  # noqa: PLW0603  # the comm package is imported late
-    from comm.base_comm import BaseComm
+class UnknownCommError(LookupError):
+    """The code has no comm of this id, or no target of this name."""
+
+
+def prepare() -> tuple[type[Any], Any]:
+    """Put our class of comms, and a manager of them, into the `comm` package; once, and before any fork.
+
+    Making a class touches much memory that workers then share, and what an environment imports may register targets.
+    """
+    global _prepared  # noqa: PLW0603  # the comm package is imported late
+    if _prepared is not None:
+        return _prepared
+    import comm
+    from comm.base_comm import BaseComm, CommManager
 
     class LinkComm(BaseComm):  # type: ignore[misc]  # the comm package is untyped
         """A comm whose messages are events of the execution that sends them."""
 
-        publisher: Publisher
+        publisher: Publisher | None = None
 
         def publish_msg(
             self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any
         ) -> None:
-            """Send `comm_open`, `comm_msg` or `comm_close`."""
+            """Send `comm_open`, `comm_msg` or `comm_close`, in its place among what the code writes."""
             body = {"comm": self.comm_id, "data": plain(data or {}), "metadata": plain(metadata or {})}
             if msg_type == "comm_open":
                 body["target"] = keys.get("target_name", "")
             raw = tuple(bytes(buffer) for buffer in buffers or ())
-            self.publisher.publish(msg_type, body, fenced=False, buffers=raw)  # no place among the output
+            if self.publisher is not None:  # else it is in the zygote, and nobody hears it
+                self.publisher.publish(msg_type, body, buffers=raw)
 
-    _comm_class = LinkComm
-
-
-def install(publisher: Publisher) -> Callable[[Envelope], None]:
-    """Make the `comm` package speak through the link; the answer handles the client's messages."""
-    import comm
-    from comm.base_comm import CommManager
-
-    if _comm_class is None:
-        prepare()
-    assert _comm_class is not None
-    _comm_class.publisher = publisher
     manager = CommManager()
-    comm.create_comm = _comm_class
+    manager.targets.update(comm.get_comm_manager().targets)  # of what was imported before
+    comm.create_comm = LinkComm
     comm.get_comm_manager = lambda: manager
+    _prepared = LinkComm, manager
+    return _prepared
 
-    def handle(envelope: Envelope) -> None:
-        body = envelope.body
-        content = {"comm_id": body.get("comm"), "target_name": body.get("target"), "data": body.get("data", {})}
-        message = {"content": content, "metadata": body.get("metadata", {}), "buffers": list(envelope.buffers)}
-        getattr(manager, envelope.type)(None, None, message)
 
-    return handle
+class Comms:
+    """Those of one session: what the client says on them, as turns of the session, and which there are."""
+
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+        self._actions = {"open": self._open, "message": self._hear, "close": self._close}
+
+    def hear(self, said: dict[str, Any], buffers: Sequence[Any]) -> None:
+        """Have the code act on what the client said. Raises what the code raises, and UnknownCommError."""
+        content = {"comm_id": said["comm"], "target_name": said.get("target", ""), "data": said.get("data", {})}
+        message = {
+            "content": content,
+            "metadata": said.get("metadata", {}),
+            "buffers": [memoryview(buffer) for buffer in buffers],
+        }
+        self._actions[said["action"]](said["comm"], message)
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to `comm_info`."""
+        wanted = body.get("target")
+        targets = {name: comm.target_name for name, comm in self.manager.comms.items()}
+        return {"comms": {name: target for name, target in targets.items() if wanted in (None, target)}}
+
+    def _open(self, name: str, message: dict[str, Any]) -> None:
+        import comm
+
+        target = message["content"]["target_name"]
+        opened = comm.create_comm(comm_id=name, primary=False, target_name=target)
+        self.manager.register_comm(opened)
+        try:
+            if target not in self.manager.targets:
+                raise UnknownCommError(f"no code has registered the target {target!r}")  # noqa: TRY301  # it is closed too
+            self.manager.targets[target](opened, message)
+        except BaseException:
+            opened.close()  # so that the client's end goes too
+            raise
+
+    def _hear(self, name: str, message: dict[str, Any]) -> None:
+        self._known(name).handle_msg(message)
+
+    def _close(self, name: str, message: dict[str, Any]) -> None:
+        closed = self._known(name)
+        closed._closed = True  # noqa: SLF001  # as the manager of the package does
+        del self.manager.comms[name]
+        closed.handle_close(message)
+
+    def _known(self, name: str) -> Any:
+        try:
+            return self.manager.comms[name]
+        except KeyError:
+            raise UnknownCommError(f"the session has no comm {name!r}") from None
+
+
+def install(publisher: Publisher) -> Comms:
+    """Make the `comm` package speak through the link."""
+    kind, manager = prepare()
+    kind.publisher = publisher
+    return Comms(manager)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import files, system
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from capsule_kernels.capture import Outlet
     from capsule_kernels.checkpoints import Checkpoints
+    from capsule_kernels.comms import Comms
+    from capsule_kernels.debugging import Debugging
     from capsule_kernels.introspect import Answer
     from capsule_kernels.loops import SessionLoop
     from capsule_kernels.publisher import Publisher
@@ -55,7 +58,8 @@ class Engine:
     stdin: Stdin
     loop: SessionLoop
     answers: dict[str, Answer]
-    comms: Callable[[Envelope], None]
+    comms: Comms
+    debugging: Debugging
     runner: CellRunner
     checkpoints: Checkpoints
     warmup: str = ""
@@ -78,7 +82,6 @@ class Engine:
             "open": self._open,
             "execute": self._execute,
             "shutdown": self._shutdown,
-            **dict.fromkeys(("comm_open", "comm_msg", "comm_close"), self._comm),
             **dict.fromkeys(self.answers, self._answer),
             **dict.fromkeys(self.checkpoints.kinds, self._checkpoint),
         }
@@ -88,6 +91,7 @@ class Engine:
             "cancel": self._cancel,
             "confirm": self._confirm,
             "adopt": self._adopt,
+            "debug": self.debugging.take,
         }
         self.link.start(control)
         while self.serving:
@@ -113,6 +117,11 @@ class Engine:
 
     def _execute(self, envelope: Envelope) -> None:
         body = envelope.body
+        said = body.get("comm")
+        if said is not None:
+            hear = partial(self.comms.hear, said, envelope.buffers)
+            self._take_turn(envelope, lambda: self.runner.call(envelope.sequence, hear))
+            return
         quiet, store = body.get("quiet", False), body.get("store_history", True)
         cell = Cell(
             envelope.sequence,
@@ -229,12 +238,6 @@ class Engine:
         ready = {"pid": self.pid, "python": version, "implementation": sys.implementation.name, "worker": VERSION}
         self.link.send(Envelope("ready", ready, session=envelope.session))
 
-    def _comm(self, envelope: Envelope) -> None:
-        try:
-            self.comms(envelope)
-        except (Exception, SystemExit):  # noqa: BLE001  # a widget's callback is user code
-            self.shell.showtraceback()
-
     def _unknown(self, envelope: Envelope) -> None:
         self.link.send(unknown_type(envelope))
 
@@ -262,7 +265,13 @@ class Engine:
             message = f"this worker is of session {self.publisher.session!r}, epoch {self.epoch}"
             self.link.answer(envelope, failure(envelope, "adoption_refused", message))
             return
-        answer = {"version": VERSION, "features": FEATURES, "limits": None, "inputs": self.stdin.asked()}
+        answer = {
+            "version": VERSION,
+            "features": FEATURES,
+            "limits": None,
+            "inputs": self.stdin.asked(),
+            "execution_count": self.shell.execution_count,
+        }
         self.link.greet(envelope, Envelope("adopted", answer), body["after"])
 
     def _heartbeat(self, envelope: Envelope) -> None:

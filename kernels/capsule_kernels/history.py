@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -28,10 +27,13 @@ class History:
     def __init__(self, shell: ZMQInteractiveShell) -> None:
         self._manager = shell.history_manager
         self._shown: dict[int, None] = {}
+        self._error: type[Exception] = OSError
         self.has_file = False
 
     def open(self, path: str) -> None:
         """Keep inputs in this file from now on. Raises OSError. No thread writes it: a fork could not take it along."""
+        import sqlite3  # no session needs it that keeps no history
+
         manager = self._manager
         manager.connection_options = {"check_same_thread": False, "timeout": LOCK_TIMEOUT}
         manager.hist_file = Path(path)
@@ -42,6 +44,7 @@ class History:
         except sqlite3.Error as error:
             manager.enabled = False
             raise OSError(f"the history file {path} cannot be used: {error}") from error
+        self._error = sqlite3.Error
         self.has_file = True
 
     def add(self, count: int, source: str, raw: str) -> None:
@@ -109,7 +112,7 @@ class History:
         self._shown.clear()
         try:
             manager.writeout_cache()
-        except sqlite3.Error as error:
+        except self._error as error:
             with suppress(ValueError):  # the user has closed it
                 print(f"the history is not written: {error}", file=sys.stderr)
 

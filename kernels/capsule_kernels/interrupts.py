@@ -2,11 +2,12 @@
 
 The node writes the serial of the execution into the shared page and then signals the process, so a signal that comes
 late finds another serial armed, or none, and does nothing. A cell is armed from before its first bytecode to after its
-last. Three places need care:
+last. Four places need care:
 
 - The cell waits in the session's event loop: nothing may be raised inside the loop, its task is cancelled instead.
 - The cell is inside the capture, the link or between the two (a fence must be followed by its message): the interrupt
   waits until they are left.
+- The cell is in the hands of a debugger: an exception in there ends its tracing, which begins anew with the next cell.
 - Our own code around the cell: one exception may be raised there (it stands in a try block), a second one may not.
 """
 
@@ -45,6 +46,10 @@ _DEEPEST = 12
 """How many frames below the capture or the link a call can be: their own helpers, the codec, msgpack."""
 
 
+_WAITING = 3
+"""How many frames of the library's lie below a debugger that waits."""
+
+
 class Interrupts:
     """The interrupt state of one worker; everything here runs on the main thread."""
 
@@ -53,6 +58,9 @@ class Interrupts:
         self._main = threading.get_ident()
         self._raised = False
         self._put_off = 0
+        self._debugger = ""
+        self._trace_again: Callable[[], object] = self._raise
+        self._untraced = False
         self.pending: deque[Callable[[], object]] = deque()
         self.armed = 0
         self.stalled = False
@@ -61,6 +69,11 @@ class Interrupts:
         self.cancel: Callable[[], object] | None = None
         self.again: Callable[[], object] = self._raise
         """Has the signal sent once more, a little later: it came between a coroutine and its first step."""
+
+    def respect_debugger(self, folder: str, trace_again: Callable[[], object]) -> None:
+        """There is a debugger now, with its code in this folder: what is raised in there ends its tracing."""
+        self._trace_again = trace_again
+        self._debugger = folder
 
     @property
     def asked(self) -> bool:
@@ -77,6 +90,9 @@ class Interrupts:
         self._raised = self.stalled = False
         self._put_off = 0
         self.cancel = None
+        if self._untraced:
+            self._untraced = False
+            self._trace_again()
         self.armed = serial
         if self._page.get(TARGET) == serial:
             raise KeyboardInterrupt
@@ -118,7 +134,10 @@ class Interrupts:
             self._interrupt(frame)
 
     def _interrupt(self, frame: FrameType | None) -> None:
-        if self.cancel is not None:
+        if self._debugger and _within(frame, self._debugger):
+            self._untraced = True
+            self._raise()
+        elif self.cancel is not None:
             self._interrupt_waiting(self.cancel, frame)
         elif not self.stalled and _inside(frame, _WHOLE):
             self.pending.append(self._raise)
@@ -148,6 +167,17 @@ def _inside(frame: FrameType | None, files: frozenset[str], deepest: int = _DEEP
         if frame is None:
             return False
         if frame.f_code.co_filename in files:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _within(frame: FrameType | None, folder: str) -> bool:
+    """Whether one of the innermost frames is code of this folder; it may wait in a lock of the library's."""
+    for _ in range(_WAITING):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename.startswith(folder):
             return True
         frame = frame.f_back
     return False

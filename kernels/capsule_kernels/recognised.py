@@ -13,6 +13,8 @@ from traitlets.config import Config
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+    from capsule_kernels.publisher import Publisher
+
 
 _ZMQSHELL = "ipykernel.zmqshell"
 
@@ -56,9 +58,27 @@ def show_zmqshell() -> None:
 
 
 class KernelFace:
-    """The part of `get_ipython().kernel` that libraries use: the session's name and the shell."""
+    """The part of `get_ipython().kernel` that libraries use: the shell, comms, and who asked for what runs."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.implementation = "capsule"
         self.pid = os.getpid()
+        self.comm_manager: Any = None
+        self._publisher: Publisher | None = None
+
+    def serve(self, publisher: Publisher, comm_manager: Any) -> None:
+        """It is a session's from now on."""
+        self._publisher, self.comm_manager = publisher, comm_manager
+
+    def get_parent(self, channel: str | None = None) -> dict[str, Any]:  # noqa: ARG002  # Jupyter's signature
+        """The request that the calling code belongs to, named by the execution's id: widgets capture output by it."""
+        if self._publisher is None:
+            return {}
+        header = {"msg_id": self._publisher.current(), "session": self._publisher.session}
+        return {"header": header, "msg_id": header["msg_id"], "metadata": {}, "content": {}}
+
+    @property
+    def _parent_header(self) -> dict[str, Any]:
+        """What `get_parent` was once called."""
+        return self.get_parent()

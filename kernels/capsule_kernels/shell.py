@@ -19,18 +19,19 @@ from IPython.core.compilerop import CachingCompiler
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, default
 
+from capsule_kernels import magics
 from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher
 from capsule_kernels.history import History
 from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _SPECIAL = re.compile(r"[%!?]|\A\s|^[ \t]*[,;/]|^[ \t]*(?:>>>|\.\.\.)|^In \[|\A(?:exit|quit)\s*\Z", re.MULTILINE)
 """Source in which this finds nothing is plain Python: IPython's transformations leave it as it is."""
 
-_CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>)"')
+_CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>|[^"]+/cells/\d+\.py)"')
 
 _ENGINE_NAMES = ("In", "Out", "_ih", "_oh", "_dh", "get_ipython", "exit", "quit")
 
@@ -44,10 +45,13 @@ class CellCompiler(CachingCompiler):  # type: ignore[misc]  # IPython is untyped
     def __init__(self) -> None:
         super().__init__()
         self.names: dict[str, str] = {}
+        self.name_of_file: Callable[[str], str] | None = None
         self._numbers = itertools.count(1)
 
-    def get_code_name(self, _raw: str, _transformed: str, number: int) -> str:
-        """A file name that no other cell has; IPython's costs a hash of the source."""
+    def get_code_name(self, raw: str, _transformed: str, number: int) -> str:
+        """A file name that no other cell has; IPython's costs a hash of the source, which a debugger needs."""
+        if self.name_of_file is not None:
+            return self.name_of_file(raw)
         return f"<ipython-input-{number}-{next(self._numbers)}>"
 
     def format_code_name(self, name: str) -> tuple[str, str] | None:
@@ -155,7 +159,10 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         )
 
     def traceback_lines(self, error: BaseException) -> list[str]:
-        """The traceback as lines of plain text: the user's frames, with their source."""
+        """The traceback as lines of text: the user's frames, with their source.
+
+        Front ends that show what IPython asks of them get IPython's parts, each of which may have several lines.
+        """
         frames = user_frames(error.__traceback__)
         if isinstance(error, KeyboardInterrupt | BaseExceptionGroup):
             # Of an interrupt the client waits for the verdict; of a group IPython does not show the members.
@@ -168,6 +175,8 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
             structured = render() if callable(render) else None
             if structured is None:
                 structured = self.InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0)
+        if self.payloads.wanted:
+            return [str(part) for part in structured]
         return [line for part in structured for line in str(part).split("\n")]
 
     def show_thread_error(self, arguments: threading.ExceptHookArgs) -> None:
@@ -218,6 +227,7 @@ def build() -> ZMQInteractiveShell:
     shell.note_transformers()
     shell.displayhook.note_printers()
     shell.past = History(shell)
+    magics.register(shell)
     shell.builtin_trap.activate()
     shell.kernel = KernelFace(shell)
     threading.excepthook = shell.show_thread_error

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from capsule_kernels.comms import UnknownCommError
 from capsule_kernels.shell import user_frames
 from capsule_kernels.stdin import InputCanceledError, InputTimeoutError
 
@@ -90,6 +91,8 @@ def _code(error: BaseException, *, interrupted: bool) -> str:
         return "input_timeout"
     if isinstance(error, InputCanceledError):
         return "input_canceled"
+    if isinstance(error, UnknownCommError):
+        return "comm_unknown"
     return "no_input_client" if vars(error).get("capsule_code") == "no_input_client" else "execution_error"
 
 

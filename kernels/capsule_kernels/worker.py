@@ -22,6 +22,7 @@ from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import CellRunner
 from capsule_kernels.channel import out_of_the_way
 from capsule_kernels.checkpoints import Checkpoints
+from capsule_kernels.debugging import Debugging
 from capsule_kernels.display import Progress
 from capsule_kernels.engine import Engine
 from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
@@ -60,6 +61,10 @@ def preload() -> None:
         raise LookupError  # noqa: TRY301  # its traceback is wanted
     except LookupError as error:
         _shell.traceback_lines(error)  # imports what the first error of a session would wait for
+
+
+def preloaded() -> None:
+    """All that the workers of a zygote share is imported; called once, before any fork."""
     inspect.getmodule(preload.__code__, "<nowhere>")  # finds out where the files of all modules are, for tracebacks
 
 
@@ -82,6 +87,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     engine = _build(shell, link, outlet, interrupts)
     engine.warmup = spec.get("warmup") or ""
     engine.scratch = f"{spec['dir']}/files"
+    engine.debugging.folder = f"{spec['dir']}/cells"
     engine.checkpoints.folder = f"{spec['dir']}/checkpoints"
     gc.enable()
     try:
@@ -109,6 +115,8 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
     shell.add_name("capsule_progress", Progress(publisher))
     shell.add_name("capsule_ask", Ask(stdin))
     introspection = Introspection(shell)
+    heard = comms.install(publisher)
+    shell.kernel.serve(publisher, heard.manager)
     return Engine(
         shell=shell,
         link=link,
@@ -116,8 +124,9 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         publisher=publisher,
         stdin=stdin,
         loop=loop,
-        answers=introspection.answers(),
-        comms=comms.install(publisher),
+        answers={**introspection.answers(), "comm_info": heard.answer},
+        comms=heard,
+        debugging=Debugging(shell, link, publisher, interrupts),
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
         checkpoints=Checkpoints(shell, interrupts),
     )

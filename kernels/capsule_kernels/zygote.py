@@ -130,16 +130,19 @@ class _Zygote:
 def _preload(request: dict[str, Any]) -> newborn.WorkerMain:
     sys.path[0:0] = request.get("path", [])
     notebook_environment(os.environ)  # before matplotlib looks at it
-    for name in request.get("preload", []):
-        importlib.import_module(name)
-        _refuse_threads(name)
-    faulthandler.cancel_dump_traceback_later()  # a child that armed it again would wait for its thread for ever
     module_name, _, function = request.get("worker", DEFAULT_WORKER).partition(":")
     module = importlib.import_module(module_name)
     hook = getattr(module, "preload", None)
     if hook is not None:
         hook()
         _refuse_threads(module_name)
+    for name in request.get("preload", []):  # now there is a shell, which some look for when they are imported
+        importlib.import_module(name)
+        _refuse_threads(name)
+    faulthandler.cancel_dump_traceback_later()  # a child that armed it again would wait for its thread for ever
+    loaded = getattr(module, "preloaded", None)
+    if loaded is not None:
+        loaded()
     worker: newborn.WorkerMain = getattr(module, function)
     return worker
 

@@ -65,6 +65,7 @@ CODES: dict[str, CodeInfo] = {
     "no_input_client": CodeInfo("the code asked for input and no client can answer", "Pass `on_input`."),
     "input_timeout": CodeInfo("nobody answered a request for input in time", retryable=True),
     "input_canceled": CodeInfo("the question that the code asked was taken back", "Run the code again."),
+    "comm_unknown": CodeInfo("the code has no comm of this id, or has registered no target of this name"),
     # Workers and environments
     "worker_lost": CodeInfo("the worker is gone or broke the protocol", "Restart the session.", retryable=True),
     "worker_start_failed": CodeInfo("a worker could not be started", retryable=True),
@@ -102,6 +103,9 @@ CODES: dict[str, CodeInfo] = {
     "internal_error": CodeInfo("the node made a mistake of its own", "Report it, with what the node has logged."),
     "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
     "session_taken": CodeInfo("another client has taken the session over", "Attach to it to take it back."),
+    "session_elsewhere": CodeInfo(
+        "the session belongs to another node of the same store", "Connect to the node that the message names."
+    ),
     "session_killed": CodeInfo("an operator has ended the session", "Open a new session."),
     "session_watched": CodeInfo(
         "this client only watches the session", "Attach to it without `watch` to have it run code."
@@ -304,6 +308,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "internal_error",
             "session_unknown",
             "session_taken",
+            "session_elsewhere",
             "session_killed",
             "session_watched",
             "too_many_watchers",

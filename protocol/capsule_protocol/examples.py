@@ -19,7 +19,7 @@ from capsule_protocol.messages.checkpoints import (
     SaveReport,
     WriteState,
 )
-from capsule_protocol.messages.comms import CommClose, CommMsg, CommOpen
+from capsule_protocol.messages.comms import CommClose, CommInfo, CommInfoReply, CommMsg, CommOpen, Said
 from capsule_protocol.messages.execution import (
     Cancel,
     ClearOutput,
@@ -40,6 +40,9 @@ from capsule_protocol.messages.execution import (
 from capsule_protocol.messages.introspection import (
     Complete,
     CompleteReply,
+    Debug,
+    DebugEvent,
+    DebugReply,
     History,
     HistoryReply,
     Inspect,
@@ -192,7 +195,13 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     ),
     (CommOpen(comm="c1", target="jupyter.widget", data={"state": {"value": 1}}, metadata={"version": "2.1.0"}), ()),
     (CommMsg(comm="c1", data={"method": "update"}), (b"\x01\x02",)),
+    (Debug(request={"type": "request", "seq": 1, "command": "debugInfo"}), ()),
+    (DebugReply(reply_to="m1", response={"type": "response", "request_seq": 1, "success": True}), ()),
+    (DebugEvent(event={"type": "event", "event": "stopped", "body": {"threadId": 1}}), ()),
     (CommClose(comm="c1"), ()),
+    (CommInfo(target="jupyter.widget"), ()),
+    (CommInfoReply(reply_to="m1", comms={"c1": "jupyter.widget"}), ()),
+    (Execute(code="", comm=Said(action="message", comm="c1", data={"method": "update"})), (b"\x01",)),
     (CapabilityRequest(request="c1", capability="files.read", arguments={"path": "a.txt"}), ()),
     (CapabilityReply(request="c1", value={"size": 3}), (b"abc",)),
     (CapabilityReply(request="c2", error=Failure(code="unsupported", message="no provider")), ()),

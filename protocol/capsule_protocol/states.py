@@ -28,15 +28,17 @@ Link: TypeAlias = Literal["client", "worker"]
 Role: TypeAlias = Literal["client", "node", "worker"]
 
 VERDICTS = frozenset({"result", "error"})
-OUTPUTS = frozenset({"output", "display", "clear_output", "progress"})
+COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
+OUTPUTS = frozenset({"output", "display", "clear_output", "progress"}) | COMMS
 EVENTS = OUTPUTS | VERDICTS | {"status", "input_request", "gap"}
 """What belongs to an execution and is numbered on the client link."""
+BACKGROUND = (EVENTS - {"status"}) | {"debug_event"}
+"""What comes without a number: of executions that are over, and of none."""
 
 STREAMS = frozenset({"stream_open", "stream_data", "stream_credit", "stream_close"})
-_COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
-_QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary"})
+_QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info", "debug"})
 _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
-_BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS | _COMMS
+_BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS
 _FILES = frozenset({"upload", "download", "files"})
 _CHECKPOINTS = frozenset({"save", "load"})
 _OPERATIONS = frozenset({"sessions", "interrupt_session", "kill_session", "drain", "read_log", "cancel_execution"})
@@ -49,7 +51,7 @@ _CLIENT_ONLY = (
     | _CHECKPOINTS
 )
 _COMMANDS = frozenset({"hello", "open", "execute", "cancel", "interrupt", "input_reply", "checkpoint", "restore"})
-_ANSWERS = frozenset({"welcome", "ready"}) | EVENTS | _REPLIES
+_ANSWERS = frozenset({"welcome", "ready", "debug_event"}) | EVENTS | _REPLIES
 
 _STATE = frozenset({"write_state", "read_state"})
 

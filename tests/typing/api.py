@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 from capsule import (
     AsyncClient,
@@ -32,7 +32,8 @@ from capsule.client.answers import (
     RestoreReport,
     SaveReport,
 )
-from capsule.events import ErrorInfo
+from capsule.comms import CommRequest
+from capsule.events import CommMessage, ErrorInfo
 from capsule.node.info import FileInfo, SessionInfo, SessionSummary
 
 
@@ -96,6 +97,10 @@ async def asynchronous() -> None:
     assert_type(await session.inspect("a", detail=1, timeout=3), Inspection)
     assert_type(await session.is_complete("a"), Completeness)
     assert_type(await session.history(3, pattern="*"), list[HistoryEntry])
+    assert_type(await session.history(lines=(1, None), session=-1, output=True), list[HistoryEntry])
+    assert_type(await session.send_comm(CommRequest("message", "c1", {"n": 1})), Result)
+    assert_type(await session.comms("target"), dict[str, str])
+    assert_type(await session.debug({"seq": 1, "command": "debugInfo"}), dict[str, Any])
     assert_type(await session.namespace(), Namespace)
     assert_type(await session.info(), SessionInfo)
     assert_type(await session.upload(Path("a"), progress=print), FileInfo)
@@ -127,6 +132,10 @@ def synchronous() -> None:
             assert_type(list(events), list[Event])
         assert_type(session.info(), SessionInfo)
         assert_type(session.namespace(), Namespace)
+        assert_type(session.send_comm(CommRequest("close", "c1")), Result)
+        assert_type(session.comms(), dict[str, str])
+        assert_type(session.debug({"seq": 1, "command": "debugInfo"}), dict[str, Any])
+        assert_type(session.run("1", user_expressions={"a": "b"}, payloads=True).comms, list[CommMessage])
         assert_type(session.upload(BytesIO(b"1"), "a"), FileInfo)
         assert_type(session.download("a"), bytes)
         assert_type(session.files(), list[FileInfo])

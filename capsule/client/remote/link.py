@@ -16,7 +16,7 @@ from capsule.wire import to_event
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapsuleError, LocalProtocolError, NodeError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
-from capsule_protocol.states import EVENTS, STREAMS
+from capsule_protocol.states import BACKGROUND, EVENTS, STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,10 +149,12 @@ class Link:
             if not waiting.answer.done() or waiting.answer.cancelled():
                 self._forsake(waiting)
 
-    def post(self, kind: str, body: dict[str, Any], session: str, execution: str = "") -> None:
+    def post(
+        self, kind: str, body: dict[str, Any], session: str, execution: str = "", buffers: tuple[bytes, ...] = ()
+    ) -> None:
         """Send what has no answer of its own; what is lost with a connection is asked for again on the next."""
         if self._restored:
-            self._transmit(kind, body, session, execution)
+            self._transmit(kind, body, session, execution, buffers)
 
     def acknowledge(self, session: str, execution: str, number: int, *, soon: bool) -> None:
         """The events of an execution up to this number are dealt with."""
@@ -305,11 +307,18 @@ class Link:
 
     # --- messages ---
 
-    def _transmit(self, kind: str, body: dict[str, Any], session: str = "", execution: str = "") -> None:
+    def _transmit(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        session: str = "",
+        execution: str = "",
+        buffers: tuple[bytes, ...] = (),
+    ) -> None:
         if self._wire is None:
             return
         try:
-            self._wire.transmit(Envelope(kind, body, "", session, execution))
+            self._wire.transmit(Envelope(kind, body, "", session, execution, buffers=buffers))
         except LocalProtocolError as error:
             known = self._sessions.get(session)
             if known is None or kind != "execute":
@@ -352,7 +361,7 @@ class Link:
             session.refused(execution, CapsuleError.from_dict(envelope.body))
         elif kind in EVENTS and envelope.sequence:
             session.add(to_event(message, envelope))
-        elif kind in EVENTS and kind != "status":
+        elif kind in BACKGROUND:
             session.background(to_event(message, envelope))
         elif kind == "status":
             session.changed(envelope.body["state"], envelope.body.get("reason", ""))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.execution import RemoteExecution
 from capsule.client.remote.streams import RemoteFiles
+from capsule.comms import check_comm
 from capsule.node.info import SessionInfo
-from capsule.wire import execute_body
+from capsule.wire import buffers_of, execute_body
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import EXECUTION, new_id
+from capsule_protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,9 @@ class Line(Protocol):
     ) -> dict[str, Any]:
         """Send a request and wait for its answer; `again`: it may be sent once more on another connection."""
 
-    def post(self, kind: str, body: dict[str, Any], session: str, execution: str = "") -> None:
+    def post(
+        self, kind: str, body: dict[str, Any], session: str, execution: str = "", buffers: tuple[bytes, ...] = ()
+    ) -> None:
         """Send what has no answer; while there is no connection, nothing."""
 
     def acknowledge(self, session: str, execution: str, number: int, *, soon: bool) -> None:
@@ -85,6 +89,8 @@ class RemoteSession:
     def submit(self, request: ExecuteRequest, execution_id: str = "") -> RemoteExecution:
         """Send an execution; what the node has against it is raised where its events are waited for."""
         self.check_open()
+        if request.comm is not None:
+            check_comm(request.comm, DEFAULT_LIMITS.message_bytes)
         execution = RemoteExecution(execution_id or new_id(EXECUTION), self, request, keyed=bool(execution_id))
         if execution.id in self._executions:  # the same key: it is asked for again when it has ended here
             self._waiting.setdefault(execution.id, deque()).append(execution)
@@ -217,7 +223,7 @@ class RemoteSession:
             body["timeout"] = execution.request.timeout
         if execution.keyed:
             body["key"] = execution.id
-        self._line.post("execute", body, self.id, execution.id)
+        self._line.post("execute", body, self.id, execution.id, buffers_of(execution.request))
 
     def _next(self, execution: str) -> None:
         """One has ended; another with the same key may wait for its turn."""

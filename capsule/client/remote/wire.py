@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from capsule.keys import Credentials
     from capsule_protocol.limits import Limits
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
+FEATURES = frozenset({"introspection", "comms", "progress", "stdin", "resume", "streams"})
 
 OnMessage = Callable[[Message, Envelope], None]
 OnLost = Callable[[str], None]

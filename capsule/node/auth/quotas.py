@@ -21,6 +21,8 @@ RATED: Final = frozenset({"open", "execute", "upload", "download", "files", "sav
     "is_complete",
     "history",
     "namespace_summary",
+    "comm_info",
+    "debug",
 }
 """Messages that are refused over `bytes_per_second`; each has an answer.
 

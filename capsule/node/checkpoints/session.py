@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from capsule.events import ClearOutput, Display, Event, Finished, Output, Progress
+from capsule.events import ClearOutput, CommMessage, Display, Event, Finished, Output, Progress
 from capsule.node.checkpoints import files
 from capsule.node.checkpoints.sealing import MAGIC
 from capsule.node.execution import ExecuteRequest, Turn
@@ -35,7 +35,7 @@ MAX_KEPT: Final = 8
 """Checkpoints of a session that wait at the node to be downloaded; the oldest go first."""
 VALUES: Final = "v_"
 """Begins the names of files that a worker has written and the node has not signed yet."""
-_TOLD = (Output, Display, ClearOutput, Progress)
+_TOLD = (Output, Display, ClearOutput, Progress, CommMessage)
 
 
 @dataclass(frozen=True, slots=True)

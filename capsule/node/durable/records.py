@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
 
+from capsule.comms import CommRequest
 from capsule.config import SessionOptions
 from capsule.node.execution import ExecuteRequest
 from capsule_bridge import fingerprint
 
 if TYPE_CHECKING:
     from capsule.events import Finished
-    from capsule_bridge import Action
+    from capsule_bridge import Action, Promise
 
 _OPTIONS = tuple(field.name for field in fields(ExecuteRequest))
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
@@ -30,6 +31,11 @@ def pack_verdict(finished: Finished) -> bytes:
     return packed
 
 
+def execution_of(promise: Promise) -> str:
+    """The execution that a promise is for."""
+    return promise.id.removeprefix("exec:")
+
+
 def pack_request(request: ExecuteRequest) -> bytes:
     """What was asked for."""
     packed: bytes = packb(_options(request))
@@ -38,7 +44,11 @@ def pack_request(request: ExecuteRequest) -> bytes:
 
 def unpack_request(data: bytes) -> ExecuteRequest:
     """What was asked for."""
-    return ExecuteRequest(**unpackb(data))
+    fields = unpackb(data)
+    said = fields.get("comm")
+    if said is not None:
+        fields["comm"] = CommRequest(**{**said, "buffers": tuple(said["buffers"])})
+    return ExecuteRequest(**fields)
 
 
 def fingerprint_of(request: ExecuteRequest) -> bytes:

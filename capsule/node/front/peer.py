@@ -6,10 +6,9 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from capsule.events import Finished, Gap, Started
+from capsule.events import Finished
 from capsule.node.auth.principals import ANONYMOUS
-from capsule.node.durable.ledger import execution_unknown
-from capsule.node.execution import ExecuteRequest
+from capsule.node.front.following import Following
 from capsule.node.front.requests import Requests
 from capsule.node.front.streams import Streams
 from capsule.text import one_line
@@ -30,11 +29,10 @@ from capsule_protocol.messages.session import Attach
 from capsule_protocol.states import BULK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from capsule.events import Event
     from capsule.node.auth.principals import Principal
-    from capsule.node.durable import Ledger
     from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.front")
 
-FEATURES = frozenset({"introspection", "progress", "stdin", "resume", "streams"})
+FEATURES = frozenset({"introspection", "comms", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
 
 
@@ -62,17 +60,16 @@ class Peer:
         self._connection = Connection("client", "node", features=FEATURES, limits=limits)
         self._attached: dict[str, Hosted] = {}
         self._watches: dict[str, Watch] = {}
-        self._following: set[str] = set()
         self.streams = Streams(self, desk.tasks)
         self._requests = Requests(desk, self)
+        self._following = Following(desk, self)
         self._handlers: dict[str, Callable[[Any, Envelope], None]] = {
             "hello": self._hello,
-            "execute": self._execute,
-            "resume": self._resume,
             "event_ack": self._event_ack,
             "input_reply": self._input_reply,
             "heartbeat": self._heartbeat,
             "shutdown": self._shutdown,
+            **self._following.handlers,
             **self.streams.handlers,
         }
 
@@ -127,6 +124,7 @@ class Peer:
         self.gone = True
         self.streams.lose()
         self._requests.checkpoints.lose()
+        self._following.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
         for watch in self._watches.values():
@@ -153,14 +151,7 @@ class Peer:
 
     def on_event(self, session: str, log: EventLog, event: Event) -> None:
         """An event of an execution that this connection follows."""
-        execution = log.execution.id
-        if execution not in self._following:
-            return
-        try:
-            self._tell(session, execution, event)
-        except CapsuleError:  # a mistake of ours costs this connection; its client comes back, and goes on
-            logger.exception("%r could not be told of event %d of %s", self, event.sequence, execution)
-            self._desk.drop(self)
+        self._following.on_event(session, log, event)
 
     def on_background(self, session: str, event: Event) -> None:
         """An event of none; one that is over a limit of the link is told to be missing."""
@@ -182,9 +173,8 @@ class Peer:
         self.streams.leave(session)
         if self._attached.pop(session, None) is None:
             return  # it has closed the session meanwhile
-        for execution in hosted.logs.keys() & self._following:
-            self._following.discard(execution)
-            self._refuse(error, session, execution)
+        for execution in self._following.leave(hosted):
+            self.refuse(error, session, execution)
         self._say("status", {"state": "closed", "reason": error.code}, session=session)
 
     def announce(self, session: str, execution: str) -> None:
@@ -232,107 +222,12 @@ class Peer:
             raise NodeError("access_denied", "a token may not travel without encryption: it is not secret any more")
         return self._desk.gate.by_token(token)
 
-    def _execute(self, message: Any, envelope: Envelope) -> None:
-        request = ExecuteRequest(
-            message.code,
-            message.timeout,
-            message.quiet,
-            message.store_history,
-            message.allow_input,
-            message.stop_on_error,
-            message.batch,
-            message.cell,
-            message.if_epoch,
-            message.user_expressions,
-            message.payloads,
-        )
-        execution = envelope.execution
-        try:
-            if self._desk.draining:
-                raise SessionError("node_closed", "the node takes no more executions: it is about to end")
-            hosted = self.session(envelope.session)
-            if execution not in hosted.logs:
-                self._desk.gate.check_execute(hosted.owner, hosted)
-            if hosted.ledger is not None:
-                accepted = hosted.accept(hosted.ledger, request, execution, message.key)
-                self._desk.tasks.start(self._accept(hosted, hosted.ledger, accepted, envelope))
-                return
-            # Followed from its acknowledgement on, which precedes all events: those come in a turn of their own.
-            log = hosted.submit(request, execution, message.key)
-        except CapsuleError as error:
-            self._refuse(error, envelope.session, execution)
-            return
-        self._follow(envelope.session, execution, *log.since(0), after=0)
-
-    async def _accept(
-        self,
-        hosted: Hosted,
-        ledger: Ledger,
-        accepted: Coroutine[None, None, EventLog | None],
-        envelope: Envelope,
-    ) -> None:
-        try:
-            log = await accepted
-        except CapsuleError as error:
-            self._refuse(error, envelope.session, envelope.execution)
-            return
-        await self._catch_up(hosted, ledger, log, 0, envelope)
-
-    def _resume(self, message: Any, envelope: Envelope) -> None:
-        try:
-            hosted = self.session(envelope.session)
-            log = hosted.logs.get(envelope.execution)
-            if hosted.ledger is not None:
-                self._desk.tasks.start(self._catch_up(hosted, hosted.ledger, log, message.after, envelope))
-                return
-            if log is None:
-                raise execution_unknown(envelope.execution)
-            _check_after(message.after, log.last)
-        except CapsuleError as error:
-            self._refuse(error, envelope.session, envelope.execution, "resume")
-            return
-        self._follow(envelope.session, envelope.execution, *log.since(message.after), after=message.after)
-
-    async def _catch_up(
-        self, hosted: Hosted, ledger: Ledger, log: EventLog | None, after: int, envelope: Envelope
-    ) -> None:
-        """Tell what is logged behind a number, from memory if it is there; then what comes."""
-        try:
-            missing, events = (1, []) if log is None else log.since(after)
-            if missing:
-                missing, events, last = await ledger.history(hosted.session.id, hosted.logs, envelope.execution, after)
-            else:
-                assert log is not None
-                last = log.last
-            _check_after(after, last)
-        except CapsuleError as error:
-            self._refuse(error, envelope.session, envelope.execution, envelope.type)
-            return
-        if not self.gone and hosted.session.id in self._attached:
-            self._follow(envelope.session, envelope.execution, missing, events, after=after)
-
-    def _follow(self, session: str, execution: str, missing: int, events: list[Event], *, after: int) -> None:
-        """Acknowledge it, tell these events, and have those that come told."""
-        started = events[0] if not (after or missing) and events else None
-        if isinstance(started, Started):
-            del events[0]
-            self._transmit(Envelope("ack", {"execution_count": started.execution_count}, "", session, execution, 1))
-        else:
-            self._transmit(Envelope("ack", {}, "", session, execution))
-        if missing:
-            self._tell(session, execution, Gap(execution, after + missing, missing))
-        self._following.add(execution)
-        log = self._attached[session].logs.get(execution)
-        if log is not None:
-            log.loosen(False)  # noqa: FBT003 - positional only
-        for event in events:
-            self._tell(session, execution, event)
-
     def _event_ack(self, message: Any, envelope: Envelope) -> None:
         hosted = self._attached.get(envelope.session)
         if hosted is not None:
             for execution, number in message.executions.items():
                 hosted.acknowledge(execution, number)
+                self._following.acknowledge(execution, number)
         elif envelope.session in self._watches:
             self._watches[envelope.session].acknowledge(message.executions)
 
@@ -409,7 +304,7 @@ class Peer:
         self.streams.leave(session)
         hosted = self._attached.pop(session, None)
         if hosted is not None:
-            self._following -= hosted.logs.keys()
+            self._following.leave(hosted)
 
     def answer(
         self,
@@ -427,6 +322,24 @@ class Peer:
         """Answer a request that could not be done."""
         self._desk.gate.refused(self.principal, envelope.type, error)
         self._say("error", Error.answer(error, envelope.id).model_dump(), session=envelope.session)
+
+    # --- for the executions that it follows ---
+
+    def reads(self, session: str) -> bool:
+        """Whether it reads this session, and is not gone."""
+        return not self.gone and session in self._attached
+
+    def refuse(self, error: CapsuleError, session: str, execution: str, action: str = "execute") -> None:
+        """The answer to an execution that is not accepted, or is another client's now."""
+        self._desk.gate.refused(self.principal, action, error)
+        body = Error.answer(error).model_dump()
+        number = self._connection.executions.next_number("error", execution)
+        self._transmit(Envelope("error", body, "", session, execution, number))
+
+    def give_up(self, why: str) -> None:
+        """End the connection: its client comes back, and goes on."""
+        logger.error("%r is dropped: %s", self, why)
+        self._desk.drop(self)
 
     # --- for the streams ---
 
@@ -453,23 +366,11 @@ class Peer:
     def _turn_down(self, error: SessionError, envelope: Envelope) -> None:
         """The principal may not do this, or not now."""
         if envelope.type in {"execute", "resume"}:
-            self._refuse(error, envelope.session, envelope.execution, envelope.type)
+            self.refuse(error, envelope.session, envelope.execution, envelope.type)
         elif envelope.id:
             self.fail(error, envelope)
         else:  # nobody waits for an answer
             self._desk.gate.refused(self.principal, envelope.type, error)
-
-    def _tell(self, session: str, execution: str, event: Event) -> None:
-        self.tell(session, execution, event)
-        if isinstance(event, Finished):
-            self._following.discard(execution)
-
-    def _refuse(self, error: CapsuleError, session: str, execution: str, action: str = "execute") -> None:
-        """The answer to an execution that is not accepted, or is another client's now."""
-        self._desk.gate.refused(self.principal, action, error)
-        body = Error.answer(error).model_dump()
-        number = self._connection.executions.next_number("error", execution)
-        self._transmit(Envelope("error", body, "", session, execution, number))
 
     def _say(self, kind: str, body: dict[str, Any], *, session: str = "", execution: str = "") -> None:
         self._transmit(Envelope(kind, body, "", session, execution))
@@ -479,11 +380,6 @@ class Peer:
             frames = self._connection.transmit(envelope)
             self._desk.gate.carried(self.principal, frames)
             self._desk.send(self, frames, bulk=envelope.type in BULK)
-
-
-def _check_after(after: int, last: int) -> None:
-    if after > last:
-        raise ArgumentError("after", f"is {after}", allowed=f"at most {last}, the last event")
 
 
 def _in_place_of(event: Event, error: LocalProtocolError) -> Wired:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from capsule_kernels.executors.base import Piece, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from capsule_kernels.loops import SessionLoop
 
@@ -17,6 +17,11 @@ class ThreadedExecutor:
 
     def __init__(self, loop: SessionLoop) -> None:
         self._loop = loop
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function as the code of a cell."""
+        with self._loop.lent():
+            function()
 
     def run(self, pieces: Sequence[Piece], namespace: dict[str, Any]) -> None:
         """Run the pieces in order."""

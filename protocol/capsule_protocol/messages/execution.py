@@ -9,6 +9,7 @@ from pydantic import Field
 
 from capsule_protocol.answers import MAX_SECONDS, Terms
 from capsule_protocol.messages.base import Count, Data, Message
+from capsule_protocol.messages.comms import Said  # noqa: TC001 (pydantic evaluates it)
 
 if TYPE_CHECKING:
     from capsule_protocol.errors import CapsuleError
@@ -24,7 +25,8 @@ class Execute(Message):
 
     `if_epoch`: only if the session is in this epoch, so that nobody runs on an empty heap by mistake.
     `user_expressions`: expressions by names, whose values the verdict `ok` has. `payloads`: what IPython asks of its
-    front end is told in the verdict.
+    front end is told in the verdict. With `comm` there is no code: what the client says on a comm is handed to whom
+    the code has registered for it, as an execution of its own; its buffers are those of the message.
     """
 
     TYPE: ClassVar[str] = "execute"
@@ -41,6 +43,7 @@ class Execute(Message):
     if_epoch: Count | None = None
     user_expressions: Annotated[dict[str, str], Field(max_length=MAX_EXPRESSIONS)] = {}
     payloads: bool = False
+    comm: Said | None = None
 
 
 class Output(Message):

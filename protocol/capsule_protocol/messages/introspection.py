@@ -114,3 +114,24 @@ class NamespaceSummaryReply(Reply):
     TYPE: ClassVar[str] = "namespace_summary_reply"
     entries: list[NamespaceEntry] = []
     truncated: Count = 0
+
+
+class Debug(Message):
+    """A request of the Debug Adapter Protocol, with `seq` and `command`. It is answered also while code runs."""
+
+    TYPE: ClassVar[str] = "debug"
+    request: Data
+
+
+class DebugReply(Reply):
+    """The response of the Debug Adapter Protocol."""
+
+    TYPE: ClassVar[str] = "debug_reply"
+    response: Data = {}
+
+
+class DebugEvent(Message):
+    """An event of the Debug Adapter Protocol; of no execution."""
+
+    TYPE: ClassVar[str] = "debug_event"
+    event: Data

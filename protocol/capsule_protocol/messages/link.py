@@ -106,13 +106,17 @@ class PendingInput(Part):
 
 
 class Adopted(Message):
-    """The answer to `adopt`: as `welcome`, what the code waits for, and the number of the last message sent so far."""
+    """The answer to `adopt`: as `welcome`, what the code waits for, and the number of the last message sent so far.
+
+    `execution_count` is the number of the code that runs, or will run next.
+    """
 
     TYPE: ClassVar[str] = "adopted"
     version: str
     features: list[str] = []
     limits: LinkLimits | None = None
     last: Count = 0
+    execution_count: Count = 0
     inputs: list[PendingInput] = []
 
 

@@ -38,6 +38,24 @@ threading.Thread(target=lambda: go.wait() and print('late')).start()"""
 PRESS = f"import os, signal, time\nkept = 1\nos.kill({os.getpid()}, signal.SIGINT)"
 """Code that presses Ctrl-C in the process of its caller."""
 
+OUTLIVING = """import capsule, threading, capsule.client.portal as portal
+client = capsule.Client()
+events = client.session().stream("while True: pass")
+next(events)
+threading.kept = (events, portal)
+"""
+"""Its events are dropped when what their module refers to is gone already."""
+
+NEVER_WHOLE = """import capsule
+for kind in (capsule.Events, capsule.AsyncEvents):
+    try:
+        kind()
+    except TypeError:
+        pass
+    else:
+        raise AssertionError(kind)
+"""
+
 INTERRUPT_CALLER = f"{PRESS}\nwhile True: time.sleep(100)"
 
 
@@ -65,6 +83,16 @@ def test_a_result_that_does_not_come_in_time_is_a_timeout_and_the_code_goes_on(
     go.touch()
     result = execution.result(timeout=60)
     assert (result.text, result.stdout) == ("1", "begun\n")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [OUTLIVING, NEVER_WHOLE],
+    ids=["when the interpreter ends", "when they were never made whole"],
+)
+def test_events_that_are_dropped_late_or_early_complain_of_nothing(program: str) -> None:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_callbacks_are_called_in_the_calling_thread(sync_session: Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,19 +22,35 @@ if TYPE_CHECKING:
 SERVICES = {"durable": "", "forgetful": FORGETFUL}
 
 
+@contextmanager
+def service(config: str) -> Iterator[Served]:
+    """A service, which has to leave without a word."""
+    folder = Path(tempfile.mkdtemp(prefix="s-"))
+    try:
+        with Served(folder / "node", config) as served:
+            yield served
+            assert served.stop() == 0
+            assert served.log.read_text() == ""
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="module", params=["library", *SERVICES])
 def address(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """Where the node is; None: in this process."""
     if request.param == "library":
         yield None
         return
-    folder = Path(tempfile.mkdtemp(prefix="s-"))
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder)
-        served = stack.enter_context(Served(folder / "node", SERVICES[request.param]))
+    with service(SERVICES[request.param]) as served:
         yield served.address
-        assert served.stop() == 0
-        assert served.log.read_text() == ""
+
+
+@pytest.fixture
+async def durable() -> AsyncIterator[AsyncClient]:
+    """A client of a service that writes all down."""
+    with service(SERVICES["durable"]) as served:
+        async with served.client() as client:
+            yield client
 
 
 @pytest.fixture(scope="module")

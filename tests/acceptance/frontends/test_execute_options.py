@@ -99,6 +99,16 @@ async def test_a_pager_shows_its_text_in_the_verdict(session: AsyncSession) -> N
     assert ("What f does." in printed.stdout, printed.payload) == (True, [])
 
 
+async def test_a_file_is_shown_in_the_pager(session: AsyncSession, tmp_path: Path) -> None:
+    file = tmp_path / "a file.txt"
+    file.write_text("its text\n")
+    for magic in ("less", "more"):
+        assert page(await session.run(f"%{magic} '{file}'", payloads=True)) == "its text\n"
+    failed = await session.run("%less", payloads=True)
+    assert failed.error is not None
+    assert (failed.error.name, failed.payload) == ("UsageError", [])
+
+
 async def test_the_next_input_is_told_also_after_an_error(session: AsyncSession, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("x = 1\n")

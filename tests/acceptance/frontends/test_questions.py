@@ -78,7 +78,8 @@ async def test_no_completion_has_the_range_of_the_cursor(session: AsyncSession) 
 
 async def test_jedi_can_be_switched_on(anywhere: AsyncClient) -> None:
     async with anywhere.session(ipython=["--Completer.use_jedi=True"]) as session:
-        assert (await completed(session, "import o"))["os"] == ("module", "")
+        assert (await session.run("get_ipython().Completer.use_jedi")).text == "True"
+        assert "os" in await completed(session, "import o")  # jedi tells the types as far as it gets in a short time
 
 
 async def test_history_has_the_number_of_its_session(session: AsyncSession) -> None:
@@ -185,3 +186,16 @@ async def test_what_ipython_does_not_have_is_refused(anywhere: AsyncClient, argu
     with pytest.raises(ArgumentError) as caught:
         await anywhere.session(ipython=[argument])
     assert caught.value.code == "invalid_argument"
+
+
+async def test_the_processor_time_of_a_session_is_told_also_while_code_runs(session: AsyncSession) -> None:
+    before = (await session.info()).cpu
+    busy = (
+        "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\nprint('used', flush=True)"
+    )
+    events = session.stream(f"{busy}\ntime.sleep(1000)")
+    while "used" not in getattr(await anext(events), "text", ""):
+        pass
+    after = await session.info()
+    assert (after.state, round(after.cpu - before, 1) >= 0.2) == ("busy", True)
+    await events.aclose()

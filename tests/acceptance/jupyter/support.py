@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from capsule.jupyter import kernelspecs
 from capsule.jupyter.lease import SOCKET
 
@@ -77,8 +79,8 @@ def home() -> Iterator[Home]:
         yield made
         made.end_nodes()
         logs = {path: path.read_text() for path in made.runtime.glob("capsule/*/node.log")}
-        left = sorted({path.name for path in made.runtime.glob("capsule/*/*")})
-        assert left in ([], ["node.lock", "node.log", "start.lock"]), logs
+        left = {path.name for path in made.runtime.glob("capsule/*/*")}
+        assert left <= {"node.lock", "node.log", "start.lock"}, logs
     finally:
         for name, value in before.items():
             os.environ.pop(name)
@@ -131,3 +133,8 @@ def text_of(told: list[dict[str, Any]], stream: str = "stdout") -> str:
         for message in told
         if message["msg_type"] == "stream" and message["content"]["name"] == stream
     )
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether they end soon."""
+    return not psutil.wait_procs(processes, timeout=LONG)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from jupyter_client.session import Session
 from jupyter_core.utils import run_sync
 
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, drain, reply_to, run, text_of
+from tests.acceptance.jupyter.support import LONG, drain, gone, reply_to, run, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,6 +154,106 @@ def test_a_thread_that_goes_on_writes_under_its_own_request(client: BlockingKern
     assert reply_to(client, second)["status"] == "ok"
 
 
+# Comms
+
+
+def test_a_widget_tells_of_itself_and_hears_of_changes(client: BlockingKernelClient) -> None:
+    code = (
+        "import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\n"
+        "slider.observe(lambda change: print('moved to', change.new), 'value')\nslider"
+    )
+    reply, told = run(client, code)
+    assert reply["status"] == "ok"
+    opened = [message for message in told if message["msg_type"] == "comm_open"]
+    assert all(message["content"]["target_name"] == "jupyter.widget" for message in opened)
+    assert all(message["metadata"]["version"] for message in opened)
+    (slider,) = [one for one in opened if one["content"]["data"]["state"]["_model_name"] == "IntSliderModel"]
+    comm = slider["content"]["comm_id"]
+    known = reply_to(client, client.comm_info(target_name="jupyter.widget"))["comms"]
+    assert known[comm] == {"target_name": "jupyter.widget"}
+    content = {"comm_id": comm, "data": {"method": "update", "state": {"value": 7}, "buffer_paths": []}}
+    message = client.session.msg("comm_msg", content)
+    client.shell_channel.send(message)
+    told = drain(client, message["header"]["msg_id"])
+    assert text_of(told) == "moved to 7\n"
+    assert [one["content"]["comm_id"] for one in told if one["msg_type"] == "comm_msg"] == [comm]
+    assert run(client, "print(slider.value)")[1][1]["content"]["text"] == "7\n"
+
+
+def test_bytes_go_both_ways_on_a_comm(client: BlockingKernelClient) -> None:
+    code = (
+        "def echo(comm, opened):\n"
+        "    comm.on_msg(lambda m: comm.send({'got': len(m['buffers'])}, buffers=[bytes(m['buffers'][0]) * 2]))\n"
+        "get_ipython().kernel.comm_manager.register_target('echo', echo)"
+    )
+    assert run(client, code)[0]["status"] == "ok"
+    client.shell_channel.send(client.session.msg("comm_open", {"comm_id": "c", "target_name": "echo", "data": {}}))
+    message = client.session.msg("comm_msg", {"comm_id": "c", "data": {}})
+    assert client.shell_channel.socket is not None
+    client.session.send(client.shell_channel.socket, message, buffers=[b"raw\0"])
+    (heard,) = drain(client, message["header"]["msg_id"])
+    assert heard["content"] == {"comm_id": "c", "data": {"got": 1}}
+    assert bytes(heard["buffers"][0]) == b"raw\0raw\0"
+
+
+@pytest.mark.parametrize(
+    "content", [{"comm_id": "nobody's", "data": {}}, {"comm_id": 1}, {"comm_id": "c", "data": []}, {}]
+)
+def test_what_is_said_on_no_comm_changes_nothing(client: BlockingKernelClient, content: dict[str, Any]) -> None:
+    message = client.session.msg("comm_msg", content)
+    client.shell_channel.send(message)
+    assert drain(client, message["header"]["msg_id"]) == []
+    assert run(client, "1")[0]["status"] == "ok"
+
+
+# The debugger
+
+
+def debug(client: BlockingKernelClient, seq: int, command: str, **arguments: Any) -> dict[str, Any]:
+    request = {"type": "request", "seq": seq, "command": command, "arguments": arguments}
+    client.control_channel.send(client.session.msg("debug_request", request))
+    reply = client.get_control_msg(timeout=LONG)
+    assert reply["msg_type"] == "debug_reply"
+    content: dict[str, Any] = reply["content"]
+    assert content["success"], content
+    return content
+
+
+def test_a_cell_stops_at_a_breakpoint_and_goes_on(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        told = {
+            "clientID": "test",
+            "adapterID": "",
+            "pathFormat": "path",
+            "linesStartAt1": True,
+            "columnsStartAt1": True,
+        }
+        debug(client, 1, "initialize", **told)
+        debug(client, 2, "attach")
+        code = "total = 0\nfor n in range(3):\n    total += n\ntotal"
+        path = debug(client, 3, "dumpCell", code=code)["body"]["sourcePath"]
+        debug(client, 4, "setBreakpoints", source={"path": path}, breakpoints=[{"line": 4}])
+        request = client.execute(code)
+        while True:
+            message = client.get_iopub_msg(timeout=LONG)
+            if message["msg_type"] == "debug_event" and message["content"]["event"] == "stopped":
+                break
+        thread = message["content"]["body"]["threadId"]
+        frame = debug(client, 5, "stackTrace", threadId=thread)["body"]["stackFrames"][0]
+        assert frame["line"] == 4
+        assert debug(client, 6, "evaluate", expression="total", frameId=frame["id"])["body"]["result"] == "3"
+        debug(client, 7, "continue", threadId=thread)
+        assert reply_to(client, request)["status"] == "ok"
+
+
+def test_variables_are_told_without_a_debugger(client: BlockingKernelClient) -> None:
+    run(client, "told = 7")
+    variables = debug(client, 1, "inspectVariables")["body"]["variables"]
+    assert {"name": "told", "value": "7", "type": "int"}.items() <= next(
+        v for v in variables if v["name"] == "told"
+    ).items()
+
+
 # Questions
 
 
@@ -194,7 +295,7 @@ def test_input_and_passwords_are_asked_for(client: BlockingKernelClient) -> None
 
 def test_input_that_nobody_can_answer_is_an_error(client: BlockingKernelClient) -> None:
     reply, _ = run(client, "input()", allow_stdin=False)
-    assert reply["status"] == "error"
+    assert reply["ename"] == "StdinNotImplementedError"
 
 
 def test_an_answer_that_nobody_waits_for_is_dropped(client: BlockingKernelClient) -> None:
@@ -224,8 +325,20 @@ def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: Kern
     assert run(client, "1")[0]["status"] == "ok"
 
 
-def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient, manager: KernelManager) -> None:
-    manager.interrupt_kernel()
+@pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
+def test_a_signal_to_nothing_does_nothing(home: support.Home, name: str) -> None:
+    """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
+    with kernel(name) as manager, connected(manager) as client:
+        for _ in range(20):
+            manager.interrupt_kernel()
+            reply, _ = run(client, "1")
+            assert reply["status"] == "ok", reply
+
+
+def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient) -> None:
+    # By a message, whose answer tells that it is over: a signal may arrive behind the next request.
+    client.control_channel.send(client.session.msg("interrupt_request"))
+    assert client.get_control_msg(timeout=LONG)["content"]["status"] == "ok"
     reply, _ = run(client, "1")
     assert reply["status"] == "ok", reply
 
@@ -363,13 +476,23 @@ def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) ->
 @pytest.mark.parametrize("name", support.ROUTES)
 def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Home, name: str) -> None:
     with kernel(name) as manager, connected(manager) as client:
-        request = client.execute("import os; os._exit(7)")
-        assert reply_to(client, request)["status"] == "error"
+        client.execute("import os; os._exit(7)")
+        while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
+            pass
+        assert "7" in message["content"]["evalue"]
         deadline = time.monotonic() + LONG
         while manager.is_alive():  # as managers do: they look again and again
             assert time.monotonic() < deadline
         manager.restart_kernel(now=True)
         assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_a_kernel_that_is_started_once_more_begins_anew(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        manager.start_kernel()
+        assert not psutil.pid_exists(int(text_of(told)))
+        assert text_of(run(client, "print('os' in globals())")[1]) == "False\n"
 
 
 @pytest.mark.parametrize("name", support.ROUTES)
@@ -409,3 +532,38 @@ def test_methods_of_a_provisioner_bear_a_kernel_that_is_gone(home: support.Home)
         ):
             run_sync(method)()
         assert not provisioner.has_process
+
+
+# Errors
+
+
+def test_a_traceback_has_ipythons_parts_and_colours(client: BlockingKernelClient) -> None:
+    reply, told = run(client, "def f():\n    raise ValueError('no')\nf()")
+    (error,) = [message["content"] for message in told if message["msg_type"] == "error"]
+    assert error == {name: reply[name] for name in ("ename", "evalue", "traceback")}
+    assert (error["ename"], error["evalue"]) == ("ValueError", "no")
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", part) for part in error["traceback"]]
+    assert plain != error["traceback"]
+    assert re.match(r"Cell In\[\d+\], line 3\n", plain[2])
+    assert plain[-1] == "ValueError: no"
+
+
+# The node
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kernel_can_be_restarted_when_its_node_has_ended(number: signal.Signals) -> None:
+    """As its manager does; with the same ports."""
+    with support.home() as home, kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        worker = psutil.Process(int(text_of(told)))
+        (node,) = home.nodes()
+        os.kill(node, number)
+        assert gone([worker])
+        deadline = time.monotonic() + LONG
+        while manager.is_alive():
+            assert time.monotonic() < deadline
+        port = manager.shell_port
+        manager.restart_kernel(now=True)
+        assert manager.shell_port == port
+        assert reply_to(client, client.execute("1"))["status"] == "ok"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capsule.events import ClearOutput, Display, Finished, InputRequest, Output
+from capsule.events import ClearOutput, CommMessage, Display, Finished, InputRequest, Output
 from capsule.node.adoption import Adoptable, Lingering, adoptable
 from capsule.node.execution import ExecuteRequest
 from capsule.node.node import Node
@@ -106,6 +106,8 @@ def normal(events: list[Event]) -> list[tuple[Any, ...]]:
                 said.append((event.stream, event.text))
         elif isinstance(event, Display):
             said.append(("display", event.data, event.display_id, event.update))
+        elif isinstance(event, CommMessage):
+            said.append((event.action, event.comm, event.target, event.data))
         elif isinstance(event, ClearOutput):
             said.append(("clear_output", event.wait))
         elif isinstance(event, InputRequest):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule.events import InputRequest
+from capsule.events import Finished, InputRequest, Started
 from capsule.node.execution import ExecuteRequest
 from tests.acceptance.linger.support import LONG, normal, undisturbed, written
 from tests.acceptance.linger.victim import FAULTS
@@ -21,12 +21,16 @@ pytestmark = pytest.mark.anyio
 
 CELL = """
 import os, subprocess, sys, time
+from comm import create_comm
+comm = create_comm("front", comm_id="c1")
 for number in range({lines}):
     print("line", number, "é" * (number % 5), end="\\n" if number % 6 else "")
     if number % 7 == 0:
         print("oops", number, file=sys.stderr)
     if number % 10 == 3:
         display({{"text/plain": f"shown {{number}}"}}, raw=True)
+    if number % 20 == 7:
+        comm.send({{"number": number}})
     if number % 25 == 5:
         os.write(1, b"raw %d \\xc3" % number)
         os.write(1, b"\\xa9\\n")
@@ -110,9 +114,11 @@ async def test_the_session_keeps_its_state_its_epoch_and_its_process(place: Plac
     async with place.adopted() as session, asyncio.timeout(LONG):
         assert (session.id, session.epoch) == (place.store.lines("session")[0]["id"], 1)
         assert session.info().pid == box.worker[0]
-        finished = await session.submit(ExecuteRequest("kept == os.getpid()")).finished()
+        started, finished = [event async for event in session.submit(ExecuteRequest("kept == os.getpid()"))]
+        assert isinstance(started, Started)
+        assert isinstance(finished, Finished)
         assert finished.text == "True"
-        assert finished.execution_count == 2
+        assert started.execution_count == finished.execution_count == 2
 
 
 async def test_cells_that_the_worker_did_not_have_yet_run_after_those_that_it_had(place: Place) -> None:

@@ -287,20 +287,21 @@ async def test_pool_has_a_row_for_each_environment(served: Served, remote: Async
 
 
 async def test_pool_shows_an_environment_that_nobody_has_used(place: Path) -> None:
-    with Served(place / "fresh", "[environments.default]\n[environments.spare]\nmin_idle = 3\n") as served:
+    config = "[environments.default]\nmin_idle = 0\n[environments.spare]\nmin_idle = 3\n"
+    with Served(place / "fresh", config) as served:
         pools = (await answer("pool", "--address", served.address))["pools"]
         assert {name: (one["state"], one["idle"], one["min_idle"]) for name, one in pools.items()} == {
-            "default": ("unused", 0, 1),
+            "default": ("open", 0, 0),  # the service has made it ready
             "spare": ("unused", 0, 3),
         }
-        async with served.client() as client, client.session():
-            pools = (await client.info()).pools
-            assert (pools["default"].state, pools["spare"].state) == ("open", "unused")
         done = await capsule("pool", "--address", served.address)
         assert [row.split()[:2] for row in done.stdout.decode().splitlines()[1:]] == [
             ["default", "open"],
             ["spare", "unused"],
         ]
+        async with served.client() as client, client.session("spare"):
+            pools = (await client.info()).pools
+            assert (pools["default"].state, pools["spare"].state) == ("open", "open")
 
 
 # drain

@@ -18,7 +18,8 @@ import pytest
 
 from capsule import AsyncClient
 from capsule.cli.entry import cli
-from capsule.config import ServeConfig
+from capsule.config import ServeConfig, load
+from capsule.runtime import store_path
 from tests.acceptance.serve.support import CAPSULE, LONG
 
 EXAMPLES = Path(__file__).parents[3] / "docs/examples"
@@ -70,7 +71,24 @@ def test_systemd_has_nothing_against_it(name: str, tmp_path: Path) -> None:
 def test_the_node_has_time_to_drain_and_the_signal_is_its_own(name: str) -> None:
     service = unit(name)
     assert float(service["TimeoutStopSec"]) > ServeConfig().drain_timeout
-    assert (service["Type"], service["KillMode"], service["OOMPolicy"]) == ("notify", "mixed", "continue")
+    assert (service["Type"], service["KillMode"], service["OOMPolicy"]) == ("notify", "process", "continue")
+
+
+def test_what_must_outlive_a_start_of_the_unit_is_kept_outside_of_what_systemd_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = unit("capsule.service")
+    assert service["RuntimeDirectoryPreserve"] == "restart"  # the records of the boxes
+    kept = [tmp_path / name for name in service["StateDirectory"].split()]
+    for directory in kept:
+        directory.mkdir()
+    for variable in service["Environment"].replace("%S", str(tmp_path)).split():
+        name, _, value = variable.partition("=")
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    config = load().model_copy(update={"serve": ServeConfig(directory=Path("/run/capsule"))})
+    assert store_path(config).parent in kept
+    assert config.directory in kept
 
 
 @pytest.mark.anyio

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule import ArgumentError, AsyncClient, Client, Finished, InputRequest, NodeError, Output, SessionError
+from capsule import (
+    ArgumentError,
+    AsyncClient,
+    CapsuleError,
+    Client,
+    Finished,
+    InputRequest,
+    NodeError,
+    Output,
+    SessionError,
+)
+from tests.acceptance.serve.siege import wait_until
 from tests.acceptance.serve.support import CAPSULE, LONG, Served
 
 if TYPE_CHECKING:
@@ -235,6 +246,26 @@ def test_the_synchronous_client_is_the_same(served: Served) -> None:
         session.detach()
         with client.attach("sync") as again:
             assert again.run("1").text == "1"
+
+
+def test_the_pool_is_warm_before_the_first_session(place: Path) -> None:
+    with Served(place / "warm", "[environments.default]\nmin_idle = 3\n") as served, Client(served.address) as client:
+        wait_until(lambda: client.info().pools["default"].idle == 3)
+        with client.session() as session:
+            assert session.run("6 * 7").text == "42"
+        assert client.info().pools["default"].stats.hit_rate == 1
+
+
+def test_warm_up_code_that_fails_keeps_no_service_from_starting(place: Path) -> None:
+    config = "[environments.default]\nwarmup = '1 / 0'\n[environments.other]\nmin_idle = 0\n"
+    with Served(place / "broken", config) as served, Client(served.address) as client:
+        ready = subprocess.run([CAPSULE, "wait-ready", "--address", served.address], check=False, timeout=LONG)
+        assert ready.returncode == 0
+        wait_until(lambda: "ZeroDivisionError" in client.info().pools["default"].breaker.cause)
+        with client.session("other") as session:
+            assert session.run("6 * 7").text == "42"
+        with pytest.raises(CapsuleError, match="ZeroDivisionError"):
+            client.session()
 
 
 async def test_an_address_without_a_node_is_told(place: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from capsule_protocol.envelope import Envelope
 from capsule_protocol.messages import parse
 from tests.unit.kernels.alone import alone
 from tests.unit.kernels.rig import Session
@@ -11,7 +10,7 @@ LISTENER = """
     from comm import get_comm_manager
     heard = []
     def opened(comm, message):
-        comm.on_msg(lambda message: heard.append((message["content"]["data"], message["buffers"])))
+        comm.on_msg(lambda message: heard.append((message["content"]["data"], [*map(bytes, message["buffers"])])))
         comm.on_close(lambda message: heard.append("closed"))
         heard.append(message["content"]["data"])
     get_comm_manager().register_target("listener", opened)
@@ -37,11 +36,10 @@ def test_what_the_code_says_on_a_comm_is_sent_with_its_buffers_raw() -> None:
 def test_what_the_client_says_reaches_the_target_that_the_code_registered() -> None:
     rig = Session()
     rig.run(LISTENER.replace("\n    ", "\n"))
-    for kind, body in (
-        ("comm_open", {"target": "listener", "data": {"n": 1}}),
-        ("comm_msg", {"data": {"n": 2}}),
-        ("comm_close", {}),
+    for action, body, buffers in (
+        ("open", {"target": "listener", "data": {"n": 1}}, ()),
+        ("message", {"data": {"n": 2}}, (b"raw",)),
+        ("close", {}, ()),
     ):
-        buffers = (b"raw",) if kind == "comm_msg" else ()
-        rig.engine.comms(Envelope(kind, {"comm": "c_1", **body}, buffers=buffers))
+        rig.engine.comms.hear({"action": action, "comm": "c_1", **body}, buffers)
     assert rig.value("heard") == "[{'n': 1}, ({'n': 2}, [b'raw']), 'closed']"

@@ -1,0 +1,107 @@
+"""What a front end shows of a session: figures at the end of their cell, and displays that change later."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from capsule import AsyncClient, AsyncSession, Display, Event, Finished, Output
+from capsule.comms import CommRequest
+
+pytestmark = pytest.mark.anyio
+
+LONG = 60.0
+INLINE = "module://matplotlib_inline.backend_inline"
+
+
+def shown(events: list[Event]) -> list[Any]:
+    """Texts, and the kinds of what was displayed, in order."""
+    parts: list[Any] = []
+    for event in events:
+        if isinstance(event, Output):
+            parts.append(event.text)
+        elif isinstance(event, Display):
+            parts.append(sorted(event.data))
+    return parts
+
+
+@pytest.mark.parametrize("magic", ["", "%matplotlib inline\n"])
+async def test_figures_are_shown_at_the_end_of_their_cell(session: AsyncSession, magic: str) -> None:
+    told: list[Event] = []
+    code = f"{magic}import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint('behind')"
+    result = await session.run(code, on_event=told.append)
+    assert (result.verdict, result.stderr) == ("ok", "")
+    assert shown(told) == ["behind\n", ["image/png", "text/plain"]]
+    again = await session.run("print(plt.get_fignums())")
+    assert (again.stdout, again.displays) == ("[]\n", [])
+
+
+async def test_a_figure_is_shown_although_the_cell_fails(session: AsyncSession) -> None:
+    result = await session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\n1 / 0")
+    assert (result.verdict, [sorted(one.data) for one in result.displays]) == ("error", [["image/png", "text/plain"]])
+
+
+async def test_a_figure_of_a_comm_handler_is_shown_at_its_end(session: AsyncSession) -> None:
+    await session.run(
+        "import matplotlib.pyplot as plt\nfrom comm import get_comm_manager\n"
+        "def opened(comm, message): comm.on_msg(lambda message: plt.plot([1, 2]))\n"
+        "get_comm_manager().register_target('plot', opened)"
+    )
+    await session.send_comm(CommRequest("open", "c1", target="plot"))
+    drawn = await session.send_comm(CommRequest("message", "c1"))
+    assert [sorted(one.data) for one in drawn.displays] == [["image/png", "text/plain"]]
+    assert drawn.displays[0].execution_id == drawn.execution_id
+
+
+async def test_the_format_of_figures_can_be_chosen(session: AsyncSession) -> None:
+    code = "%config InlineBackend.figure_format = 'svg'\nimport matplotlib.pyplot as plt\nplt.plot([1])\nNone"
+    (figure,) = (await session.run(code)).displays
+    assert sorted(figure.data) == ["image/svg+xml", "text/plain"]
+
+
+async def test_a_preloaded_matplotlib_shows_figures_too() -> None:
+    environments = {"default": {"preload": ["matplotlib.pyplot"]}}
+    async with AsyncClient(environments=environments) as client, client.session() as session:
+        result = await session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nNone")
+        assert [sorted(one.data) for one in result.displays] == [["image/png", "text/plain"]]
+
+
+async def test_variables_are_added_to_those_of_a_notebook(anywhere: AsyncClient) -> None:
+    seen = "import os; [os.environ.get(name) for name in ('MPLBACKEND', 'MINE', 'PAGER')]"
+    async with anywhere.session(env={"MINE": "1"}) as session:
+        assert (await session.run(seen)).text == repr([INLINE, "1", "cat"])
+    async with anywhere.session(env={"MPLBACKEND": "agg"}) as session:
+        assert (await session.run(seen)).text == repr(["agg", None, "cat"])
+        assert (await session.run("import matplotlib\nmatplotlib.get_backend()")).text == "'agg'"
+
+
+async def test_a_later_cell_changes_a_display(session: AsyncSession) -> None:
+    first = await session.run("from IPython.display import display\nhandle = display('a', display_id=True)\nNone")
+    second = await session.run("handle.update('b')")
+    (made,), (changed,) = first.displays, second.displays
+    assert (made.update, changed.update) == (False, True)
+    assert made.display_id == changed.display_id is not None
+    assert (changed.data, changed.execution_id) == ({"text/plain": "'b'"}, second.execution_id)
+
+
+async def test_a_thread_changes_a_display_later(anywhere: AsyncClient) -> None:
+    late: asyncio.Queue[Event] = asyncio.Queue()
+    async with anywhere.session(on_background=late.put_nowait) as session:
+        started = await session.run(
+            "import threading\nfrom IPython.display import display\nhandle = display('a', display_id='d1')\n"
+            "go = threading.Event()\nthreading.Thread(target=lambda: go.wait() and handle.update('b')).start()"
+        )
+        await session.run("go.set()")
+        changed = await asyncio.wait_for(late.get(), LONG)
+    assert changed == Display(started.execution_id, 0, {"text/plain": "'b'"}, {}, "d1", update=True)
+
+
+async def test_cleared_output_waits_for_what_comes_next(session: AsyncSession) -> None:
+    told: list[Event] = []
+    code = "from IPython.display import clear_output\nprint('a')\nclear_output(wait=True)\nprint('b')"
+    result = await session.run(code, on_event=told.append)
+    assert [type(event).__name__ for event in told] == ["Started", "Output", "ClearOutput", "Output", "Finished"]
+    assert isinstance(told[-1], Finished)
+    assert result.stdout == "b\n"
