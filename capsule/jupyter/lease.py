@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SOCKET = "kernels.sock"
 """Beside a node's own socket: where kernels are asked for."""
-ATTEMPTS = 3
+ATTEMPTS = 5
 """A node may end, for nobody needed it any more, just when it is asked."""
 PATIENCE = 120.0
 """Seconds until a kernel must be there: its interpreter may have to import much."""

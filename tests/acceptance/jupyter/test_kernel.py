@@ -279,6 +279,19 @@ def test_the_kernel_tells_what_it_is_on_both_channels(client: BlockingKernelClie
     assert on_control["implementation"] == "capsule"
 
 
+def test_what_it_uses_is_told(client: BlockingKernelClient) -> None:
+    _, told = run(client, "import os; print(os.getpid())")
+    for _ in range(2):
+        client.control_channel.send(client.session.msg("usage_request"))
+        used = client.get_control_msg(timeout=LONG)["content"]
+        assert used["pid"] == int(text_of(told))
+        assert used["kernel_memory"] > 10 * 2**20
+        assert used["kernel_cpu"] >= 0
+        assert 0 <= used["host_cpu_percent"] <= 100
+        assert used["cpu_count"] >= 1
+        assert used["host_virtual_memory"]["available"] < used["host_virtual_memory"]["total"]
+
+
 # Input
 
 
