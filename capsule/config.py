@@ -13,11 +13,14 @@ from pydantic import (
     ConfigDict,
     DirectoryPath,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from capsule_protocol.errors import ArgumentError
 
 FILE_NAME = "capsule.toml"
 PREFIX = "CAPSULE_"
@@ -231,10 +234,20 @@ class ServeConfig(Config):
     )
 
 
+class StoreUrl(SecretStr):
+    """Where a database or a server is. Wherever it is shown, it is so without its password."""
+
+    def _display(self) -> str:
+        from capsule_bridge.places import shown  # late: few name one
+
+        return shown(self._secret_value)
+
+
 class StoreConfig(Config):
     """What a service writes down, and for how long it is kept. Times are in seconds.
 
     `durability`: what an acknowledged fact outlives: a cut of the power, the death of the node's process, or nothing.
+    `url`: the store is there, and not in the file `path`.
     """
 
     durability: Durability = option(
@@ -248,10 +261,62 @@ class StoreConfig(Config):
         "`$XDG_STATE_HOME/capsule` or `~/.local/state/capsule`",
         example="/var/lib/capsule/store.db",
     )
+    url: StoreUrl | None = option(
+        None,
+        "Where the store is, if it is in no file: `postgresql://USER@HOST/DATABASE`, which "
+        "[nodes may share](../how-to/share-a-store.md), or `resonate+http://HOST:PORT`, which is experimental and "
+        "keeps a file beside it. It is shown without its password",
+        example="resonate+http://localhost:8001",
+    )
+    token: SecretStr | None = option(
+        None, "What lets the node in at a Resonate server; it is never shown", example="the token"
+    )
+    lease: Annotated[float, Field(ge=1, le=3600)] = option(
+        15.0,
+        "Of nodes that share a store: how long one may be silent, `[serve] linger` not counted, before another one "
+        "takes over what it had",
+    )
     results: Seconds = option(86_400.0, "How long verdicts and output are kept", reload=True)
     tombstones: Seconds = option(
         604_800.0, "How long it is remembered afterwards that there were any: `promise_expired`", reload=True
     )
+
+    @field_validator("url")
+    @classmethod
+    def _goes_together(cls, value: StoreUrl | None, info: ValidationInfo) -> StoreUrl | None:
+        """A store is in one place, and does what was asked of it."""
+        if value is None:
+            return None
+        from capsule_bridge.places import kind_of  # late: few name one
+
+        try:
+            kind = kind_of(value.get_secret_value())
+        except ArgumentError as error:
+            allowed = error.details["allowed"]
+            text = error.message.removeprefix("url: ").removesuffix(f"; allowed: {allowed}")
+            raise _contradiction(text, allowed) from None
+        level = info.data.get("durability", "power")
+        if level == "none":
+            raise _contradiction("is of no use with durability = 'none', which writes nothing down", "no url")
+        if kind == "postgres" and level != "power":
+            raise _contradiction(f"cannot be had with durability = {level!r}: a database syncs each commit", "'power'")
+        if kind == "postgres" and info.data.get("path") is not None:
+            raise _contradiction("and `path` name two stores: one in PostgreSQL has no file", "one of them")
+        return value
+
+    @field_validator("token")
+    @classmethod
+    def _is_of_use(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Else it would be accepted and mean nothing."""
+        url = info.data.get("url")
+        if value is not None and "url" in info.data and not (url and url.get_secret_value().startswith("resonate+")):
+            raise _contradiction("is only for a Resonate server", "a url that begins with resonate+")
+        return value
+
+
+def _contradiction(text: str, expected: object) -> PydanticCustomError:
+    """What is wrong with an option because of another one, or of a value that may be secret."""
+    return PydanticCustomError("contradiction", "{text}", {"text": text, "expected": expected})
 
 
 class NodeConfig(Config):

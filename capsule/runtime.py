@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import re
+import secrets
+import socket
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 SOCKET = "node.sock"
 STORE = "store.db"
+NODE = "node.name"
 BOXES = "boxes"
 """Beside the socket: the directory of the records of boxes that outlive their node."""
 UNIX, TCP = "ipc://", "tcp://"
@@ -42,6 +47,24 @@ def state_directory() -> Path:
 def store_path(config: NodeConfig) -> Path:
     """The file of the store: as configured, else beside the socket of a node that has a directory of its own."""
     return config.store.path or (config.serve.directory or state_directory()) / STORE
+
+
+def node_name(directory: Path) -> str:
+    """The name of the node of this directory among those that share a store; made with the first one.
+
+    Call it while the directory is locked. One that was copied to another machine is another node's.
+    """
+    path, host = directory / NODE, socket.gethostname()[:64]
+    with contextlib.suppress(OSError, UnicodeError):
+        name = path.read_text("utf-8")
+        if re.fullmatch(re.escape(host) + r"-[0-9a-f]{16}", name):
+            return name
+    name = f"{host}-{secrets.token_hex(8)}"
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.write_text(name, "utf-8")
+    new.replace(path)
+    return name
 
 
 def user_address() -> str:

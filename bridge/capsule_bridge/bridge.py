@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 
 from capsule_bridge.identity import execution_promise
 from capsule_bridge.interceptors import Interceptors
-from capsule_bridge.records import Settlement
+from capsule_bridge.records import Fence, Settlement, Started
 from capsule_bridge.stats import BridgeInfo, Stats
-from capsule_bridge.store import PAGE
+from capsule_bridge.store import PAGE, Watched
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 
     from capsule_bridge.interceptors import Interceptor
     from capsule_bridge.records import (
         Created,
         Expired,
-        Fence,
         Log,
         LoggedEvent,
         NewPromise,
@@ -47,7 +46,10 @@ class Bridge:
         self.interceptors = Interceptors(interceptors)
         self.stats = Stats()
         self.now = clock
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], str]] = {}
+        self._doubtful: set[str] = set()  # begun by calls that did not answer
+        self._shared = store if isinstance(store, Watched) else None
+        self._deafen: Callable[[], None] | None = None
 
     async def accept(self, new: NewPromise) -> Created:
         """Make a promise, or find it."""
@@ -61,8 +63,26 @@ class Bridge:
         self.interceptors.tell("accepted" if created.fresh else "attached", created.promise)
         return created
 
-    async def begin(self, id: str, epoch: int) -> Fence:  # noqa: A002  the field's name
-        """What it stands for is about to be done, by the owner of this fence."""
+    async def begin(self, id: str, epoch: int) -> Started:  # noqa: A002  the field's name
+        """What it stands for is about to be done. It may be done only if nobody has said so before: `first`.
+
+        A call that is said to have failed may have done it all the same: then the next one is told that it is the
+        first. For this `epoch` has to be this node's alone.
+        """
+        doubtful = id in self._doubtful
+        with self._timed():
+            try:
+                started = await self.store.start(id, epoch=epoch, now=self.now(), again=False)
+            except BaseException:
+                self._doubtful.add(id)
+                raise
+        self._doubtful.discard(id)
+        promise = started.promise
+        mine = promise.pending and promise.fence == Fence(epoch, 1)
+        return Started(promise, started.first or (doubtful and mine))
+
+    async def take(self, id: str, epoch: int) -> Fence:  # noqa: A002
+        """It is this node's from now on, whoever had it before."""
         with self._timed():
             return (await self.store.start(id, epoch=epoch, now=self.now())).promise.fence
 
@@ -99,12 +119,12 @@ class Bridge:
                 await asyncio.wait([woken], timeout=left)
 
     async def wait(self, id: str) -> Promise:  # noqa: A002
-        """The promise, as soon as it has a verdict: one that this node gives, or a time-out that is due."""
+        """The promise, as soon as it has a verdict, whoever gives it, or its time-out is due."""
         while True:
             with self._listening(id) as woken:
                 promise = await self.get(id)
                 if not promise.pending:
-                    if self.stats.awaits(promise.id):  # a time-out, which was written down as it was read
+                    if self.stats.awaits(promise.id):  # a time-out, or somebody else's verdict
                         self.stats.settled(promise)
                     return promise
                 left = None if promise.timeout_at is None else max(0, promise.timeout_at - self.now()) / 1000
@@ -153,6 +173,8 @@ class Bridge:
 
     async def close(self) -> None:
         """Let go of the store. Idempotent."""
+        if self._deafen is not None:
+            self._deafen()
         await self.store.close()
 
     # --- inside ---
@@ -167,14 +189,27 @@ class Bridge:
     def _listening(self, id_: str) -> Iterator[asyncio.Future[None]]:
         """Resolved when something happens to the promise, from before the store is asked: it may happen meanwhile."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(execution_promise(id_), set())
-        waiting.add(woken)
+        waiting = self._waiting.setdefault(execution_promise(id_), {})
+        waiting[woken] = id_
+        self._hear()
         try:
             yield woken
         finally:
-            waiting.discard(woken)
+            del waiting[woken]
             if not waiting:
                 self._waiting.pop(execution_promise(id_), None)
+
+    def _hear(self) -> None:
+        """From the first who waits on, hear what others do in the same store: its loop is the one to be told in."""
+        if self._deafen is None and self._shared is not None:
+            self._deafen = self._shared.subscribe(self._wake_all, self._waited_for)
+
+    def _waited_for(self) -> set[str]:
+        return {id_ for waiting in self._waiting.values() for id_ in waiting.values()}
+
+    def _wake_all(self, ids: Collection[str]) -> None:
+        for id_ in ids:
+            self._wake(id_)
 
     def _tell(self, answers: Sequence[Settled]) -> None:
         for promise, decided in answers:

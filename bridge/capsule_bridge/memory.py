@@ -70,9 +70,9 @@ class MemoryStore:
             self._children.setdefault(new.parent, []).append(new.id)
         return Created(promise, fresh=True)
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
-        promise, first = rules.started(self._find(id), epoch, now)
+        promise, first = rules.started(self._find(id), epoch, now, again)
         self._keep(promise)
         return Started(promise, first)
 

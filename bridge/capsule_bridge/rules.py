@@ -76,14 +76,19 @@ def made(new: NewPromise, parent: Promise | None, now: int) -> Promise:
     return current if new.epoch is None else started(current, new.epoch, now)[0]
 
 
-def started(promise: Promise, epoch: int, now: int) -> tuple[Promise, bool]:
-    """The promise under its new owner, and whether this is the first start. A settled one stays as it is."""
+def started(promise: Promise, epoch: int, now: int, again: bool = True) -> tuple[Promise, bool]:
+    """The promise under its new owner, and whether this is the first start. A settled one stays as it is.
+
+    So does one that has been started if it is not to be started `again`.
+    """
     current = projected(promise, now)
     if not current.pending:
         return current, False
     if epoch < current.epoch:
         raise _fenced(current, f"epoch {epoch}")
     first = current.started_at is None
+    if not (first or again):
+        return current, False
     since = now if current.started_at is None else current.started_at
     return current._replace(epoch=epoch, version=current.version + 1, started_at=since), first
 

@@ -46,11 +46,11 @@ class PromiseStore(Protocol):
         parent.
         """
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002  the field's name
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002  the field's name
         """Say, before it is done, that what the promise stands for is being done; its fence is the answer's.
 
-        Each start takes the promise over. Raises SessionError: `promise_unknown`, `promise_expired`, `promise_fenced`
-        if it belongs to a newer epoch.
+        Each start takes the promise over; unless `again`, one that was started before stays whose it is.
+        Raises SessionError: `promise_unknown`, `promise_expired`, `promise_fenced` if it belongs to a newer epoch.
         """
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
@@ -140,3 +140,6 @@ class Leases(Protocol):
 
     async def release(self, lease: Lease) -> None:
         """Give it back, if it is still ours."""
+
+    async def lapsed(self, prefix: str) -> list[str]:
+        """The names that begin so of leases which nobody has renewed in time, nor taken since, for a day."""

@@ -104,6 +104,9 @@ def _text(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """The value as JSON has it; a secret stays one."""
+    from pydantic import SecretStr
     from pydantic_core import to_jsonable_python
 
+    if isinstance(value, SecretStr):  # an address without its password says something, and JSON's own stars do not
+        return str(value)
     return to_jsonable_python(value)

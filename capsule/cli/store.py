@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,29 +20,40 @@ from capsule.cli import exits, tables
 from capsule.cli.configured import config_option
 from capsule.cli.options import json_option
 from capsule.text import one_line
-from capsule_protocol.errors import CapsuleError
+from capsule_bridge.places import POSTGRES
+from capsule_protocol.errors import ArgumentError, CapsuleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+    from types import ModuleType
 
+    from capsule_bridge.findings import StoreFinding
+    from capsule_bridge.postgres.tools import DatabaseInfo
     from capsule_bridge.records import Retention
     from capsule_bridge.sqlite.tools import StoreInfo
+    from capsule_bridge.telling import Record
 
+Rows = Iterator[tuple[str, str]]
 HEADINGS = ("CHECK", "", "FINDING")
 _WRITTEN_AT_ONCE = 2**16
 """Characters of an export that are collected before they are written."""
 
-path_argument = click.argument("path", required=False, type=click.Path(path_type=Path))
+path_argument = click.argument("path", required=False, metavar="[PATH|URL]")
 
 
-def store_file(path: Path | None, config: str | None) -> Path:
-    """The database that a command is about: the named one, else that of the configuration."""
+def place_of(path: str | None, config: str | None) -> Path | str:
+    """The store that a command is about, the named one or that of the configuration: a file, or a database's URL.
+
+    Of a store at a Resonate server it is the file beside it, which has all but what others decided meanwhile.
+    """
     if path is not None:
-        return path
+        return path if path.startswith(POSTGRES) else Path(path)
     from capsule.config import load
     from capsule.runtime import store_path
 
-    return store_path(load(config))
+    loaded = load(config)
+    url = None if loaded.store.url is None else loaded.store.url.get_secret_value()
+    return url if url is not None and url.startswith(POSTGRES) else store_path(loaded)
 
 
 def _reported(command: Callable[..., int | None]) -> Callable[..., int]:
@@ -61,7 +75,7 @@ def _reported(command: Callable[..., int | None]) -> Callable[..., int]:
 
 @click.group()
 def store() -> None:
-    """The durable promises of a node, in the file PATH, or the one that the node's configuration names.
+    """The durable promises of a node, in the file PATH, in the database at URL, or where the configuration says.
 
     All but `compact` may be done while the node runs.
 
@@ -74,17 +88,15 @@ def store() -> None:
 @config_option
 @json_option
 @_reported
-def info(path: Path | None, config: str | None, as_json: bool) -> None:
+def info(path: str | None, config: str | None, as_json: bool) -> None:
     """Show what a store holds, how large it is, and who uses it."""
-    from capsule_bridge.sqlite import tools
-
-    found = tools.info(store_file(path, config), now=_now())
+    found, rows = _looked_at(place_of(path, config))
     if as_json:
         click.echo(json.dumps(asdict(found) | {"pending": found.pending}))
         return
-    rows = list(_told(found))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
+    told = list(rows)
+    width = max(len(name) for name, _ in told)
+    for name, value in told:
         click.echo(f"{name:{width}}  {one_line(value)}")
 
 
@@ -94,11 +106,10 @@ def info(path: Path | None, config: str | None, as_json: bool) -> None:
 @click.option("--thorough", is_flag=True, help="Compare indexes with their tables too, which takes longer.")
 @json_option
 @_reported
-def check(path: Path | None, config: str | None, thorough: bool, as_json: bool) -> int:
+def check(path: str | None, config: str | None, thorough: bool, as_json: bool) -> int:
     """Look whether all in a store fits together; repair nothing."""
-    from capsule_bridge.sqlite import tools
-
-    findings = tools.check(store_file(path, config), thorough=thorough)
+    place = place_of(path, config)
+    findings = _check_database(place) if isinstance(place, str) else _check_file(place, thorough=thorough)
     failed = any(finding.severity == "error" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}))
@@ -126,12 +137,16 @@ def check(path: Path | None, config: str | None, thorough: bool, as_json: bool) 
 @json_option
 @_reported
 def compact(
-    path: Path | None, config: str | None, results: float | None, tombstones: float | None, as_json: bool
+    path: str | None, config: str | None, results: float | None, tombstones: float | None, as_json: bool
 ) -> None:
     """Forget what is old, and give the room back to the disk; refused while a node uses the store."""
     from capsule_bridge.sqlite import tools
 
-    done = tools.compact(store_file(path, config), now=_now(), retention=_retention(config, results, tombstones))
+    place = place_of(path, config)
+    if isinstance(place, str):
+        text = "a database gives room back by itself, and its nodes forget what is old"
+        raise ArgumentError("path", text, allowed="the file of a store", code="unsupported")
+    done = tools.compact(place, now=_now(), retention=_retention(config, results, tombstones))
     if as_json:
         click.echo(json.dumps(asdict(done)))
         return
@@ -146,13 +161,16 @@ def compact(
 @config_option
 @click.option("--decode", is_flag=True, help="Show values as JSON where that loses nothing, instead of as base64.")
 @_reported
-def export(path: Path | None, config: str | None, decode: bool, as_json: bool) -> int:  # noqa: ARG001  it is JSON always
+def export(path: str | None, config: str | None, decode: bool, as_json: bool) -> int:  # noqa: ARG001  it is JSON always
     """Write all promises and events to stdout, one JSON object on each line."""
-    from capsule_bridge.sqlite import tools
-
-    records = tools.export(store_file(path, config), now=_now(), decode=decode)
+    place = place_of(path, config)
+    write = Writer()
     try:
-        _write(f"{json.dumps(record, ensure_ascii=True, allow_nan=False)}\n" for record in records)
+        if isinstance(place, str):
+            asyncio.run(_export_database(place, write, decode=decode))
+        else:
+            _export_file(place, write, decode=decode)
+        write.flush()
     except BrokenPipeError:
         # Who reads has seen enough. The interpreter flushes once more while it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -160,34 +178,105 @@ def export(path: Path | None, config: str | None, decode: bool, as_json: bool) -
     return exits.Exit.OK
 
 
-def _write(lines: Iterable[str]) -> None:
-    """Without click, which flushes after each line: a store may have millions."""
-    waiting, size = [], 0
-    for line in lines:
-        waiting.append(line)
-        size += len(line)
-        if size >= _WRITTEN_AT_ONCE:
-            sys.stdout.write("".join(waiting))
-            waiting, size = [], 0
-    sys.stdout.write("".join(waiting))
-    sys.stdout.flush()
+class Writer:
+    """Writes records without click, which flushes after each line: a store may have millions."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+        self._size = 0
+
+    def __call__(self, record: Record) -> None:
+        """One line."""
+        line = f"{json.dumps(record, ensure_ascii=True, allow_nan=False)}\n"
+        self._waiting.append(line)
+        self._size += len(line)
+        if self._size >= _WRITTEN_AT_ONCE:
+            self._write()
+
+    def flush(self) -> None:
+        """All of it."""
+        self._write()
+        sys.stdout.flush()
+
+    def _write(self) -> None:
+        sys.stdout.write("".join(self._waiting))
+        self._waiting, self._size = [], 0
 
 
-def _told(found: StoreInfo) -> Iterable[tuple[str, str]]:
+def _looked_at(place: Path | str) -> tuple[StoreInfo | DatabaseInfo, Rows]:
+    if isinstance(place, str):
+        found: DatabaseInfo = asyncio.run(_database_tools().info(place, now=_now()))
+        return found, _told_of_database(found)
+    from capsule_bridge.sqlite import tools
+
+    info = tools.info(place, now=_now())
+    return info, _told_of_file(info)
+
+
+def _check_file(path: Path, *, thorough: bool) -> list[StoreFinding]:
+    from capsule_bridge.sqlite import tools
+
+    return tools.check(path, thorough=thorough)
+
+
+def _export_file(path: Path, write: Writer, *, decode: bool) -> None:
+    from capsule_bridge.sqlite import tools
+
+    for record in tools.export(path, now=_now(), decode=decode):
+        write(record)
+
+
+def _check_database(url: str) -> list[StoreFinding]:
+    found: list[StoreFinding] = asyncio.run(_database_tools().check(url))
+    return found
+
+
+async def _export_database(url: str, write: Writer, *, decode: bool) -> None:
+    async with aclosing(_database_tools().export(url, now=_now(), decode=decode)) as records:
+        async for record in records:
+            write(record)
+
+
+def _database_tools() -> ModuleType:
+    """Raises StoreError if the driver is not there."""
+    from capsule_bridge.durability import needs
+
+    with needs("asyncpg", "postgres", "a store in PostgreSQL"):
+        from capsule_bridge.postgres import tools
+    return tools
+
+
+def _told_of_file(found: StoreInfo) -> Rows:
     yield "path", found.path
     yield "schema", str(found.schema)
     yield "sqlite", found.sqlite
     yield "used by", f"process {found.process or '?'} ({found.use or '?'})" if found.process or found.use else "nobody"
+    yield from _told(found)
+    sizes = found.sizes
+    yield "database", f"{tables.size(sizes.database)}, of which {tables.size(sizes.free)} hold nothing"
+    yield "log", tables.size(sizes.log)
+    yield "large values", f"{tables.size(sizes.values)} in {sizes.value_files} files"
+
+
+def _told_of_database(found: DatabaseInfo) -> Rows:
+    yield "url", found.path
+    yield "schema", str(found.schema)
+    yield "postgresql", found.postgresql
+    for number, (name, lives) in enumerate(found.nodes.items()):
+        yield "used by" if number == 0 else "", f"node {name}{'' if lives else ', which is silent'}"
+    if not found.nodes:
+        yield "used by", "nobody"
+    yield from _told(found)
+    yield "tables", tables.size(found.size)
+
+
+def _told(found: StoreInfo | DatabaseInfo) -> Rows:
     yield "promises", str(sum(found.promises.values()))
     for state, number in found.promises.items():
         oldest = "" if found.oldest_pending is None else f", the oldest for {tables.age(found.oldest_pending / 1000)}"
         yield f"  {state}", f"{number}{oldest if state == 'pending' else ''}"
     yield "events", str(found.events)
     yield "tombstones", str(found.tombstones)
-    sizes = found.sizes
-    yield "database", f"{tables.size(sizes.database)}, of which {tables.size(sizes.free)} hold nothing"
-    yield "log", tables.size(sizes.log)
-    yield "large values", f"{tables.size(sizes.values)} in {sizes.value_files} files"
 
 
 def _retention(config: str | None, results: float | None, tombstones: float | None) -> Retention:

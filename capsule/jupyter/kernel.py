@@ -13,6 +13,7 @@ from capsule.jupyter import translate
 from capsule.jupyter.inputs import Inputs
 from capsule.jupyter.shell import Shell
 from capsule.jupyter.sockets import Sockets
+from capsule.jupyter.usage import Usage
 from capsule.node.session import Session
 from capsule.node.tasks import Tasks
 from capsule_protocol.errors import CapsuleError, SessionError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from capsule.config import SessionOptions
     from capsule.jupyter.connection import Connection
     from capsule.jupyter.sockets import Message
+    from capsule.node.info import SessionInfo
 
 logger = logging.getLogger("capsule.jupyter")
 
@@ -45,6 +47,7 @@ class Kernel:
         self._node = node
         self._tasks = Tasks()
         self._session: AnySession | None = None
+        self._usage = Usage()
         self._inputs = Inputs()
         self._shell = Shell(self._inputs, lambda: translate.kernel_info(version("capsule-exec")))
         handlers = {"shell": self._on_shell, "control": self._on_control, "stdin": self._inputs.take}
@@ -58,14 +61,16 @@ class Kernel:
         return self._session is not None
 
     async def start(self, options: SessionOptions) -> int:
-        """Open a session; what has come meanwhile runs in it. Answers its process id. Raises as opening one does."""
-        if self._session is not None:
-            raise SessionError("unsupported", "the kernel runs already")
+        """Open a session, in the place of one that is there; what has come meanwhile runs in it.
+
+        Answers its process id. Raises as opening one does.
+        """
+        await self._drop_session()
         session = await self._node.open_session(options)
         self._session = session
         session.on_state = self._on_state
         self._shell.begin(session)
-        return await _pid_of(session)
+        return (await _info_of(session)).pid
 
     def signal(self, number: int) -> None:
         """Do what a process would do with a signal: SIGINT interrupts, others end it, or go to the worker."""
@@ -78,15 +83,12 @@ class Kernel:
 
     async def end(self, code: int = ENDED) -> None:
         """End the session with all its processes; the sockets stay. Idempotent."""
-        session, self._session = self._session, None
-        if session is None:
-            return
-        self._shell.end()
-        session.on_state = None
+        lives = self._session is not None
         try:
-            await session.close()
+            await self._drop_session()
         finally:
-            self._tell_exit(code)
+            if lives and self.on_exit is not None:
+                self.on_exit(code)
 
     async def close(self) -> None:
         """End all of it. Idempotent."""
@@ -102,7 +104,7 @@ class Kernel:
     async def _pass_on(self, number: int) -> None:
         if self._session is not None:
             with suppress(ProcessLookupError, CapsuleError):
-                os.kill(await _pid_of(self._session), number)
+                os.kill((await _info_of(self._session)).pid, number)
 
     def _on_shell(self, to: list[bytes], message: Message) -> None:
         if message["header"]["msg_type"] == "shutdown_request":  # some still send it here
@@ -132,12 +134,20 @@ class Kernel:
         if kind == "shutdown_request":
             sockets.publish(reply, content, parent)
         sockets.publish("status", {"execution_state": "idle"}, parent)
-        if kind == "shutdown_request" and content["status"] == "ok":
+        if kind == "shutdown_request" and content.get("status") == "ok":
             self._tasks.start(self.end())
 
     async def _do(self, kind: str, content: Message) -> Message:
         if kind == "kernel_info_request":
             return translate.kernel_info(version("capsule-exec"))
+        if kind in {"debug_request", "usage_request"}:
+            if self._session is None:
+                raise SessionError("session_restarting", "the kernel has no session at this moment")
+            if kind == "usage_request":
+                return self._usage.tell(await _info_of(self._session))
+            reply = await self._session.ask("debug", {"request": content})
+            response: Message = reply["response"]
+            return response
         if kind == "interrupt_request":
             await self._shell.interrupt()
             return {"status": "ok"}
@@ -154,11 +164,13 @@ class Kernel:
             logger.warning("the session of a kernel is %s: %s", state, reason)
             self._tasks.start(self.end(LOST))
 
-    def _tell_exit(self, code: int) -> None:
-        if self.on_exit is not None:
-            self.on_exit(code)
+    async def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            self._shell.end()
+            session.on_state = None
+            await session.close()
 
 
-async def _pid_of(session: AnySession) -> int:
-    info = session.info() if isinstance(session, Session) else await session.info()
-    return info.pid
+async def _info_of(session: AnySession) -> SessionInfo:
+    return session.info() if isinstance(session, Session) else await session.info()

@@ -50,7 +50,7 @@ def install(
         allowed = "1 to 100 small letters, digits, dots, hyphens and underscores"
         raise ArgumentError("name", f"{chosen[:110]!r} is no name for a kernel", allowed=allowed)
     if directory is None:
-        _check_environment(environment, config)
+        check_environment(environment, config)
     title = display_name or (f"Python {sys.version_info[0]} (Capsule)" + _suffix(environment))
     where = {"directory": _absolute(directory), "config": _absolute(config)}
     with tempfile.TemporaryDirectory() as made:
@@ -86,6 +86,17 @@ def remove(name: str) -> Kernelspec:
     raise ArgumentError("name", f"{name!r} is no kernel of Capsule's", allowed=[one.name for one in known])
 
 
+def check_environment(environment: str, config: str | None) -> None:
+    """Raises ArgumentError `environment_unknown` if no such environment is in the configuration."""
+    from capsule.config import NodeConfig
+    from capsule.settings.loading import read
+
+    known = (read(config).config if config is not None else NodeConfig()).environments
+    if environment != "default" and environment not in known:
+        message = f"{environment!r} is in no configuration that was given"
+        raise ArgumentError("environment", message, allowed=sorted({"default", *known}), code="environment_unknown")
+
+
 def _spec(environment: str, title: str, where: dict[str, str]) -> dict[str, Any]:
     argv = [sys.executable, "-S", "-P", lease.__file__, "-f", "{connection_file}", "--environment", environment]
     for name, value in where.items():
@@ -99,6 +110,7 @@ def _spec(environment: str, title: str, where: dict[str, str]) -> dict[str, Any]
         "kernel_protocol_version": PROTOCOL,
         "metadata": {
             "capsule": {"environment": environment},
+            "debugger": True,
             "kernel_provisioner": {"provisioner_name": "capsule", "config": config},
         },
     }
@@ -110,13 +122,3 @@ def _suffix(environment: str) -> str:
 
 def _absolute(path: str | None) -> str:
     return str(Path(path).absolute()) if path else ""
-
-
-def _check_environment(environment: str, config: str | None) -> None:
-    from capsule.config import NodeConfig
-    from capsule.settings.loading import read
-
-    known = (read(config).config if config is not None else NodeConfig()).environments
-    if environment != "default" and environment not in known:
-        message = f"{environment!r} is in no configuration that was given"
-        raise ArgumentError("environment", message, allowed=sorted({"default", *known}), code="environment_unknown")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SOCKET = "kernels.sock"
 """Beside a node's own socket: where kernels are asked for."""
-ATTEMPTS = 3
+ATTEMPTS = 5
 """A node may end, for nobody needed it any more, just when it is asked."""
 PATIENCE = 120.0
 """Seconds until a kernel must be there: its interpreter may have to import much."""
@@ -73,27 +73,29 @@ class Lease:
                 raise LeaseError(told["code"], told["message"], told.get("hint", ""))
 
     def signal(self, number: int) -> None:
-        """Have the kernel act as a process would that gets this signal; nothing if it is gone."""
-        if self.exit_code is None:
-            try:
-                self._say({"op": "signal", "number": number})
-            except OSError:
-                self.exit_code = 1
+        """Have the kernel act as a process would that gets this signal; nothing if it is gone.
+
+        Waits until the node has taken it: what is sent to the kernel afterwards is not what an interrupt is for.
+        """
+        if self.exit_code is not None:
+            return
+        try:
+            self._say({"op": "signal", "number": number})
+            while not self._heed(self._next_line()) and self.exit_code is None:
+                pass
+        except OSError:
+            self.exit_code = 1
 
     def poll(self) -> int | None:
         """The exit code of the kernel; None while it lives. Never waits."""
         self._socket.settimeout(0)
         while self.exit_code is None:
             try:
-                told = self._next_line()
+                self._heed(self._next_line())
             except BlockingIOError:
                 return None
             except OSError:
-                told = None
-            if told is None:
                 self.exit_code = 1
-            elif told["event"] == "exited":
-                self.exit_code = told["code"]
         return self.exit_code
 
     def close(self) -> None:
@@ -105,6 +107,14 @@ class Lease:
                 pass  # the node is gone
             self._socket.close()
         self.exit_code = 0 if self.exit_code is None else self.exit_code
+
+    def _heed(self, told: dict[str, Any] | None) -> bool:
+        """Whether it says that a signal has been taken."""
+        if told is None:
+            self.exit_code = 1
+        elif told["event"] == "exited":
+            self.exit_code = told["code"]
+        return told is not None and told["event"] == "signalled"
 
     def _say(self, message: Mapping[str, Any]) -> None:
         self._socket.settimeout(PATIENCE)

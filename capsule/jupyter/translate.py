@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from capsule.comms import CommRequest
-from capsule.events import ClearOutput, CommMessage, Display, Finished, Output
+from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Finished, Output
 from capsule.node.execution import ExecuteRequest
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from capsule.comms import Action
     from capsule.events import ErrorInfo, Event
@@ -26,6 +26,14 @@ CANCELLED = "execution_cancelled"
 COMMS: dict[str, Action] = {"comm_open": "open", "comm_msg": "message", "comm_close": "close"}
 """What may be said on comms, in either direction."""
 _UNTOLD = frozenset({CANCELLED, "comm_unknown"})
+_NO_INPUT = (
+    "StdinNotImplementedError",
+    "raw_input was called, but this frontend does not support input requests.",
+)
+DEADLY = frozenset({"oom", "killed", "crashed", "worker_lost"})
+"""Verdicts of a worker that is no more: Jupyter's clients know by the missing reply that a kernel has died."""
+OVER = frozenset({"session_closed", "session_dead", "session_killed", "session_taken", "worker_lost"})
+"""Codes that mean the same."""
 _COMM_KINDS = {action: kind for kind, action in COMMS.items()}
 
 Content = dict[str, Any]
@@ -52,6 +60,8 @@ def shown(event: Event) -> Shown | None:
             return Shown(kind, {"data": bundle(event.data), "metadata": event.metadata, "transient": transient})
         case ClearOutput():
             return Shown("clear_output", {"wait": event.wait})
+        case DebugEvent():
+            return Shown("debug_event", event.event)
         case CommMessage():
             return _comm(event)
         case Finished(error=None) if event.data:
@@ -67,6 +77,18 @@ def _comm(event: CommMessage) -> Shown:
     if event.action == "open":
         content["target_name"] = event.target
     return Shown(_COMM_KINDS[event.action], content, event.metadata, event.buffers)
+
+
+def in_words_of(told: Shown, parents: Mapping[str, Content]) -> Shown:
+    """As told, but widgets that capture what belongs to a request (`msg_id`) call it as its front end does.
+
+    The worker names a request by its execution; `parents` has their headers.
+    """
+    state = told.content["data"].get("state") if told.kind in COMMS else None
+    if not isinstance(state, dict) or (parent := parents.get(str(state.get("msg_id")))) is None:
+        return told
+    data = {**told.content["data"], "state": {**state, "msg_id": parent["msg_id"]}}
+    return told._replace(content={**told.content, "data": data})
 
 
 def run_request(message: Content) -> ExecuteRequest:
@@ -106,8 +128,12 @@ def execute_reply(finished: Finished) -> Content:
 
 
 def error_content(error: ErrorInfo) -> Content:
-    """Why code failed."""
-    return {"ename": error.name, "evalue": error.message, "traceback": list(error.traceback)}
+    """Why code failed. What asks for input where nobody answers fails as in every kernel of Jupyter's."""
+    name, message, traceback = error.name, error.message, list(error.traceback)
+    if error.code == "no_input_client":
+        traceback = [part.replace(name, _NO_INPUT[0]).replace(message, _NO_INPUT[1]) for part in traceback]
+        name, message = _NO_INPUT
+    return {"ename": name, "evalue": message, "traceback": traceback}
 
 
 def refusal(error: CapsuleError) -> Content:
@@ -142,8 +168,8 @@ def kernel_info(version: str) -> Content:
         },
         "banner": f"Python {python} in Capsule {version}",
         "help_links": [{"text": "Python Reference", "url": f"https://docs.python.org/{python[:4]}"}],
-        "debugger": False,
-        "supported_features": [],
+        "debugger": True,
+        "supported_features": ["debugger"],
     }
 
 

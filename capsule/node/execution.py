@@ -93,6 +93,8 @@ class _Open(NamedTuple):
 
     question: Question
     timer: asyncio.TimerHandle | None
+    told: bool
+    """Whether the client knows of it, or its event waits to be taken: a clerk makes a promise first."""
 
 
 class Host(Protocol):
@@ -279,8 +281,8 @@ class Execution:
 
     @property
     def pending(self) -> bool:
-        """Whether there is an event to take that somebody is going to."""
-        return self._channel.pending
+        """Whether there is an event to take that somebody is going to, or that a question will become."""
+        return self._channel.pending or not all(question.told for question in self._inputs.values())
 
     @property
     def discarding(self) -> bool:
@@ -386,10 +388,10 @@ class Execution:
     def consult(self, clerk: Clerk) -> None:
         """From now on this one sees to the questions, the open ones too."""
         self.clerk = clerk
-        for question, timer in list(self._inputs.values()):
+        for question, timer, told in list(self._inputs.values()):
             if timer is not None:
                 timer.cancel()
-            self._inputs[question.request] = _Open(question, None)
+            self._inputs[question.request] = _Open(question, None, told)
             clerk.ask(self, question, told=True)
 
     def tell_question(self, question: Question, promise: str = "") -> None:
@@ -397,6 +399,7 @@ class Execution:
         request, prompt, password, choices, schema, _ = question
         timeout = question.patience(self._host.options.input_timeout)
         if request in self._inputs:
+            self._inputs[request] = self._inputs[request]._replace(told=True)
             terms = (choices, schema, timeout)
             size = 256 + len(prompt) + len(question.terms.words())
             self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise, *terms), size)
@@ -404,7 +407,7 @@ class Execution:
     def deliver(self, request: str, answer: Answer) -> None:
         """The code hears this, if it still waits."""
         if request in self._inputs:
-            _, timer = self._inputs.pop(request)
+            timer = self._inputs.pop(request).timer
             if timer is not None:
                 timer.cancel()
             self._host.send_input(request, answer)
@@ -451,10 +454,10 @@ class Execution:
         if self.clock is not None:
             self.clock.pause()
         if self.clerk is not None:
-            self._inputs[request] = _Open(question, None)
+            self._inputs[request] = _Open(question, None, told)
             self.clerk.ask(self, question, told=told)
         else:
-            self._inputs[request] = _Open(question, self._input_timer(question))
+            self._inputs[request] = _Open(question, self._input_timer(question), told)
             if not told:
                 self.tell_question(question)
 

@@ -7,11 +7,13 @@ fails: what is at the worker is beyond recall.
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from capsule.node.execution import Execution
+    from collections.abc import Collection, Iterable
+
+    from capsule.node.execution import ExecuteRequest, Execution
 
 WINDOW = 8
 """Executions that the worker has at most, the running one included."""
@@ -34,15 +36,13 @@ class Lineup:
         """How many have not been sent."""
         return len(self._queue)
 
-    def has_room(self, ahead: int) -> bool:
-        """Whether one more may be sent at once, when so many others have been lined up before it."""
-        behind = self._queue[-1] if self._queue else self._last if self._sent else None
-        return len(self) + ahead < WINDOW and not _stops(behind)
+    def has_room(self, ahead: Collection[ExecuteRequest] = ()) -> bool:
+        """Whether one more may be sent at once, behind these, which are to be lined up before it."""
+        return self._sendable(ahead) > len(self._queue) + len(ahead)
 
-    def backlog(self, ahead: int) -> int:
-        """How many wait for others, if so many more are lined up; the rest waits at most to be written down."""
-        room = 0 if self._sent and _stops(self._last) else WINDOW - len(self._sent)
-        return max(0, len(self._queue) + ahead - self._sendable(room))
+    def backlog(self, ahead: Collection[ExecuteRequest] = ()) -> int:
+        """How many wait for others, with these that are to be lined up; the rest waits at most to be written down."""
+        return max(0, len(self._queue) + len(ahead) - self._sendable(ahead))
 
     @property
     def head(self) -> Execution | None:
@@ -64,25 +64,25 @@ class Lineup:
 
     def next_to_send(self, serial: int) -> Execution | None:
         """The next one that may go to the worker, under this serial; it counts as sent."""
-        if not self._queue or len(self._sent) >= WINDOW:
-            return None
-        if self._sent and _stops(self._last):
-            return None
-        if not self._all_clear(WINDOW - len(self._sent)):
+        if not (self._queue and self._sendable() and self._all_clear()):
             return None
         execution = self._queue.popleft()
         execution.serial = serial
         self._sent[execution.id] = self._by_serial[serial] = self._last = execution
         return execution
 
-    def _all_clear(self, room: int) -> bool:
+    def _all_clear(self) -> bool:
         """Whether the next one may be sent; if not, all that may be sent now are asked for together."""
-        first, *_ = [execution.clear() for execution in islice(self._queue, self._sendable(room))]
+        first, *_ = [execution.clear() for execution in islice(self._queue, self._sendable())]
         return first
 
-    def _sendable(self, room: int) -> int:
-        """How many of those in the queue may be sent, if there is so much room: none behind one that stops others."""
-        return next((at for at, one in enumerate(islice(self._queue, room), 1) if _stops(one)), room)
+    def _sendable(self, ahead: Iterable[ExecuteRequest] = ()) -> int:
+        """How many of those in the queue, and of these behind them, may be sent: none behind one that stops others."""
+        if self._sent and self._last is not None and self._last.request.stop_on_error:
+            return 0
+        room = WINDOW - len(self._sent)
+        waiting = chain((execution.request for execution in self._queue), ahead)
+        return next((at for at, one in enumerate(islice(waiting, room), 1) if one.stop_on_error), room)
 
     def sent(self, execution_id: str) -> Execution | None:
         """One that the worker has, by id."""
@@ -120,8 +120,3 @@ class Lineup:
         self._queue.clear()
         self._last = None
         return sent, queued
-
-
-def _stops(execution: Execution | None) -> bool:
-    """Whether nothing may be sent behind it."""
-    return execution is not None and execution.request.stop_on_error

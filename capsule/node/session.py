@@ -28,7 +28,7 @@ from capsule_protocol.errors import SessionError, WorkerLost
 from capsule_protocol.ids import EXECUTION, SESSION, new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from capsule.config import SessionOptions
     from capsule.events import Event
@@ -130,29 +130,33 @@ class Session:
         head = self._lineup.head
         return len(self._lineup) - (head is not None and head.state == "running")
 
-    def has_room(self, ahead: int = 0) -> bool:
-        """Whether an execution would be sent to the worker at once, behind so many that are not lined up yet."""
+    def has_room(self, ahead: Collection[ExecuteRequest] = ()) -> bool:
+        """Whether an execution would be sent to the worker at once, behind these, which are not lined up yet."""
         return self._lineup.has_room(ahead)
 
-    def check(self, request: ExecuteRequest, ahead: int = 0) -> None:
-        """Raises what `submit` would; `ahead`: how many will be submitted before it."""
-        check_request(request, self.options.message_bytes)
-        self._worker_or_error()
-        if request.if_epoch not in (None, self.epoch):
-            message = f"the session {self.name!r} is in epoch {self.epoch}, not in {request.if_epoch}"
-            raise SessionError("epoch_mismatch", message, details={"epoch": self.epoch})
+    def check(self, request: ExecuteRequest, ahead: Collection[ExecuteRequest] = ()) -> None:
+        """Raises what `submit` would; `ahead`: those that will be submitted before it."""
+        self._check_runnable(request)
         if self._lineup.backlog(ahead) >= self.options.max_queue:
             raise SessionError("queue_full", f"the session has max_queue={self.options.max_queue} executions waiting")
 
     def submit(
-        self, request: ExecuteRequest, execution_id: str = "", *, clearance: Callable[[], object] | None = None
+        self,
+        request: ExecuteRequest,
+        execution_id: str = "",
+        *,
+        clearance: Callable[[], object] | None = None,
+        accepted: bool = False,
     ) -> Execution:
         """Line up an execution, under a fresh id unless one is given.
 
-        With a `clearance`, that is called when it is due, and it waits for its `release`. Raises ArgumentError, or
-        SessionError if the session takes none.
+        With a `clearance`, that is called when it is due, and it waits for its `release`. One that was `accepted` has
+        its place in the queue. Raises ArgumentError, or SessionError if the session takes none.
         """
-        self.check(request)
+        if accepted:
+            self._check_runnable(request)
+        else:
+            self.check(request)
         execution = Execution(execution_id or new_id(EXECUTION), self, request, self._loop)
         if clearance is not None:
             execution.hold(clearance)
@@ -379,6 +383,13 @@ class Session:
         if self._state == "ready" and self._worker is not None:
             return self._worker
         raise self._refusal()
+
+    def _check_runnable(self, request: ExecuteRequest) -> None:
+        check_request(request, self.options.message_bytes)
+        self._worker_or_error()
+        if request.if_epoch not in (None, self.epoch):
+            message = f"the session {self.name!r} is in epoch {self.epoch}, not in {request.if_epoch}"
+            raise SessionError("epoch_mismatch", message, details={"epoch": self.epoch})
 
     def _refusal(self) -> SessionError:
         code, text = {

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from capsule.settings.tree import model_at
+from capsule.settings.tree import is_secret, model_at
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def _complaint(model: type[BaseModel], detail: ErrorDetails) -> Complaint:
     if detail["type"] == "extra_forbidden":
         beside = model_at(model, detail["loc"][:-1]) or model
         return unknown(path, path[-1], beside.model_fields)
-    given = _short(detail["input"])
+    if detail["type"] == "contradiction":
+        return Complaint(path, detail["msg"], _allowed(detail))
+    given = "a value that is not shown" if is_secret(model, detail["loc"]) else _short(detail["input"])
     if (kind := _kind(model, detail)) is not None:
         return Complaint(path, f"is {given}", kind)
     return Complaint(path, f"{detail['msg']}, not {given}", _allowed(detail))

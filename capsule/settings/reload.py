@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from capsule.settings.tree import Option
 
@@ -90,5 +90,7 @@ def _has_tables(value: Any) -> bool:
 def _short(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, SecretStr):
+        return str(value)
     text = repr(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

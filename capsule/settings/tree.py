@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,6 +82,15 @@ def exists(model: type[BaseModel], path: Sequence[str]) -> bool:
     for part in path:
         annotation = _below(annotation, part)
     return annotation is not None
+
+
+def is_secret(model: type[BaseModel], path: Sequence[str | int]) -> bool:
+    """Whether the value at this path is not for everybody's eyes."""
+    annotation: Any = model
+    for part in path:
+        annotation = _below(annotation, part)
+    kinds = (annotation, *get_args(annotation))
+    return any(isinstance(kind, type) and issubclass(kind, SecretStr) for kind in kinds)
 
 
 def _below(annotation: Any, part: str | int) -> Any:

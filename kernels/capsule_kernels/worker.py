@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from capsule_kernels import borrowed, comms, loops, streams
+from capsule_kernels.about import CapsuleMagic
 from capsule_kernels.asking import Ask
 from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
@@ -129,6 +130,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         debugging=Debugging(shell, link, publisher, interrupts),
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
         checkpoints=Checkpoints(shell, interrupts),
+        magic=CapsuleMagic(shell, introspection.namespace),
     )
 
 

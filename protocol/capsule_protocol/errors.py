@@ -103,6 +103,9 @@ CODES: dict[str, CodeInfo] = {
     "internal_error": CodeInfo("the node made a mistake of its own", "Report it, with what the node has logged."),
     "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
     "session_taken": CodeInfo("another client has taken the session over", "Attach to it to take it back."),
+    "session_elsewhere": CodeInfo(
+        "the session belongs to another node of the same store", "Connect to the node that the message names."
+    ),
     "session_killed": CodeInfo("an operator has ended the session", "Open a new session."),
     "session_watched": CodeInfo(
         "this client only watches the session", "Attach to it without `watch` to have it run code."
@@ -305,6 +308,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "internal_error",
             "session_unknown",
             "session_taken",
+            "session_elsewhere",
             "session_killed",
             "session_watched",
             "too_many_watchers",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
 
+from capsule_bridge.places import shown
 from capsule_bridge.postgres.schema import check, migrate, queries
 from capsule_protocol.errors import ArgumentError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncpg import Connection, Pool, Record
 
 CONNECT_SECONDS = 10.0
@@ -28,6 +32,7 @@ SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a database that is not there, or not well, shows as. (A time-out is an OSError.)"""
+_ABSENT = "Start the database, or correct the URL, and start again."
 _REFUSALS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -65,18 +70,37 @@ class Database:
 
     async def prepare(self) -> None:
         """See that the tables are there, in the newest version. Raises StoreError if they cannot be had."""
-        try:
+        with self._opening():
             connection = await self._open()
             try:
                 await self._look(connection)
                 await migrate(connection, self.schema)
             finally:
                 await let_go(connection)
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """What the database says is told as ours."""
+        try:
+            yield
         except _REFUSALS as error:
             hint = "Correct the URL, or have the database's owner grant what is missing."
             raise StoreError("store_refused", f"the database does not let us in: {error}", hint=hint) from error
-        except (ValueError, *FAILURES) as error:
-            raise StoreError("store_unavailable", f"the database cannot be opened: {error or repr(error)}") from error
+        except FAILURES as error:
+            text = f"the database cannot be opened: {error or repr(error)}"
+            raise StoreError("store_unavailable", text, hint=_ABSENT) from error
+        except ValueError:
+            # What could not be read may be a part of the password, so it is not told.
+            text = f"the URL of the database cannot be understood: {shown(self._url)}"
+            raise StoreError("store_unavailable", text, hint=_ABSENT) from None
+
+    async def look(self) -> Connection[Record]:
+        """A connection for whoever only looks on; nothing is made, and what the tables are is not looked at.
+
+        Raises StoreError: `store_refused`, `store_unavailable`.
+        """
+        with self._opening():
+            return await self._open()
 
     async def connect(self) -> Connection[Record]:
         """A connection that is as it was found at the start."""

@@ -37,10 +37,10 @@ def create(held: Held, new: NewPromise, now: int) -> Created:
     return Created(promise, fresh=True)
 
 
-def start(held: Held, id_: str, epoch: int, now: int) -> Started:
+def start(held: Held, id_: str, epoch: int, now: int, again: bool) -> Started:
     """As `PromiseStore.start`."""
     before = _find(held, id_)
-    promise, first = rules.started(before, epoch, now)
+    promise, first = rules.started(before, epoch, now, again)
     return Started(_keep(held, before, promise), first)
 
 

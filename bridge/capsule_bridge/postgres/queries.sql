@@ -165,5 +165,8 @@ UPDATE leases SET until = clock_timestamp() + $3::interval WHERE name = $1 AND v
 -- name: release_lease
 DELETE FROM leases WHERE name = $1 AND version = $2;
 
+-- name: lapsed_leases
+SELECT name FROM leases WHERE until <= clock_timestamp() AND starts_with(name, $1) ORDER BY until;
+
 -- name: delete_leases
 DELETE FROM leases WHERE until <= clock_timestamp() - interval '1 day';

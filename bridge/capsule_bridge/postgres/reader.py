@@ -73,6 +73,11 @@ class Reader:
         async with self._connection() as connection:
             await connection.execute(queries()["release_lease"], lease.name, lease.version)
 
+    async def lapsed(self, prefix: str) -> list[str]:
+        """As `Leases.lapsed`."""
+        async with self._connection() as connection:
+            return [name for (name,) in await connection.fetch(queries()["lapsed_leases"], prefix)]
+
     async def stop(self) -> None:
         """Let go of the connections; nobody reads any more."""
         try:

@@ -72,9 +72,9 @@ class PostgresStore:
         size = len(new.param) + sum(map(len, new.log))
         return await self._write(wants, lambda held: operations.create(held, new, now), size)
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
-        return await self._write(Wants((id,), now=now), lambda held: operations.start(held, id, epoch, now))
+        return await self._write(Wants((id,), now=now), lambda held: operations.start(held, id, epoch, now, again))
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""
@@ -146,6 +146,10 @@ class PostgresStore:
     async def release(self, lease: Lease) -> None:
         """As `Leases.release`."""
         await self._read(lambda: self._reader.release(lease))
+
+    async def lapsed(self, prefix: str) -> list[str]:
+        """As `Leases.lapsed`."""
+        return await self._read(lambda: self._reader.lapsed(prefix))
 
     async def close(self) -> None:
         """As `PromiseStore.close`."""

@@ -71,11 +71,11 @@ class ResonateStore:
                 raise SessionError("idempotency_conflict", f"the server knows another promise {new.id!r}")
             return await self._created(new, record, now)
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
         async with self._call(), self._locks.hold(id):
             promise = await self._judge.hear(await self._mirror.look(id))
-            return await self._mirror.start(id, epoch=epoch, now=_undue(promise.timeout_at, now))
+            return await self._mirror.start(id, epoch=epoch, now=_undue(promise.timeout_at, now), again=again)
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""

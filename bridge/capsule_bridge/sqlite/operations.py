@@ -45,10 +45,10 @@ def requested(rows: Rows, new: NewPromise) -> Row | None:
     return None
 
 
-def start(rows: Rows, id_: str, epoch: int, now: int) -> Started:
+def start(rows: Rows, id_: str, epoch: int, now: int, again: bool = True) -> Started:
     """As `PromiseStore.start`."""
     row = find(rows, id_)
-    promise, first = rules.started(row.promise, epoch, now)
+    promise, first = rules.started(row.promise, epoch, now, again)
     return Started(keep(rows, row, promise), first)
 
 

@@ -90,9 +90,9 @@ class SqliteStore:
         """As `PromiseStore.create`."""
         return await self._write(lambda rows: operations.create(rows, new, now), len(new.param))
 
-    async def start(self, id: str, *, epoch: int, now: int) -> Started:  # noqa: A002
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
         """As `PromiseStore.start`."""
-        return await self._write(lambda rows: operations.start(rows, id, epoch, now))
+        return await self._write(lambda rows: operations.start(rows, id, epoch, now, again))
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING
 
 from msgpack import packb, unpackb
 
 from capsule.node.asking import Answer, Question
+from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.patience import until_committed
 from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
+from capsule_bridge.states import CANCELED
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
 
@@ -82,9 +85,11 @@ class Inquiries:
         secrets = self._secrets.pop(promise.id, {})
         if promise.state == "rejected_timedout":
             return Answer(None, "timeout")
-        if not promise.value:  # its execution has ended
+        if not promise.value and promise.state == CANCELED:  # its execution has ended
             return Answer(None, "canceled")
-        body = unpackb(promise.value)
+        body = unpacked(promise.value)
+        if not isinstance(body, dict):
+            return _from_elsewhere(promise)
         if "withheld" not in body:
             return Answer(**body)
         answer = secrets.get(body["withheld"])
@@ -174,6 +179,22 @@ class Inquirer:
                 on_refused(error)
                 return
             logger.warning("an answer to %s does not count: %s", execution.id, error)
+
+
+def _from_elsewhere(promise: Promise) -> Answer:
+    """What somebody has settled the promise with who is no node: text, or why there is none."""
+    text = text_of(promise.value)
+    if promise.state == "resolved":
+        refusal = ""
+        for value in (text, json.dumps(text)):  # where JSON is asked for, a plain word may have been meant as one
+            try:
+                unpack_question(promise).check(Answer(value))
+            except SessionError as error:
+                refusal = error.message
+            else:
+                return Answer(value)
+        return Answer(None, "eof", refusal)  # it is the verdict all the same, and the code has to go on without it
+    return Answer(None, "canceled" if promise.state == CANCELED else "eof", text)
 
 
 def pack_question(question: Question) -> bytes:

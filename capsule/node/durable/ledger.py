@@ -8,24 +8,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.events import ErrorInfo, Finished, Started
+from capsule.node.durable.elsewhere import foreign_ending
 from capsule.node.durable.inquiries import Inquiries
+from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import (
     action_of,
+    execution_of,
     fingerprint_of,
     pack_request,
     pack_session,
     pack_verdict,
     unpack_request,
 )
-from capsule.node.durable.scribe import Scribe
+from capsule.node.durable.scribe import Reader, Scribe
+from capsule.node.durable.sharing import entry
 from capsule.node.inheritance import Remembered
 from capsule.node.verdicts import cancelled
 from capsule.wire import pack_event, unpack_event
-from capsule_bridge import NewPromise, Settlement, promise_id, session_promise
-from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Watched, promise_id, session_promise
+from capsule_protocol.errors import CapsuleError, LocalProtocolError, SessionError, WorkerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from capsule.events import Event, Verdict
     from capsule.node.auth.principals import Principal
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from capsule.node.front.log import EventLog
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Bridge, Log, Promise, Retention
+    from capsule_bridge import Bridge, Fence, Promise, Retention
 
 logger = logging.getLogger("capsule.bridge")
 
@@ -59,12 +63,16 @@ class History(NamedTuple):
 
 
 class Ledger:
-    """One for each front, over the node's bridge."""
+    """One for each front, over the node's bridge. A node that shares its store has a `name` among the others."""
 
-    def __init__(self, bridge: Bridge, tasks: Tasks) -> None:
+    def __init__(self, bridge: Bridge, tasks: Tasks, name: str = "") -> None:
         self.bridge = bridge
+        self.name = name
         self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
+        self._fences: dict[str, Fence] = {}  # of the sessions
+        # Nodes that share a store keep off what is another one's, by leases. Without leases anybody may settle it.
+        self._judged_elsewhere = isinstance(bridge.store, Watched) and not isinstance(bridge.store, Leases)
 
     # --- sessions ---
 
@@ -79,26 +87,55 @@ class Ledger:
             param=param,
             principal=owner,
             epoch=session.epoch,
+            log=(entry(self.name),) if self.name else (),
         )
-        await self.bridge.accept(new)
+        self.own(session.id, (await self.bridge.accept(new)).promise.fence)
+
+    def own(self, session: str, fence: Fence) -> None:
+        """The session is this node's as long as its promise has this fence."""
+        self._fences[session] = fence
 
     async def restarting(self, session: Session) -> None:
-        """A session is about to have a new worker, and its state will be gone."""
-        await self.bridge.begin(session_promise(session.id), session.epoch + 1)
+        """A session is about to have a new worker, and its state will be gone.
+
+        Raises SessionError `session_elsewhere` if it belongs to another node by now, and StoreError.
+        """
+        promise = session_promise(session.id)
+        self._fences.pop(session.id, None)  # if the store fails now, nobody knows which one it has
+        if not self.name:
+            self.own(session.id, await self.bridge.take(promise, session.epoch + 1))
+            return
+        try:
+            await self.bridge.append(promise, (entry(self.name),), session.epoch, None)
+            self.own(session.id, await self.bridge.take(promise, session.epoch + 1))
+        except (LocalProtocolError, SessionError) as error:
+            text = f"the session {session.name!r} belongs to another node by now"
+            raise SessionError("session_elsewhere", text) from error
 
     async def closed(self, session: Session) -> None:
-        """A session is over. If that cannot be written down, it is found at the next start, and expires."""
+        """A session is over. If that cannot be written down, it is found at the next start, and expires.
+
+        One that another node has by now is over here only.
+        """
         try:
-            await self.bridge.settle(Settlement(session_promise(session.id), "resolve"))
+            fence = self._fences.pop(session.id, None)
+            await self.bridge.settle(Settlement(session_promise(session.id), "resolve", fence=fence))
         except CapsuleError as error:
             logger.warning("the end of session %s was not written down: %s", session.id, error)
 
     # --- executions ---
 
     async def accept(
-        self, session: Session, owner: str, request: ExecuteRequest, execution: str, *, key: str | None, ahead: int
+        self,
+        session: Session,
+        owner: str,
+        request: ExecuteRequest,
+        execution: str,
+        *,
+        key: str | None,
+        ahead: Collection[ExecuteRequest],
     ) -> Entry:
-        """Write down that it was asked for; `ahead`: how many are to be sent before it that are not lined up yet.
+        """Write down that it was asked for; `ahead`: those before it that are not lined up yet.
 
         What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
         `promise_expired`, StoreError.
@@ -128,9 +165,20 @@ class Ledger:
         self.bridge.stats.took_over(promise)
         return Entry(promise, fresh=True, begun=log.last > 0)
 
-    def scribe(self, execution: str, tell: Callable[[Event], object]) -> Scribe:
+    def scribe(self, execution: str, reader: Reader) -> Scribe:
         """Who writes down what it tells."""
-        return Scribe(self.bridge, promise_id(execution), self._tasks, tell)
+        scribe = Scribe(self.bridge, promise_id(execution), self._tasks, reader)
+        if self._judged_elsewhere:
+            scribe.watch()
+        return scribe
+
+    async def begun_before(self, promise: str, epoch: int) -> None:
+        """It may not be started by this node. If that is because its session belonged to another one, it is lost."""
+        found = await until_committed(promise, lambda: self.bridge.get(promise))
+        if found.pending and found.epoch < epoch:
+            await until_committed(promise, lambda: self.bridge.take(promise, epoch))
+            error = WorkerLost("worker_lost", "the node that had begun it has lost its session to this one")
+            await self.give_up(await self.bridge.get(promise), error, started=True)
 
     async def remember(self, promise: Promise) -> Remembered:
         """An execution without a verdict, for the session that goes on with it."""
@@ -160,8 +208,10 @@ class Ledger:
     async def _rule(self, promise: Promise, verdict: Verdict, info: ErrorInfo | None, last: int) -> None:
         finished = Finished(execution_of(promise), last + 1, verdict, error=info)
         log = (pack_event(finished),)
+        # Only for whom it was found with: if somebody else has it meanwhile, the verdict is his.
+        fence = promise.fence
         await self.bridge.settle(
-            Settlement(promise.id, action_of(finished), pack_verdict(finished), log=log, after=last)
+            Settlement(promise.id, action_of(finished), pack_verdict(finished), fence, log=log, after=last)
         )
 
     async def known(self, session: str, request: ExecuteRequest, execution: str) -> bool:
@@ -187,7 +237,14 @@ class Ledger:
 
     async def part(self, execution: str, after: int, *, wait: float) -> tuple[Log, bool]:
         """What it told behind a number, and whether that ends with the verdict; waits so long if there is nothing."""
-        return await self.bridge.part(promise_id(execution), after, wait=wait)
+        log, ended = await self.bridge.part(promise_id(execution), after, wait=wait)
+        if ended:
+            last = log.events[-1].sequence if log.events else log.last
+            ending = foreign_ending(await self.bridge.get(promise_id(execution)), last)
+            if ending is not None and ending.sequence > after:
+                told = LoggedEvent(ending.sequence, pack_event(ending))
+                log = Log(log.first, ending.sequence, (*log.events, told))
+        return log, ended
 
     async def by_id(self, execution: str, principal: Principal) -> Promise:
         """An execution in any session of the principal's. Raises SessionError `execution_unknown`."""
@@ -214,6 +271,9 @@ class Ledger:
         if (await self.find(session, execution)).pending:
             raise execution_unknown(execution)
         _, told, last = await self._logged(execution, last)
+        ending = foreign_ending(await self.find(session, execution), last)
+        if ending is not None and ending.sequence > after:
+            told, last = [*told, ending], ending.sequence
         return History(missing, events + told, last)
 
     async def _get(self, execution: str) -> Promise:
@@ -243,12 +303,9 @@ class Ledger:
                     await asyncio.sleep(0)
             except CapsuleError as error:
                 logger.warning("what is old in the store could not be forgotten: %s", error)
+            except Exception:  # a mistake of the store's: the next look is another one
+                logger.exception("what is old in the store could not be forgotten")
             await asyncio.sleep(min(EXPIRY_INTERVAL, retention().results / 2000))
-
-
-def execution_of(promise: Promise) -> str:
-    """The execution that a promise is for."""
-    return promise.id.removeprefix("exec:")
 
 
 def execution_unknown(execution: str) -> SessionError:

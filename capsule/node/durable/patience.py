@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from capsule_protocol.errors import StoreError
+from capsule_protocol.errors import CapsuleError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,7 +20,10 @@ FIRST_RETRY, LAST_RETRY = 0.05, 1.0
 
 
 async def until_committed(who: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Try until the store has done it. Raises all but StoreError, and that when the store has been closed."""
+    """Try until the store has done it. Raises CapsuleError other than StoreError, and `store_closed`.
+
+    What else a store may raise is a mistake of its own; it is told with its place, and may be over as well.
+    """
     wait = FIRST_RETRY
     while True:
         try:
@@ -29,5 +32,9 @@ async def until_committed(who: str, attempt: Callable[[], Awaitable[T]]) -> T:
             if error.code == "store_closed":
                 raise
             logger.warning("%s waits for the store: %s", who, error)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, LAST_RETRY)
+        except CapsuleError:
+            raise
+        except Exception:
+            logger.exception("%s waits for the store", who)
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, LAST_RETRY)

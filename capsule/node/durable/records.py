@@ -14,7 +14,7 @@ from capsule_bridge import fingerprint
 
 if TYPE_CHECKING:
     from capsule.events import Finished
-    from capsule_bridge import Action
+    from capsule_bridge import Action, Promise
 
 _OPTIONS = tuple(field.name for field in fields(ExecuteRequest))
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
@@ -29,6 +29,11 @@ def pack_verdict(finished: Finished) -> bytes:
     """The value of a settled promise: which verdict it is, and where in the log."""
     packed: bytes = packb({"verdict": finished.verdict, "sequence": finished.sequence})
     return packed
+
+
+def execution_of(promise: Promise) -> str:
+    """The execution that a promise is for."""
+    return promise.id.removeprefix("exec:")
 
 
 def pack_request(request: ExecuteRequest) -> bytes:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from capsule.node.durable.ledger import Entry, execution_of
+from capsule.node.durable.ledger import Entry
 from capsule.node.durable.patience import until_committed
-from capsule.node.durable.records import unpack_request, unpack_session
+from capsule.node.durable.records import execution_of, unpack_request, unpack_session
+from capsule.node.durable.sharing import claim, owner_of
 from capsule_protocol.errors import CapsuleError, StoreError, WorkerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from capsule.node.adoption import Adoptable
     from capsule.node.durable.ledger import Ledger
@@ -29,20 +31,27 @@ AT_ONCE = 256
 
 
 class Recovery:
-    """One at the start of a node.
+    """One at the start of a node; and of a node that shares its store, one for each dead node `of` which it inherits.
 
     `lifetime`: a session that has a name, and that nobody wants for so many seconds, is closed. One without a name is
     its client's, which has `reconnect_timeout`.
     """
 
     def __init__(
-        self, ledger: Ledger, registry: Registry, node: Node, lifetime: float | None, reconnect_timeout: float
+        self,
+        ledger: Ledger,
+        registry: Registry,
+        node: Node,
+        lifetime: float | None,
+        reconnect_timeout: float,
+        of: str | None = None,
     ) -> None:
         self._ledger = ledger
         self._registry = registry
         self._node = node
         self._lifetime = lifetime
         self._reconnect_timeout = reconnect_timeout
+        self._of = of
         self._sessions: dict[str, Promise] = {}
         self._started: dict[str, list[Promise]] = {}
         self._waiting: dict[str, list[Promise]] = {}
@@ -55,7 +64,16 @@ class Recovery:
         What had not been started is run, in its order. A store that can be read and not written to, because its disk is
         full, is waited for behind this, and so is all that hangs on it. Raises StoreError if it cannot be read.
         """
-        await self._read()
+        found = await self._pending()
+        for promise in found:
+            self._sort(promise)
+            if promise.kind == "session" and self._of in {None, self._ledger.name}:
+                self._ledger.own(promise.session, promise.fence)
+        if self._of is not None:
+            left = await self._leave_to_others(self._of)
+            found = [promise for promise in found if promise.session not in left]
+        for promise in found:
+            self._ledger.bridge.stats.took_over(promise)
         mine = [box for box in boxes if box.session in self._sessions]
         adopted = sum(await asyncio.gather(*map(self._adopt, mine)))
         for session, promise in self._sessions.items():
@@ -75,7 +93,7 @@ class Recovery:
 
     async def _go_on(self, lost: list[Promise]) -> None:
         self._note_stopped(lost)
-        with suppress(StoreError):  # it is told below, where it is tried until it works
+        with suppress(Exception):  # whatever the store raises is told below, where it is tried until it works
             await self._rule_on(lost)
         ruling = self._registry.tasks.start(until_committed("what was lost", lambda: self._rule_on(lost)))
         for session in self._waiting.keys() | self._started.keys():
@@ -84,14 +102,46 @@ class Recovery:
                 hosted.complete.clear()
             self._registry.tasks.start(self._run(hosted, self._waiting.get(session, []), ruling))
 
-    async def _read(self) -> None:
-        async for promise in self._ledger.bridge.pending():
-            self._ledger.bridge.stats.took_over(promise)
-            if promise.kind == "session":
-                self._sessions[promise.session] = promise
-            elif promise.kind == "execute":
-                group = self._waiting if promise.started_at is None else self._started
-                group.setdefault(promise.session, []).append(promise)
+    async def _pending(self) -> list[Promise]:
+        return [promise async for promise in self._ledger.bridge.pending()]
+
+    def _sort(self, promise: Promise) -> None:
+        if promise.kind == "session":
+            self._sessions[promise.session] = promise
+        elif promise.kind == "execute":
+            group = self._waiting if promise.started_at is None else self._started
+            group.setdefault(promise.session, []).append(promise)
+
+    async def _leave_to_others(self, of: str) -> set[str]:
+        """Have the sessions of this node in their next epoch, and leave the others alone: answers which those are.
+
+        What belongs to a session that is forgotten is nobody's, and anybody may rule on it.
+        """
+        known = {*self._sessions, *self._started, *self._waiting}
+        names = list(known - self._registry.ids)
+        kept = set[str | None]()
+        for at in range(0, len(names), AT_ONCE):
+            kept.update(await asyncio.gather(*(self._is_ours(name, of) for name in names[at : at + AT_ONCE])))
+        for group in (self._sessions, self._started, self._waiting):
+            for name in group.keys() - kept:
+                del group[name]
+        return {name for name in known if name not in kept}
+
+    async def _is_ours(self, session: str, of: str) -> str | None:
+        """The session's name if what it has is to be seen to by this node."""
+        bridge, me = self._ledger.bridge, self._ledger.name
+        owner, last = await until_committed(session, lambda: owner_of(bridge, session))
+        if owner not in {of, ""}:
+            return None
+        promise = self._sessions.get(session)
+        if promise is not None and of != me:
+            fence = await until_committed(session, lambda: claim(bridge, promise, me, last + 1))
+            if fence is None:
+                return None
+            self._ledger.own(session, fence)
+            # That epoch is of the worker which the session gets when somebody wants it.
+            self._sessions[session] = promise._replace(epoch=last)
+        return session
 
     def _note_stopped(self, lost: list[Promise]) -> None:
         """What is lost did not end in ok."""
@@ -107,7 +157,7 @@ class Recovery:
             return False
         options, secret = unpack_session(promise.param)
         started = self._started.get(box.session, [])
-        remembered = [await self._ledger.remember(one) for one in started]
+        remembered = [await until_committed(one.id, partial(self._ledger.remember, one)) for one in started]
         try:
             session = await self._node.adopt_session(box, secret, options, remembered)
         except CapsuleError as error:
@@ -120,7 +170,8 @@ class Recovery:
             if execution is not None:
                 hosted.go_on(self._ledger, one, execution)
             else:  # its start was written down, and then it was not sent: that the worker knows for certain
-                await hosted.line_up(self._ledger, Entry(one, fresh=True, begun=known.last > 0), known.request)
+                entry = Entry(one, fresh=True, begun=known.last > 0)
+                await until_committed(one.id, partial(hosted.line_up, self._ledger, entry, known.request))
         hosted.detach(self._patience(hosted))
         return True
 
@@ -139,13 +190,14 @@ class Recovery:
         message = "the node ended while the code ran, and its worker with it"
         error = WorkerLost("worker_lost", message, hint="The session gets a new worker, in its next epoch.")
         while lost:
-            await asyncio.gather(*(self._ledger.give_up(one, error, started=True) for one in lost[:AT_ONCE]))
+            await asyncio.gather(*(self._give_up(one, error, started=True) for one in lost[:AT_ONCE]))
             del lost[:AT_ONCE]
 
     async def _run(self, hosted: Hosted | None, promises: list[Promise], ruling: asyncio.Task[None]) -> None:
         """They had been accepted and not begun."""
         try:
-            await asyncio.wait([ruling])
+            if hosted is None or hosted.asleep:  # what lives need not wait
+                await asyncio.wait([ruling])
             if promises:
                 await self._line_up(hosted, promises)
         finally:
@@ -158,20 +210,35 @@ class Recovery:
                 raise WorkerLost("worker_lost", "the session had been closed")
             await until_committed(f"session {hosted.session.id}", lambda: self._registry.wake(hosted))
         except CapsuleError as error:
+            if error.code == "session_elsewhere":
+                return
             for promise in promises:
-                await self._give_up(promise, error)
+                await until_committed(promise.id, partial(self._give_up, promise, error, started=False))
             return
         for promise in promises:
             request = unpack_request(promise.param)
             stopped = (promise.session, request.batch) in self._stopped or request.batch in hosted.session.stopped
             if request.stop_on_error and stopped:
-                await self._cancel(promise)
+                await self._settle(promise, partial(self._cancel, promise))
             else:
-                await hosted.line_up(self._ledger, Entry(promise, fresh=True, begun=False), request)
+                entry = Entry(promise, fresh=True, begun=False)
+                await self._settle(promise, partial(hosted.line_up, self._ledger, entry, request))
 
-    async def _give_up(self, promise: Promise, error: CapsuleError) -> None:
-        await until_committed(promise.id, lambda: self._ledger.give_up(promise, error, started=False))
+    async def _give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
+        """Raises StoreError only: a promise that is another node's meanwhile is left to it."""
+        try:
+            await self._ledger.give_up(promise, error, started=started)
+        except StoreError:
+            raise
+        except CapsuleError as refusal:
+            logger.warning("%s is left to whoever has it: %s", promise.id, refusal)
+
+    async def _settle(self, promise: Promise, rule: Callable[[], Awaitable[object]]) -> None:
+        """Do it as soon as the store can; if the promise is somebody else's meanwhile, leave it to him."""
+        try:
+            await until_committed(promise.id, rule)
+        except CapsuleError as error:
+            logger.warning("%s is left to whoever has it: %s", promise.id, error)
 
     async def _cancel(self, promise: Promise) -> None:
-        why = "an earlier one of the same batch did not end in ok"
-        await until_committed(promise.id, lambda: self._ledger.cancel(promise, why))
+        await self._ledger.cancel(promise, "an earlier one of the same batch did not end in ok")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
 
 from capsule.events import Finished
+from capsule.node.durable.elsewhere import story
 from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import action_of, pack_verdict
 from capsule.wire import pack_event
 from capsule_bridge import Settlement
-from capsule_protocol.errors import CapsuleError, StoreError
+from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from capsule.events import Event
     from capsule.node.tasks import Tasks
@@ -26,18 +28,34 @@ LOG_BYTES = 8 * 2**20
 """Bytes of events that the store keeps of one execution; the oldest go first, and a gap tells of them."""
 
 
-class Scribe:
-    """Has `tell` called for each event, in order, as soon as it is committed. A store that fails is tried again.
+class Reader(Protocol):
+    """Who hears what is written down."""
 
-    `fence` says that the execution is this node's; if it is not any more, nothing is told either.
+    @property
+    def last(self) -> int:
+        """The number of the newest event that it was told."""
+
+    def tell(self, event: Event) -> None:
+        """An event of the execution is committed."""
+
+    def overrule(self, events: list[Event]) -> None:
+        """Others have had the last word: these follow what was told, and end with the verdict."""
+
+
+class Scribe:
+    """Tells the reader of each event, in order, as soon as it is committed. A store that fails is tried again.
+
+    `fence` says that the execution is this node's. If it is not any more, or somebody else has given its verdict, the
+    reader hears what others have written down.
     """
 
-    def __init__(self, bridge: Bridge, promise: str, tasks: Tasks, tell: Callable[[Event], object]) -> None:
+    def __init__(self, bridge: Bridge, promise: str, tasks: Tasks, reader: Reader) -> None:
         self.fence: Fence | None = None
         self._bridge = bridge
         self._promise = promise
         self._tasks = tasks
-        self._tell = tell
+        self._reader = reader
+        self._value: bytes | None = None  # our own verdict
         self._batch: list[Event] = []
         self._writing = False
         self._over = False
@@ -45,9 +63,24 @@ class Scribe:
         self._held = 0
 
     async def start(self, epoch: int) -> None:
-        """Write down that it is about to be sent to the worker. Raises CapsuleError, but waits for a failed store."""
-        started = await until_committed(self._promise, lambda: self._bridge.begin(self._promise, epoch))
-        self.fence = started
+        """Write down that it is about to be sent to the worker. Waits for a failed store.
+
+        Raises SessionError: `promise_fenced` if it may not be, because it was begun before or has its verdict.
+        """
+        started, first = await until_committed(self._promise, lambda: self._bridge.begin(self._promise, epoch))
+        if not first:
+            raise SessionError("promise_fenced", f"{self._promise} was begun before, or has its verdict")
+        self.fence = started.fence
+
+    def give_way(self) -> None:
+        """What this node has to say of it counts no more: tell what others do."""
+        if not self._over:
+            self._over = True
+            self._tasks.start(self._follow())
+
+    def watch(self) -> None:
+        """Give way when others give its verdict. For stores in which they may."""
+        self._tasks.start(self._watch())
 
     def write(self, event: Event) -> None:
         """Write it down together with what else comes until the last commit is done."""
@@ -62,12 +95,13 @@ class Scribe:
                 batch, self._batch = self._batch, []
                 try:
                     await self._commit(batch)
-                except CapsuleError:  # the promise is another node's, or has its verdict from elsewhere
-                    logger.exception("%s cannot be written down, and goes on untold", self._promise)
-                    self._over = True
+                except CapsuleError as error:  # the promise is another node's, or has its verdict from elsewhere
+                    logger.warning("%s is not written down by this node any more: %s", self._promise, error)
+                    self.give_way()
+                if self._over:
                     return
                 for event in batch:
-                    self._tell(event)
+                    self._reader.tell(event)
         finally:
             self._writing = False
 
@@ -79,10 +113,26 @@ class Scribe:
     async def _log(self, batch: Sequence[Event], data: tuple[bytes, ...]) -> None:
         after, last = batch[0].sequence - 1, batch[-1]
         if isinstance(last, Finished):
-            value = pack_verdict(last)
-            await self._bridge.settle(Settlement(self._promise, action_of(last), value, self.fence, data, after))
+            self._value = pack_verdict(last)
+            ending = Settlement(self._promise, action_of(last), self._value, self.fence, data, after)
+            ((promise, _),) = await self._bridge.settle(ending)
+            if promise.value != self._value:  # else it is ours, if perhaps by an attempt that is said to have failed
+                raise SessionError("promise_settled", "it has its verdict from elsewhere")
         else:
             await self._bridge.append(self._promise, data, after, self.fence)
+
+    async def _watch(self) -> None:
+        with suppress(CapsuleError):  # the store was closed
+            promise = await until_committed(self._promise, lambda: self._bridge.wait(self._promise))
+            if promise.value != self._value:
+                logger.warning("%s has its verdict from elsewhere", self._promise)
+                self.give_way()
+
+    async def _follow(self) -> None:
+        with suppress(CapsuleError):  # the store was closed
+            promise = await until_committed(self._promise, lambda: self._bridge.wait(self._promise))
+            events = await until_committed(self._promise, lambda: story(self._bridge, promise, self._reader.last))
+            self._reader.overrule(events)
 
     async def _trim(self, batch: Sequence[Event], data: Sequence[bytes]) -> None:
         """Keep the log within its bound, in large steps."""
@@ -97,5 +147,5 @@ class Scribe:
             self._held -= size
         try:
             await self._bridge.store.trim(self._promise, upto)
-        except StoreError as error:  # it is tried again with the next step
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, it is tried again with the next step
             logger.warning("the log of %s could not be trimmed: %s", self._promise, error)

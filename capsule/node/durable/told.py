@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from msgpack import unpackb
-
+from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.inquiries import unpack_question
 from capsule_bridge import execution_promise
 
@@ -45,8 +44,12 @@ def description(promise: Promise) -> dict[str, Any]:
         question = unpack_question(promise)
         row |= {"prompt": question.prompt, "choices": question.choices, "schema": question.schema}
         if promise.value:
-            answer = unpackb(promise.value)
-            value = answer.get("value")
-            typed = value is not None and question.terms.typed
-            row |= {"value": json.loads(value) if typed else value, "message": answer.get("message", "")}
+            answer = unpacked(promise.value)
+            if isinstance(answer, dict):
+                value = answer.get("value")
+                if value is not None and question.terms.typed:
+                    value = json.loads(value)
+                row |= {"value": value, "message": answer.get("message", "")}
+            else:  # somebody else's, who settled it past the nodes
+                row |= {"value": text_of(promise.value) if promise.state == "resolved" else None, "message": ""}
     return row

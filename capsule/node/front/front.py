@@ -36,13 +36,13 @@ logger = logging.getLogger("capsule.front")
 class Front:
     """Serves clients on any number of addresses, until `close`."""
 
-    def __init__(self, node: Node, config: ServeConfig, bridge: Bridge | None = None) -> None:
+    def __init__(self, node: Node, config: ServeConfig, bridge: Bridge | None = None, name: str = "") -> None:
         self.node = node
         self.config = config
         self.tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self.gate = Gate(self, self._loop)
-        self.ledger = Ledger(bridge, self.tasks) if bridge is not None else None
+        self.ledger = Ledger(bridge, self.tasks, name) if bridge is not None else None
         self.registry = Registry(node, self.tasks, self.gate, self.ledger)
         self.draining = False
         self.on_drain: Callable[[], None] | None = None

@@ -6,16 +6,17 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.events import Finished
-from capsule.node.durable.ledger import execution_of
 from capsule.node.durable.patience import until_committed
+from capsule.node.durable.records import execution_of
+from capsule.node.front.acceptance import Acceptance
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
-from capsule.node.lineup import WINDOW
-from capsule_protocol.errors import CapsuleError, SessionError, StoreError
+from capsule_bridge import promise_id
+from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -56,14 +57,6 @@ class Reader(Protocol):
         """The session is over for this reader; the error says why."""
 
 
-class _Place(NamedTuple):
-    """A place in the order of acceptance: behind one, before another, and how many may be sent before it."""
-
-    before: asyncio.Event
-    passed: asyncio.Event
-    ahead: int
-
-
 class Hosted:
     """One session of the front: its owner, its reader if there is one, and the logs of its executions.
 
@@ -100,11 +93,7 @@ class Hosted:
         self.complete = asyncio.Event()  # what an earlier node had accepted is lined up, or has its verdict
         self.complete.set()
         self.waking: asyncio.Task[None] | None = None
-        self._accepting: dict[str, bool] = {}  # and whether it was cancelled meanwhile
-        self._stopping = 0  # of those, how many stop others when they fail
-        self._doubtful: dict[str, None] = {}
-        self._last_accepted = asyncio.Event()
-        self._last_accepted.set()
+        self._acceptance = Acceptance(self, self._quiet.set)
         session.on_background = self._on_background
         session.on_state = self._on_state
 
@@ -116,12 +105,7 @@ class Hosted:
     @property
     def under_way(self) -> int:
         """How many executions have no verdict yet."""
-        return self.session.under_way + self.accepting
-
-    @property
-    def accepting(self) -> int:
-        """How many executions are being written down, and not lined up yet."""
-        return len(self._accepting)
+        return self.session.under_way + len(self._acceptance)
 
     def submit(self, request: ExecuteRequest, execution: str, key: str | None) -> EventLog:
         """The log of an execution: a new one, or that of the same request before.
@@ -148,83 +132,27 @@ class Hosted:
         known = self._known(request, execution)
         if known is not None:
             return _that(known)
-        try:
-            self.session.check(request, self.accepting)
-        except CapsuleError as refusal:
-            if key is None:
-                raise
-            return self._again_or(refusal, ledger, request, execution)
-        # Nothing is sent behind one that stops others: it must not be said to have been started.
-        place = _Place(self._last_accepted, asyncio.Event(), WINDOW if self._stopping else self.accepting)
-        self._last_accepted = place.passed
-        self._accepting.setdefault(execution, False)
-        self._stopping += request.stop_on_error
-        return self._accept(ledger, request, execution, key, place)
-
-    async def _accept(
-        self, ledger: Ledger, request: ExecuteRequest, execution: str, key: str | None, place: _Place
-    ) -> EventLog | None:
-        """Written down side by side, lined up in the order in which they came."""
-        try:
-            entry = await ledger.accept(self.session, self.owner, request, execution, key=key, ahead=place.ahead)
-            await place.before.wait()
-            if self._was_left(entry):
-                entry = await ledger.left(entry.promise)  # whoever asks too waits until it is lined up
-        except StoreError:
-            self._doubt(execution)
-            raise
-        finally:
-            await place.before.wait()
-            cancelled = self._accepting.pop(execution, False)
-            self._stopping -= request.stop_on_error
-            self._quiet.set()
-            place.passed.set()
-        if not entry.fresh:
-            return self.logs.get(execution)
-        log = await self.line_up(ledger, entry, request)
-        if cancelled:
-            await self.session.cancel(execution)
-        return log
-
-    async def _again_or(
-        self, refusal: CapsuleError, ledger: Ledger, request: ExecuteRequest, execution: str
-    ) -> EventLog | None:
-        """What is refused now may have been accepted once: then that is the answer."""
-        if not await ledger.known(self.session.id, request, execution):
-            raise refusal
-        return self.logs.get(execution)
+        return self._acceptance.take(ledger, request, execution, key)
 
     async def accepted(self, execution: str) -> None:
         """Wait until it is written down, or refused, if it is about to be."""
-        if execution in self._accepting:
-            await self._last_accepted.wait()
+        if execution in self._acceptance:
+            await self._acceptance.passed()
 
     async def lined_up(self) -> None:
         """Wait until all that was asked for before is lined up."""
-        await self._last_accepted.wait()
-
-    def _doubt(self, execution: str) -> None:
-        """The store has failed, and may have written it down all the same: whoever asks again will find it then."""
-        self._doubtful[execution] = None
-        if len(self._doubtful) > MAX_LOGS:
-            del self._doubtful[next(iter(self._doubtful))]
-
-    def _was_left(self, entry: Entry) -> bool:
-        """Whether it is to be run though it was found, because the call that made it is said to have failed."""
-        execution = execution_of(entry.promise)
-        doubtful = self._doubtful.pop(execution, False) is None
-        return doubtful and not entry.fresh and entry.promise.pending and execution not in self.logs
+        await self._acceptance.passed()
 
     async def interrupt(self) -> bool:
         """As `Session.interrupt`; what was asked for before and is not lined up yet counts as running."""
-        if self._accepting and not self.session.under_way:
-            await self._last_accepted.wait()
+        if self._acceptance and not self.session.under_way:
+            await self._acceptance.passed()
         return await self.session.interrupt()
 
     async def cancel(self, execution: str) -> bool:
         """As `Session.cancel`, also while it is being accepted."""
-        if execution in self._accepting:
-            self._accepting[execution] = True
+        if execution in self._acceptance:
+            self._acceptance.cancel(execution)
             return True
         return await self.session.cancel(execution)
 
@@ -232,7 +160,8 @@ class Hosted:
         """An accepted execution; None: the session has ended meanwhile, which is written down as its verdict."""
         execution, started = execution_of(entry.promise), entry.promise.started_at is not None
         try:
-            made = self.session.submit(request, execution, clearance=None if started else self._clearance(execution))
+            clearance = None if started else self._clearance(execution)
+            made = self.session.submit(request, execution, clearance=clearance, accepted=True)
         except CapsuleError as error:
             why = error
             await until_committed(execution, lambda: ledger.give_up(entry.promise, why, started=False))
@@ -258,7 +187,7 @@ class Hosted:
             if known.execution.request != request:
                 message = f"execution {execution[:64]!r} was asked for with another request"
                 raise SessionError("idempotency_conflict", message)
-        elif len(self.logs) + self.accepting >= MAX_LOGS:
+        elif len(self.logs) + len(self._acceptance) >= MAX_LOGS:
             raise SessionError("queue_full", f"{MAX_LOGS} executions have verdicts that no client has acknowledged")
         return known
 
@@ -277,9 +206,13 @@ class Hosted:
         assert log.scribe is not None
         try:
             await log.scribe.start(self.session.epoch)
-        except CapsuleError:  # it is another node's, or the store has been closed
-            logger.exception("execution %s is not started", execution)
+        except CapsuleError as error:  # it is another node's, or the store has been closed
+            logger.warning("execution %s is not started: %s", execution, error)
+            log.scribe.give_way()
             await self.session.cancel(execution)
+            assert self.ledger is not None
+            with suppress(CapsuleError):
+                await self.ledger.begun_before(promise_id(execution), self.session.epoch)
         else:
             log.execution.release()
 
@@ -336,9 +269,12 @@ class Hosted:
         await self._end(SessionError("session_closed", f"the session {self.session.name!r} has been closed"))
         self._be_over()
 
-    async def kill(self) -> None:
-        """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent."""
-        error = SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
+    async def kill(self, error: SessionError | None = None) -> None:
+        """End the session under whoever reads it; all are told, behind the verdicts of what ran. Idempotent.
+
+        The error says why; without it, an operator wants it so.
+        """
+        error = error or SessionError("session_killed", f"an operator has ended the session {self.session.name!r}")
         await self._end(error)
         if self.reader is not None:
             await self.hear_last_words()
@@ -377,7 +313,7 @@ class Hosted:
 
     @property
     def _finished(self) -> bool:
-        return not (self._unfinished or self._accepting)
+        return not (self._unfinished or self._acceptance)
 
     async def _change(self) -> None:
         self._quiet.clear()
@@ -405,6 +341,8 @@ class Hosted:
             self._quiet.set()
             if self.on_verdict is not None:
                 self.on_verdict(event.verdict)
+            if log.overruled:
+                self._tasks.start(self.session.cancel(log.execution.id))
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
         for watch in list(self._watches):

@@ -50,8 +50,9 @@ class EventLog:
         self.execution = execution
         self.keep = keep
         self.ended = False
-        self.scribe = ledger.scribe(execution.id, self._tell) if ledger is not None else None
         self.last = after
+        self.overruled = False
+        self.scribe = ledger.scribe(execution.id, self) if ledger is not None else None
         self._written = written
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -73,10 +74,13 @@ class EventLog:
     def pump(self) -> None:
         """Take what events there are, as long as those before them are acknowledged."""
         self._pumping = False
-        while self._has_room() and (event := self.execution.take()) is not None:
+        while (self.overruled or self._has_room()) and (event := self.execution.take()) is not None:
+            if self.overruled:
+                self.execution.confirm(event.sequence)
+                continue
             self._add(event)
             if self.scribe is None or event.sequence <= self._written:
-                self._tell(event)
+                self.tell(event)
             else:
                 self.scribe.write(event)
 
@@ -106,6 +110,22 @@ class EventLog:
         if loose:
             self._pump_soon()
 
+    def overrule(self, events: list[Event]) -> None:
+        """Tell these, which end with the verdict, instead of what was not told yet: so it is written down by others."""
+        while self._events and self._first + len(self._events) > self.last + 1:
+            size = self._events.pop().size
+            self._held -= size
+            self._ahead -= size
+            self._untold -= size
+        if events[0].sequence > self.last + 1:  # what lies between is not kept
+            self._events.clear()
+            self._first, self._held, self._ahead = events[0].sequence, 0, 0
+        self.overruled = True
+        for event in events:
+            self._add(event)
+            self.tell(event)
+        self._pump_soon()
+
     def _add(self, event: Event) -> None:
         size = size_of(event)
         self._events.append(_Kept(event, size))
@@ -113,7 +133,7 @@ class EventLog:
         self._ahead += size
         self._untold += size
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
         """It is written down, where events are."""
         stalled = self._untold >= WINDOW
         self.last = event.sequence

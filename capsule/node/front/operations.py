@@ -47,11 +47,11 @@ class Operations:
         self._caller.answer("info_reply", {"info": {"sessions": rows}}, envelope)
 
     async def _interrupt(self, message: Any, envelope: Envelope) -> None:
-        done = await self._find(message.name).interrupt()
+        done = await (await self._find(message.name)).interrupt()
         self._caller.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _kill(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._find(message.name)
+        hosted = await self._find(message.name)
         await self._desk.registry.kill(hosted)
         self._caller.answer("info_reply", {"info": {"session": hosted.session.id}}, envelope)
 
@@ -73,7 +73,7 @@ class Operations:
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
         promise = await self._ledger().by_id(message.execution, self._caller.principal)
-        done = promise.pending and await self._find(promise.session).cancel(message.execution)
+        done = promise.pending and await (await self._find(promise.session)).cancel(message.execution)
         self._caller.answer("info_reply", {"info": {"done": done}}, envelope)
 
     def _ledger(self) -> Ledger:
@@ -82,8 +82,8 @@ class Operations:
             raise SessionError("unsupported", "this node writes nothing down: its executions have no life of their own")
         return ledger
 
-    def _find(self, name: str) -> Hosted:
-        return self._desk.registry.find(self._caller.principal, name)
+    async def _find(self, name: str) -> Hosted:
+        return await self._desk.registry.seek(self._caller.principal, name)
 
 
 def _row(hosted: Hosted) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule.node.asking import Answer
 from capsule.node.durable.inquiries import unpack_question
-from capsule.node.durable.ledger import execution_of
+from capsule.node.durable.records import execution_of
 from capsule.node.durable.told import KINDS, description, summary
 from capsule_bridge.rules import unknown
 from capsule_protocol.answers import ANSWER_BYTES, json_text
@@ -52,8 +52,10 @@ class Promises:
     async def _settle(self, message: Any, envelope: Envelope) -> None:
         promise = await self._find(message.promise)
         if promise.kind == "input":
-            answer = answer_of(message, unpack_question(promise))
-            promise, decided = await self._ledger().inquiries.settle(promise.id, answer)
+            question = unpack_question(promise)
+            if promise.pending and question.password:  # the answer is not written down, so it cannot be passed on
+                await self._desk.registry.seek(self._caller.principal, promise.session)
+            promise, decided = await self._ledger().inquiries.settle(promise.id, answer_of(message, question))
         else:
             decided = await self._cancel(promise, message.action)
             promise = await self._find(promise.id)
@@ -66,7 +68,7 @@ class Promises:
             raise ArgumentError("action", f"is {action!r}: the code itself gives the verdict", allowed="'cancel'")
         if not promise.pending:
             return False
-        hosted = self._desk.registry.get(self._caller.principal, promise.session)
+        hosted = await self._desk.registry.seek(self._caller.principal, promise.session)
         return await hosted.cancel(execution_of(promise))
 
     async def _find(self, id_: str) -> Promise:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from capsule.node.durable.sharing import find_elsewhere
 from capsule.node.front.hosted import Hosted
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
@@ -37,6 +38,7 @@ class Registry:
         self.verdicts: Counter[str] = Counter()
         self._hosted: dict[str, Hosted] = {}
         self._names: dict[tuple[str, str], Hosted | None] = {}
+        self._written: set[str] = set()  # that are written down, and not here yet
         self._opening: dict[tuple[str, str, str], asyncio.Task[Hosted]] = {}
 
     @property
@@ -87,6 +89,20 @@ class Registry:
             raise ArgumentError("name", message, allowed=f"an id, such as one of these: {ids}")
         return others[0]
 
+    async def seek(self, principal: Principal, name: str) -> Hosted:
+        """As `find`; if another node of the same store has it, SessionError `session_elsewhere` says which one."""
+        try:
+            return self.find(principal, name)
+        except SessionError:
+            await self._check_elsewhere(None if principal.sees_all else principal.name, name, "session_elsewhere")
+            raise
+
+    async def _check_elsewhere(self, owner: str | None, name: str, code: str) -> None:
+        if self._ledger is not None and self._ledger.name:
+            node = await find_elsewhere(self._ledger.bridge, self._ledger.name, owner, name)
+            if node is not None:
+                raise SessionError(code, f"the session {name!r} is at node {node!r}", details={"node": node})
+
     def expire(self, hosted: Hosted) -> None:
         """Nobody came back in time."""
         self.tasks.start(self.close(hosted))
@@ -103,6 +119,21 @@ class Registry:
         await hosted.kill()
         await self._write_off(hosted)
 
+    @property
+    def ids(self) -> set[str]:
+        """The ids of all sessions, those that are being opened too."""
+        return self._hosted.keys() | self._written
+
+    async def let_go(self) -> None:
+        """All sessions are another node's: end what is left of them here, and write nothing of that down."""
+
+        async def let_go(hosted: Hosted) -> None:
+            text = f"the session {hosted.session.name!r} goes on at another node, in its next epoch"
+            self._forget(hosted)
+            await hosted.kill(SessionError("session_elsewhere", text))
+
+        await asyncio.gather(*map(let_go, self))
+
     async def close_all(self) -> None:
         """End all sessions with the node; where they are written down, the next one finds them."""
         await asyncio.gather(*(hosted.close() for hosted in self))
@@ -114,8 +145,9 @@ class Registry:
     def find_again(self, session: Session, owner: str) -> Hosted:
         """A session of an earlier node, which has lost its worker."""
         hosted = self._add(session, owner)
+        # Nodes that share a store know only their own names: of two sessions with one name the first keeps it.
         if session.options.name is not None:
-            self._names[owner, session.name] = hosted
+            self._names.setdefault((owner, session.name), hosted)
         return hosted
 
     async def wake(self, hosted: Hosted) -> None:
@@ -155,6 +187,8 @@ class Registry:
                 raise SessionError("name_taken", f"there is a session {name!r} already")
             self._names[owner, name] = None  # nobody else takes it meanwhile
         try:
+            if name is not None:
+                await self._check_elsewhere(owner, name, "name_taken")
             session = await self._node.open_session(options)
         except BaseException:
             if name is not None:
@@ -169,9 +203,11 @@ class Registry:
         return hosted
 
     async def _write_down(self, ledger: Ledger, session: Session, owner: str) -> None:
+        self._written.add(session.id)
         try:
             await ledger.opened(session, owner)
         except BaseException:
+            self._written.discard(session.id)
             self._names.pop((owner, session.name), None)
             self.tasks.start(session.close())
             raise
@@ -182,6 +218,7 @@ class Registry:
             await self._ledger.closed(hosted.session)
 
     def _add(self, session: Session, owner: str) -> Hosted:
+        self._written.discard(session.id)
         hosted = self._hosted[session.id] = Hosted(session, owner, self.tasks, self.expire, self._ledger)
         hosted.on_verdict = self._count
         return hosted

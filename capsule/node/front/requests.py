@@ -150,7 +150,7 @@ class Requests:
         self._ready(hosted, envelope)
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
-        hosted = self._desk.registry.find(self._peer.principal, message.name)
+        hosted = await self._desk.registry.seek(self._peer.principal, message.name)
         await self._desk.registry.wake(hosted)
         await hosted.complete.wait()  # its client asks for what it had under way next
         if message.watch:

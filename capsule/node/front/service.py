@@ -10,19 +10,22 @@ import signal
 from typing import TYPE_CHECKING
 
 from capsule.node.adoption import Lingering, adoptable
-from capsule.node.durable.recovery import Recovery
+from capsule.node.durable.household import Household
+from capsule.node.durable.sharing import Share
 from capsule.node.front.front import Front
 from capsule.node.front.notify import notify
 from capsule.node.node import Node
-from capsule.runtime import BOXES, SOCKET, lock, make_directory, runtime_directory, store_path
-from capsule_bridge import Bridge, Retention, open_store
+from capsule.runtime import BOXES, SOCKET, lock, make_directory, node_name, runtime_directory, store_path
+from capsule_bridge import Bridge, Leases, Retention, open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from capsule.config import NodeConfig
+    from capsule.node.durable import Ledger
     from capsule.node.front.monitor import Monitor
     from capsule.node.front.reloading import Reloading
+    from capsule.node.tasks import Tasks
 
 
 class Service:
@@ -59,7 +62,9 @@ class Service:
                 self._bridge() as bridge,
                 self._node(monitor, bridge) as node,
             ):
-                front = Front(node, self._config.serve, bridge)
+                shared = bridge is not None and isinstance(bridge.store, Leases)
+                name = node_name(self._directory) if shared else ""
+                front = Front(node, self._config.serve, bridge, name)
                 try:
                     await self._watch(front, monitor)
                     await self._serve(front, node, on_ready)
@@ -87,7 +92,10 @@ class Service:
         if config.durability == "none":
             yield None
             return
-        bridge = Bridge(open_store(config.durability, store_path(self._config)))
+        url = None if config.url is None else config.url.get_secret_value()
+        token = None if config.token is None else config.token.get_secret_value()
+        file = store_path(self._config)
+        bridge = Bridge(open_store(config.durability, url or file, beside=file, token=token))
         try:
             yield bridge
         finally:
@@ -124,9 +132,9 @@ class Service:
     async def _serve(self, front: Front, node: Node, on_ready: Callable[[Front], None]) -> None:
         if front.ledger is not None:  # first: boxes do not wait for long
             boxes = adoptable(self._directory / BOXES)
-            config = self._config.serve
-            recovery = Recovery(front.ledger, front.registry, node, config.detached_ttl, config.reconnect_timeout)
-            await recovery.run(boxes)
+            household = Household(front.ledger, front.registry, node, lambda: self._config.serve)
+            await self._join(front.ledger, household, front.tasks)
+            await household.begin(boxes)
         await node.prepare()
         node.warm()  # nobody waits for it, so no code of the environment keeps the service from being ready
         if front.ledger is not None:
@@ -162,6 +170,14 @@ class Service:
         for hosted in front.registry:
             await hosted.session.interrupt()
         await self._unless_told_again(front.executed(), 1.0)
+
+    async def _join(self, ledger: Ledger, household: Household, tasks: Tasks) -> None:
+        """Be one of the nodes that share the store, if it is one that can be shared."""
+        store = ledger.bridge.store
+        if isinstance(store, Leases):
+            share = Share(store, ledger.name, self._config.store.lease, self._config.serve.linger, tasks)
+            await share.join()
+            tasks.start(share.keep(household))
 
     def _retention(self) -> Retention:
         config = self._config.store

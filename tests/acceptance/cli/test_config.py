@@ -105,3 +105,40 @@ def test_serve_does_not_start_with_a_wrong_configuration(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{tmp_path}/capsule.toml:1: max_sesions: there is no such option" in done.stderr
     assert "2 more" in done.stderr
+
+
+SECRET = "s3cret"
+"""In whatever place somebody may have put it."""
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        ({"url": f"postgresql://u:{SECRET}@h/d", "path": "x"}, "one of them"),
+        ({"url": f"postgresql://u:{SECRET}@h/d", "durability": "process"}, "'power'"),
+        ({"url": f"postgresql://u:{SECRET}@h/d", "durability": "none"}, "no url"),
+        ({"url": f"mysql://u:{SECRET}@h/d"}, "mysql://u:***@h/d"),
+        ({"url": f"resonate+http://u:{SECRET}@h"}, "a token is an option of its own"),
+        ({"url": "resonate+http://"}, "names no server"),
+        ({"token": SECRET}, "a url that begins with resonate+"),
+        ({"token": SECRET, "url": "postgresql://h/d"}, "a url that begins with resonate+"),
+    ],
+)
+def test_stores_that_cannot_be_are_refused_and_secrets_not_shown(
+    tmp_path: Path, store: dict[str, str], told: str
+) -> None:
+    (tmp_path / "capsule.toml").write_text("[store]\n" + "".join(f"{name} = '{x}'\n" for name, x in store.items()))
+    done = run(tmp_path, "check")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert SECRET not in done.stderr + run(tmp_path, "check", "--json").stdout
+
+
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_show_keeps_secrets(tmp_path: Path, flag: list[str]) -> None:
+    done = run(tmp_path, "show", *flag, CAPSULE_STORE__URL=f"postgresql://u:{SECRET}@h/d?x=1&password={SECRET}")
+    assert "postgresql://u:***@h/d?x=1&password=***" in done.stdout
+    assert SECRET not in done.stdout
+    done = run(tmp_path, "show", *flag, CAPSULE_STORE__URL="resonate+http://h:1", CAPSULE_STORE__TOKEN=SECRET)
+    assert "resonate+http://h:1" in done.stdout
+    assert SECRET not in done.stdout

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.docs.blocks import commands, examples, outputs, script
+from tests.acceptance.jupyter.support import home
 
 ROOT = Path(__file__).parents[3]
 PAGES = [
@@ -28,9 +29,15 @@ def test_its_code_does_what_it_says(page: Path, tmp_path: Path, monkeypatch: pyt
     assert found, "a page of this kind shows code"
     program = tmp_path / f"{page.stem}.py"
     program.write_text(script(found), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
-    )
+    with home():  # kernels are found and started there
+        done = subprocess.run(
+            [sys.executable, "-W", "error", program],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     printed = outputs(done.stdout)

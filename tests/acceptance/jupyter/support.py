@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -10,9 +11,12 @@ import signal
 import socket
 import struct
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
+from jupyter_client.manager import start_new_kernel
 
 from capsule.jupyter import kernelspecs
 from capsule.jupyter.lease import SOCKET
@@ -54,7 +58,11 @@ class Home:
 
     def nodes(self) -> list[int]:
         """The processes of nodes that take kernels here."""
-        return [peer_of(path) for path in self.runtime.glob(f"capsule/*/{SOCKET}")]
+        found = []
+        for path in self.runtime.glob(f"capsule/*/{SOCKET}"):
+            with suppress(ConnectionRefusedError, FileNotFoundError):  # it is about to end
+                found.append(peer_of(path))
+        return found
 
     def end_nodes(self) -> None:
         """End them, as a user would."""
@@ -63,6 +71,9 @@ class Home:
             signal.pidfd_send_signal(watching, signal.SIGTERM)
             assert select.select([watching], [], [], LONG)[0], f"node {pid} does not end"
             os.close(watching)
+        for path in self.runtime.glob("capsule/*/node.lock"):  # one that ends by itself does not listen any more
+            with path.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 @contextmanager
@@ -85,6 +96,17 @@ def home() -> Iterator[Home]:
             if value is not None:
                 os.environ[name] = value
         shutil.rmtree(root)
+
+
+@contextmanager
+def kernel(name: str) -> Iterator[tuple[Any, Any]]:
+    """A new kernel that is ready: its manager and a client."""
+    manager, client = start_new_kernel(kernel_name=name, startup_timeout=LONG)
+    try:
+        yield manager, client
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def peer_of(path: Path) -> int:
@@ -131,3 +153,8 @@ def text_of(told: list[dict[str, Any]], stream: str = "stdout") -> str:
         for message in told
         if message["msg_type"] == "stream" and message["content"]["name"] == stream
     )
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether they end soon."""
+    return not psutil.wait_procs(processes, timeout=LONG)[1]

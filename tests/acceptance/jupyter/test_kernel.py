@@ -19,7 +19,7 @@ from jupyter_client.session import Session
 from jupyter_core.utils import run_sync
 
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, drain, reply_to, run, text_of
+from tests.acceptance.jupyter.support import LONG, drain, gone, reply_to, run, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,6 +206,54 @@ def test_what_is_said_on_no_comm_changes_nothing(client: BlockingKernelClient, c
     assert run(client, "1")[0]["status"] == "ok"
 
 
+# The debugger
+
+
+def debug(client: BlockingKernelClient, seq: int, command: str, **arguments: Any) -> dict[str, Any]:
+    request = {"type": "request", "seq": seq, "command": command, "arguments": arguments}
+    client.control_channel.send(client.session.msg("debug_request", request))
+    reply = client.get_control_msg(timeout=LONG)
+    assert reply["msg_type"] == "debug_reply"
+    content: dict[str, Any] = reply["content"]
+    assert content["success"], content
+    return content
+
+
+def test_a_cell_stops_at_a_breakpoint_and_goes_on(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        told = {
+            "clientID": "test",
+            "adapterID": "",
+            "pathFormat": "path",
+            "linesStartAt1": True,
+            "columnsStartAt1": True,
+        }
+        debug(client, 1, "initialize", **told)
+        debug(client, 2, "attach")
+        code = "total = 0\nfor n in range(3):\n    total += n\ntotal"
+        path = debug(client, 3, "dumpCell", code=code)["body"]["sourcePath"]
+        debug(client, 4, "setBreakpoints", source={"path": path}, breakpoints=[{"line": 4}])
+        request = client.execute(code)
+        while True:
+            message = client.get_iopub_msg(timeout=LONG)
+            if message["msg_type"] == "debug_event" and message["content"]["event"] == "stopped":
+                break
+        thread = message["content"]["body"]["threadId"]
+        frame = debug(client, 5, "stackTrace", threadId=thread)["body"]["stackFrames"][0]
+        assert frame["line"] == 4
+        assert debug(client, 6, "evaluate", expression="total", frameId=frame["id"])["body"]["result"] == "3"
+        debug(client, 7, "continue", threadId=thread)
+        assert reply_to(client, request)["status"] == "ok"
+
+
+def test_variables_are_told_without_a_debugger(client: BlockingKernelClient) -> None:
+    run(client, "told = 7")
+    variables = debug(client, 1, "inspectVariables")["body"]["variables"]
+    assert {"name": "told", "value": "7", "type": "int"}.items() <= next(
+        v for v in variables if v["name"] == "told"
+    ).items()
+
+
 # Questions
 
 
@@ -231,6 +279,19 @@ def test_the_kernel_tells_what_it_is_on_both_channels(client: BlockingKernelClie
     assert on_control["implementation"] == "capsule"
 
 
+def test_what_it_uses_is_told(client: BlockingKernelClient) -> None:
+    _, told = run(client, "import os; print(os.getpid())")
+    for _ in range(2):
+        client.control_channel.send(client.session.msg("usage_request"))
+        used = client.get_control_msg(timeout=LONG)["content"]
+        assert used["pid"] == int(text_of(told))
+        assert used["kernel_memory"] > 10 * 2**20
+        assert used["kernel_cpu"] >= 0
+        assert 0 <= used["host_cpu_percent"] <= 100
+        assert used["cpu_count"] >= 1
+        assert used["host_virtual_memory"]["available"] < used["host_virtual_memory"]["total"]
+
+
 # Input
 
 
@@ -247,7 +308,7 @@ def test_input_and_passwords_are_asked_for(client: BlockingKernelClient) -> None
 
 def test_input_that_nobody_can_answer_is_an_error(client: BlockingKernelClient) -> None:
     reply, _ = run(client, "input()", allow_stdin=False)
-    assert reply["status"] == "error"
+    assert reply["ename"] == "StdinNotImplementedError"
 
 
 def test_an_answer_that_nobody_waits_for_is_dropped(client: BlockingKernelClient) -> None:
@@ -275,6 +336,16 @@ def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: Kern
     reply = reply_to(client, request)
     assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
     assert run(client, "1")[0]["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
+def test_a_signal_to_nothing_does_nothing(home: support.Home, name: str) -> None:
+    """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
+    with kernel(name) as manager, connected(manager) as client:
+        for _ in range(20):
+            manager.interrupt_kernel()
+            reply, _ = run(client, "1")
+            assert reply["status"] == "ok", reply
 
 
 def test_an_interrupt_of_nothing_does_nothing(client: BlockingKernelClient) -> None:
@@ -418,13 +489,23 @@ def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) ->
 @pytest.mark.parametrize("name", support.ROUTES)
 def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Home, name: str) -> None:
     with kernel(name) as manager, connected(manager) as client:
-        request = client.execute("import os; os._exit(7)")
-        assert reply_to(client, request)["status"] == "error"
+        client.execute("import os; os._exit(7)")
+        while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
+            pass
+        assert "7" in message["content"]["evalue"]
         deadline = time.monotonic() + LONG
         while manager.is_alive():  # as managers do: they look again and again
             assert time.monotonic() < deadline
         manager.restart_kernel(now=True)
         assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_a_kernel_that_is_started_once_more_begins_anew(home: support.Home) -> None:
+    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        manager.start_kernel()
+        assert not psutil.pid_exists(int(text_of(told)))
+        assert text_of(run(client, "print('os' in globals())")[1]) == "False\n"
 
 
 @pytest.mark.parametrize("name", support.ROUTES)
@@ -478,3 +559,24 @@ def test_a_traceback_has_ipythons_parts_and_colours(client: BlockingKernelClient
     assert plain != error["traceback"]
     assert re.match(r"Cell In\[\d+\], line 3\n", plain[2])
     assert plain[-1] == "ValueError: no"
+
+
+# The node
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kernel_can_be_restarted_when_its_node_has_ended(number: signal.Signals) -> None:
+    """As its manager does; with the same ports."""
+    with support.home() as home, kernel(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        worker = psutil.Process(int(text_of(told)))
+        (node,) = home.nodes()
+        os.kill(node, number)
+        assert gone([worker])
+        deadline = time.monotonic() + LONG
+        while manager.is_alive():
+            assert time.monotonic() < deadline
+        port = manager.shell_port
+        manager.restart_kernel(now=True)
+        assert manager.shell_port == port
+        assert reply_to(client, client.execute("1"))["status"] == "ok"

@@ -21,7 +21,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from capsule.jupyter import kernelspecs, lease
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, run, text_of
+from tests.acceptance.jupyter.support import LONG, gone, run, text_of
 from tests.acceptance.serve.support import Served
 
 if TYPE_CHECKING:
@@ -56,10 +56,6 @@ def pids(client: BlockingKernelClient) -> list[psutil.Process]:
     """A worker, and a child of it."""
     _, told = run(client, "import os, subprocess; p = subprocess.Popen(['sleep', '1000']); print(os.getpid(), p.pid)")
     return [psutil.Process(int(pid)) for pid in text_of(told).split()]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=LONG)[1]
 
 
 # The node of a user

@@ -149,6 +149,18 @@ def test_max_queue_counts_those_that_wait_for_others_and_not_what_is_still_writt
         assert [execution.result().verdict for execution in asked] == ["ok"] * (WINDOW + 3)
 
 
+def test_max_queue_counts_what_is_behind_a_cell_that_stops_its_batch(served: Served, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with Client(served.address) as client, client.session(max_queue=3) as session:
+        code = f"import os\nwhile not os.path.exists({str(go)!r}): pass"
+        asked = [session.submit(code, batch="b", stop_on_error=True) for _ in range(8)]  # only one is sent
+        for refused in asked[4:]:
+            with pytest.raises(SessionError, match="max_queue=3"):
+                refused.result()
+        go.touch()
+        assert [execution.result().verdict for execution in asked[:4]] == ["ok"] * 4
+
+
 def test_the_oldest_keys_are_forgotten_where_nothing_is_written_down(forgetful: Served) -> None:
     with Client(forgetful.address) as client, client.session() as session:
         code = "count = globals().get('count', 0) + 1; count"

@@ -39,10 +39,9 @@ print("after", flush=True)
 READER = """
 import threading
 def listen(path):
-    while True:
-        with open(path) as pipe:
-            for line in pipe:
-                print("x" * SIZE + line, end="", flush=True)
+    with open(path, "rb+", buffering=0) as pipe:  # for writing too: so it has no end
+        while line := pipe.readline():
+            print("x" * SIZE + line.decode(), end="", flush=True)
 threading.Thread(target=listen, args=(PATH,), daemon=True).start()
 """
 """A thread that says by itself what the test writes into a named pipe: no execution has a part in it."""

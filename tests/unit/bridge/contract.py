@@ -104,6 +104,17 @@ class StoreContract:
         assert (first, again.started_at, again.fence) == (False, 2, Fence(1, 2))
         assert await store.get("a", now=4) == again
 
+    async def test_what_is_not_to_be_started_again_stays_whose_it_is(self, store: PromiseStore) -> None:
+        await store.create(new("a"), now=1)
+        assert (await store.start("a", epoch=1, now=2, again=False)).first
+        for epoch in (1, 2):
+            promise, first = await store.start("a", epoch=epoch, now=3, again=False)
+            assert (first, promise.started_at, promise.fence) == (False, 2, Fence(1, 1))
+        assert await store.append("a", [b"x"], after=0, fence=Fence(1, 1)) == 1
+        assert (await store.start("a", epoch=2, now=4)).promise.fence == Fence(2, 2)
+        with refused("promise_fenced"):
+            await store.start("a", epoch=1, now=5, again=False)
+
     async def test_an_older_epoch_cannot_take_a_promise_back(self, store: PromiseStore) -> None:
         await store.create(new("a"), now=1)
         await store.start("a", epoch=2, now=2)

@@ -167,3 +167,76 @@ async def test_who_looks_on_too_long_or_fails_is_named_and_called_no_more(tmp_pa
     assert [each.calls for each in bridge.interceptors.quarantined] == [1, 1]
     assert "and may take 10" in bridge.interceptors.quarantined[0].reason
     assert "ValueError: no" in bridge.interceptors.quarantined[1].reason
+
+
+# Two nodes, one store
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[tuple[Bridge, Bridge]]:
+    one, other = (Bridge(open_kind("postgres", tmp_path)) for _ in range(2))
+    yield one, other
+    await one.close()
+    await other.close()
+
+
+async def test_who_waits_at_one_node_hears_the_verdict_that_another_gives(pair: tuple[Bridge, Bridge]) -> None:
+    one, other = pair
+    await one.accept(new("exec:a"))
+    await one.accept(new("exec:a:input:1", parent="exec:a"))
+    waiting = [asyncio.ensure_future(one.wait(id_)) for id_ in ("exec:a", "exec:a:input:1")]
+    await asyncio.wait(waiting, timeout=0.05)
+    await other.settle(Settlement("exec:a:input:1", "resolve", b"yes"))
+    assert (await asyncio.wait_for(waiting[1], 60)).value == b"yes"
+    await other.settle(Settlement("exec:a", "reject", b"no"))
+    assert (await asyncio.wait_for(waiting[0], 60)).value == b"no"
+    assert one.info().pending == 0
+
+
+async def test_a_log_that_grows_at_one_node_is_heard_at_the_other(pair: tuple[Bridge, Bridge]) -> None:
+    one, other = pair
+    assert (await one.accept(new("exec:a", key="k", epoch=1))).fresh
+    assert not (await other.accept(new("exec:a", key="k", epoch=1))).fresh
+    told: list[bytes] = []
+
+    async def listen() -> None:
+        while True:
+            log, ended = await other.part("exec:a", len(told), wait=60)
+            told.extend(event.data for event in log.events)
+            if ended:
+                return
+
+    listening = asyncio.ensure_future(listen())
+    for number in range(20):
+        await one.append("exec:a", [b"%d" % number], number, None)
+    await one.settle(Settlement("exec:a", "resolve", log=(b"end",), after=20))
+    await asyncio.wait_for(listening, 60)
+    assert told == [*(b"%d" % number for number in range(20)), b"end"]
+
+
+async def test_of_two_that_begin_the_same_one_is_first_and_keeps_it(pair: tuple[Bridge, Bridge]) -> None:
+    await pair[0].accept(new("exec:a"))
+    begun = await asyncio.gather(*(bridge.begin("exec:a", 1) for bridge in pair * 3))
+    (first,) = [promise for promise, first in begun if first]
+    assert {promise.fence for promise, _ in begun} == {first.fence}
+    await pair[1].append("exec:a", [b"x"], 0, first.fence)
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_start_that_is_said_to_have_failed_is_the_first_when_it_is_asked_for_again(
+    tmp_path: Path, clock: Clock, done: bool
+) -> None:
+    failures: list[OSError] = []
+
+    def fault(at: FaultPoint) -> None:
+        if failures and at == ("committed" if done else "before_commit"):
+            raise failures.pop()
+
+    bridge = Bridge(SqliteStore(tmp_path / "store.db", "process", fault=fault), clock)
+    await bridge.accept(new("exec:a"))
+    failures.append(OSError(5, "Input/output error"))
+    with pytest.raises(StoreError):
+        await bridge.begin("exec:a", 1)
+    assert await bridge.begin("exec:a", 1) == (await bridge.get("exec:a"), True)
+    assert not (await bridge.begin("exec:a", 1)).first
+    await bridge.close()

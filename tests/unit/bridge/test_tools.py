@@ -17,9 +17,10 @@ import msgpack
 import pytest
 
 from capsule_bridge import Retention, Settlement, SqliteStore
+from capsule_bridge.findings import EXAMPLES, StoreFinding
 from capsule_bridge.sql import Migration
 from capsule_bridge.sqlite import schema, tools
-from capsule_bridge.sqlite.tools.check import BEING_WRITTEN, EXAMPLES
+from capsule_bridge.sqlite.tools.check import BEING_WRITTEN
 from capsule_bridge.store import PAGE, READ_BYTES
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge.contract import refused
@@ -193,7 +194,7 @@ async def test_a_dead_process_uses_nothing(path: Path) -> None:
 # check
 
 
-def wrong(findings: list[tools.StoreFinding]) -> dict[str, str]:
+def wrong(findings: list[StoreFinding]) -> dict[str, str]:
     """The severities of the findings that are not `ok`; all are there, in their order."""
     assert [finding.code for finding in findings] == list(tools.CHECKS)
     assert all(finding.message and (finding.severity == "ok") != bool(finding.hint) for finding in findings)

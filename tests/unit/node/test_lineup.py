@@ -55,14 +55,33 @@ def test_who_waits_only_to_be_written_down_does_not_wait_for_others(loop: asynci
     for execution in held:
         execution.hold(lambda: None)
     assert send_all(lineup) == []
-    assert lineup.backlog(0) == 0
-    assert lineup.backlog(2) == 0
-    assert lineup.backlog(5) == 3
-    fill(lineup, loop, ExecuteRequest("1", stop_on_error=True))
-    assert lineup.backlog(0) == 0
-    assert lineup.backlog(5) == 5  # nothing is sent behind it
-    fill(lineup, loop, *[ExecuteRequest("1")] * 3)
-    assert lineup.backlog(0) == 3
+    plain, stopper = ExecuteRequest("1"), ExecuteRequest("1", stop_on_error=True)
+    assert lineup.backlog() == 0
+    assert lineup.backlog([plain] * 2) == 0
+    assert lineup.backlog([plain] * 5) == 3
+    assert lineup.backlog([stopper, plain, plain]) == 2  # nothing is sent behind it
+    fill(lineup, loop, stopper)
+    assert lineup.backlog() == 0
+    assert lineup.backlog([plain] * 5) == 5
+    fill(lineup, loop, *[plain] * 3)
+    assert lineup.backlog() == 3
+
+
+def test_there_is_room_for_what_would_be_sent_at_once(loop: asyncio.AbstractEventLoop) -> None:
+    lineup = Lineup()
+    plain, stopper = ExecuteRequest("1"), ExecuteRequest("1", stop_on_error=True)
+    assert lineup.has_room([plain] * (WINDOW - 1))
+    assert not lineup.has_room([plain] * WINDOW)
+    assert not lineup.has_room([stopper])
+    assert not lineup.has_room([stopper, plain])
+    fill(lineup, loop, *[plain] * 3)
+    send_all(lineup)
+    assert lineup.has_room([plain] * (WINDOW - 4))
+    assert not lineup.has_room([plain] * (WINDOW - 3))
+    fill(lineup, loop, stopper)
+    assert not lineup.has_room()
+    send_all(lineup, 3)
+    assert not lineup.has_room()
 
 
 def test_only_those_that_may_be_sent_now_are_asked_to_be_written_down(loop: asyncio.AbstractEventLoop) -> None:
@@ -78,8 +97,8 @@ def test_what_is_sent_leaves_less_room_and_is_no_backlog(loop: asyncio.AbstractE
     lineup = Lineup()
     fill(lineup, loop, *[ExecuteRequest("1")] * (WINDOW + 2))
     send_all(lineup)
-    assert lineup.backlog(0) == 2
-    assert lineup.backlog(3) == 5
+    assert lineup.backlog() == 2
+    assert lineup.backlog([ExecuteRequest("1")] * 3) == 5
 
 
 def test_nothing_is_sent_behind_one_that_cancels_others(loop: asyncio.AbstractEventLoop) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from capsule.config import SessionOptions
 from capsule.node import points as module
+from capsule.node.asking import Question
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.journal import MESSAGE, Journal
 from capsule.node.merge import Merge
@@ -18,6 +19,7 @@ from capsule.node.survival import Survival
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from capsule.node.asking import Answer, OnRefused
     from capsule_protocol.envelope import Envelope
 
 TOKEN = b"\xff" + bytes(range(15))
@@ -48,7 +50,7 @@ class Rig:
 
     def begin(self) -> Execution:
         self.serial += 1
-        execution = Execution(f"x_{self.serial}", self, ExecuteRequest("1"), self.loop)  # type: ignore[arg-type]
+        execution = Execution(f"x_{self.serial}", self, ExecuteRequest("1", allow_input=True), self.loop)  # type: ignore[arg-type]
         execution.serial = self.serial
         self.points.begin(execution)
         execution.begin()
@@ -143,6 +145,33 @@ def test_nothing_is_dealt_with_while_the_merge_waits(rig: Rig) -> None:
     drain(execution)
     execution.confirm(1)
     assert rig.dealt == []
+
+
+class SlowClerk:
+    """Keeps a question for itself, as long as its promise is being made."""
+
+    def ask(self, execution: Execution, question: Question, *, told: bool) -> None:
+        """Nothing yet."""
+
+    def reply(self, execution: Execution, request: str, answer: Answer, on_refused: OnRefused) -> None:
+        """Nobody does."""
+
+
+def test_nothing_is_dealt_with_while_a_question_has_not_been_told(rig: Rig) -> None:
+    """Or the next node would take the telling of that one for the telling of the code's next question."""
+    execution = rig.begin()
+    execution.consult(SlowClerk())
+    question = Question("m_1", "? ")
+    rig.message(1)
+    execution.ask_input(question)
+    drain(execution)
+    execution.confirm(1)
+    rig.points.relieve()
+    assert rig.dealt == []
+    execution.tell_question(question)
+    drain(execution)
+    execution.confirm(2)
+    assert rig.numbers == [{1: 2}]
 
 
 def test_nothing_is_dealt_with_while_a_message_is_missing(rig: Rig) -> None:

@@ -53,6 +53,18 @@ def test_the_pool_of_an_environment_takes_new_sizes_and_its_interpreter_stays() 
     assert restart == ["environments.default.env has changed", "environments.default.warmup = '1' (was '')"]
 
 
+def test_of_secrets_only_what_is_none_is_told() -> None:
+    old = NodeConfig.build(store={"url": "postgresql://capsule:old-secret@x/y"})
+    new = NodeConfig.build(store={"url": "resonate+http://x", "token": "new-secret"})
+    assert told(old, new) == (
+        [],
+        [
+            "store.url = resonate+http://x (was postgresql://capsule:***@x/y)",
+            "store.token = ********** (was none)",
+        ],
+    )
+
+
 SAMPLES: dict[type, Any] = {bool: True, int: 2**28, float: 7.5, str: "x", tuple: ("x",), dict: {"x": "y"}}
 
 
@@ -66,11 +78,16 @@ def test_every_option_is_either_taken_or_told_to_need_a_restart(option: Option) 
         value = "none"
     if option.path[-1] == "http":
         value = "127.0.0.1:1"
+    if option.path[-1] == "url":
+        value = "postgresql://capsule@x/y"
     name, tables = option.path[-1], [part if part != NAME else "default" for part in option.path[:-1]]
     nested: dict[str, Any] = {name: value}
     for table in reversed(tables):
         nested = {table: nested}
     old = NodeConfig.build(**({"serve": {"quotas": {"default": {}}}} if "quotas" in tables else {}))
+    if name == "token":  # it is for one kind of store
+        old = NodeConfig.build(store={"url": "resonate+http://x"})
+        nested["store"]["url"] = "resonate+http://x"
     new = NodeConfig.build(**nested)
     changed, restart = told(old, new)
     path = ".".join([*tables, name])

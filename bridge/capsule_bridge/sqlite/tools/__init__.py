@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from capsule_bridge.sqlite.tools.check import CHECKS, StoreFinding, check
+from capsule_bridge.findings import CHECKS, StoreFinding
+from capsule_bridge.sqlite.tools.check import check
 from capsule_bridge.sqlite.tools.compact import Compacted, compact
 from capsule_bridge.sqlite.tools.export import export
 from capsule_bridge.sqlite.tools.info import StoreInfo, info

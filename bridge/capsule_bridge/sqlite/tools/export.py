@@ -6,25 +6,19 @@ So each promise is told as it was when its part was read, with its events up to 
 
 from __future__ import annotations
 
-import base64
-import math
-from typing import TYPE_CHECKING, Any
-
-import msgpack
+from typing import TYPE_CHECKING
 
 from capsule_bridge.sqlite.files import values_path
 from capsule_bridge.sqlite.tools.opening import reading, sql
 from capsule_bridge.store import PAGE, READ_BYTES
+from capsule_bridge.telling import FORMAT, decoded, plain
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-FORMAT = 1
-"""The version of what is written; it changes when a reader of before would misunderstand it."""
-
-Record = dict[str, Any]
+    from capsule_bridge.telling import Record
 
 
 def export(path: Path, *, now: int, decode: bool = False) -> Iterator[Record]:
@@ -35,7 +29,7 @@ def export(path: Path, *, now: int, decode: bool = False) -> Iterator[Record]:
     """
     told = {"promise": 0, "event": 0, "tombstone": 0}
     with reading(path) as connection:
-        parts = _Parts(connection, values_path(path), _decoded if decode else _plain)
+        parts = _Parts(connection, values_path(path), decoded if decode else plain)
         schema = connection.execute("PRAGMA user_version").fetchone()[0]
         yield {"record": "store", "format": FORMAT, "schema": schema, "path": str(path), "at": now}
         for record in parts.records():
@@ -94,7 +88,7 @@ class _Parts:
                     record[name] = {"missing": file} if data is None else self._shown(data)
                     size += len(data or b"")
                 if "fingerprint" in record:
-                    record["fingerprint"] = _plain(record["fingerprint"])
+                    record["fingerprint"] = plain(record["fingerprint"])
                 yield record
                 if size >= READ_BYTES:
                     return
@@ -111,32 +105,3 @@ class _Parts:
             if lost:
                 return None
             raise
-
-
-def _plain(data: bytes) -> Record:
-    return {"base64": base64.b64encode(data).decode("ascii")}
-
-
-def _decoded(data: bytes) -> Record:
-    """What the bytes say, if they are one value of msgpack that JSON can hold without a change."""
-    try:
-        return {"msgpack": _jsonable(msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogatepass"))}
-    except (ValueError, TypeError, msgpack.UnpackException):
-        return _plain(data)
-
-
-def _jsonable(value: object) -> object:
-    """The value with its bytes as base64. Raises TypeError for what JSON would change: other keys than text, NaN …"""
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("a key is no text")
-        return {key: _jsonable(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(each) for each in value]
-    if isinstance(value, bytes):
-        return _plain(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise TypeError("JSON has no such number")
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise TypeError(f"JSON has no {type(value).__name__}")

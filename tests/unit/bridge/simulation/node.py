@@ -129,7 +129,8 @@ class Node:
 
     async def begin(self, promise: Promise) -> Fence | None:
         """It is about to be sent to a worker. None: it must not be."""
-        return await until_committed(lambda: self.bridge.begin(promise.id, self.epoch))
+        started, first = await until_committed(lambda: self.bridge.begin(promise.id, self.epoch))
+        return started.fence if first else None
 
     def line_up(self, promise: Promise) -> None:
         self.lined_up.add(promise.id)

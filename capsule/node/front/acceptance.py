@@ -1,0 +1,138 @@
+"""What is asked of a session, on its way to the line-up: written down side by side, and lined up in order."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from capsule.node.durable.records import execution_of
+from capsule.node.lineup import WINDOW
+from capsule_protocol.errors import CapsuleError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine
+
+    from capsule.node.durable import Entry, Ledger
+    from capsule.node.execution import ExecuteRequest
+    from capsule.node.front.log import EventLog
+    from capsule.node.session import Session
+
+MAX_DOUBTFUL = 10_000
+"""Executions of which it is not known whether the store has them, because it has failed; the oldest are forgotten."""
+
+
+class Host(Protocol):
+    """What it needs of the session that it is for."""
+
+    session: Session
+    owner: str
+    logs: dict[str, EventLog]
+
+    async def line_up(self, ledger: Ledger, entry: Entry, request: ExecuteRequest) -> EventLog | None:
+        """Line up an accepted execution."""
+
+
+class _Place(NamedTuple):
+    """A place in the order of acceptance: behind one, before another; `ahead` begins with those next to be lined up."""
+
+    before: asyncio.Event
+    passed: asyncio.Event
+    ahead: tuple[ExecuteRequest, ...]
+
+
+class Acceptance:
+    """One for each session of a node that writes down. `on_change` is called whenever something has left it."""
+
+    def __init__(self, host: Host, on_change: Callable[[], object]) -> None:
+        self._host = host
+        self._on_change = on_change
+        self._under_way: dict[str, ExecuteRequest] = {}
+        self._cancelled: set[str] = set()
+        self._doubtful: dict[str, None] = {}
+        self._last = asyncio.Event()
+        self._last.set()
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def __contains__(self, execution: str) -> bool:
+        return execution in self._under_way
+
+    @property
+    def requests(self) -> Collection[ExecuteRequest]:
+        """What is being written down, in its order."""
+        return self._under_way.values()
+
+    async def passed(self) -> None:
+        """Wait until all that was asked for before is lined up, or refused."""
+        await self._last.wait()
+
+    def cancel(self, execution: str) -> None:
+        """One of them is not wanted any more: it is cancelled when it is lined up."""
+        self._cancelled.add(execution)
+
+    def take(
+        self, ledger: Ledger, request: ExecuteRequest, execution: str, key: str | None
+    ) -> Coroutine[None, None, EventLog | None]:
+        """It counts from now on; its log, when it is lined up; None: it is in the ledger only.
+
+        Raises as `Session.check` does, at once; what is waited for raises SessionError `idempotency_conflict` and
+        `promise_expired`, and StoreError.
+        """
+        try:
+            self._host.session.check(request, self.requests)
+        except CapsuleError as refusal:
+            if key is None:
+                raise
+            return self._again_or(refusal, ledger, request, execution)
+        place = _Place(self._last, asyncio.Event(), tuple(islice(self.requests, WINDOW)))
+        self._last = place.passed
+        self._under_way.setdefault(execution, request)
+        return self._write_down(ledger, request, execution, key, place)
+
+    async def _write_down(
+        self, ledger: Ledger, request: ExecuteRequest, execution: str, key: str | None, place: _Place
+    ) -> EventLog | None:
+        host = self._host
+        try:
+            entry = await ledger.accept(host.session, host.owner, request, execution, key=key, ahead=place.ahead)
+            await place.before.wait()
+            if self._was_left(entry):
+                entry = await ledger.left(entry.promise)  # whoever asks too waits until it is lined up
+        except StoreError:
+            self._doubt(execution)
+            raise
+        finally:
+            await place.before.wait()
+            self._under_way.pop(execution, None)
+            cancelled = execution in self._cancelled
+            self._cancelled.discard(execution)
+            self._on_change()
+            place.passed.set()
+        if not entry.fresh:
+            return host.logs.get(execution)
+        log = await host.line_up(ledger, entry, request)
+        if cancelled:
+            await host.session.cancel(execution)
+        return log
+
+    async def _again_or(
+        self, refusal: CapsuleError, ledger: Ledger, request: ExecuteRequest, execution: str
+    ) -> EventLog | None:
+        """What is refused now may have been accepted once: then that is the answer."""
+        if not await ledger.known(self._host.session.id, request, execution):
+            raise refusal
+        return self._host.logs.get(execution)
+
+    def _doubt(self, execution: str) -> None:
+        """The store has failed, and may have written it down all the same: whoever asks again will find it then."""
+        self._doubtful[execution] = None
+        if len(self._doubtful) > MAX_DOUBTFUL:
+            del self._doubtful[next(iter(self._doubtful))]
+
+    def _was_left(self, entry: Entry) -> bool:
+        """Whether it is to be run though it was found, because the call that made it is said to have failed."""
+        execution = execution_of(entry.promise)
+        doubtful = self._doubtful.pop(execution, False) is None
+        return doubtful and not entry.fresh and entry.promise.pending and execution not in self._host.logs
