@@ -85,8 +85,7 @@ def in_words_of(told: Shown, parents: Mapping[str, Content]) -> Shown:
     The worker names a request by its execution; `parents` has their headers.
     """
     state = told.content["data"].get("state") if told.kind in COMMS else None
-    parent = parents.get(str(state.get("msg_id"))) if isinstance(state, dict) else None
-    if parent is None:
+    if not isinstance(state, dict) or (parent := parents.get(str(state.get("msg_id")))) is None:
         return told
     data = {**told.content["data"], "state": {**state, "msg_id": parent["msg_id"]}}
     return told._replace(content={**told.content, "data": data})
