@@ -306,6 +306,23 @@ def test_input_and_passwords_are_asked_for(client: BlockingKernelClient) -> None
     assert text_of(drain(client, request)) == "Ada secret\n"
 
 
+def test_a_question_says_what_it_allows_and_is_asked_again_until_it_hears_that(client: BlockingKernelClient) -> None:
+    code = "print([capsule_ask('Deploy?', choices=['yes', 'no']), capsule_ask(schema={'type': 'integer'})])"
+    request = client.execute(code, allow_stdin=True)
+    refusal = 'the answer is "maybe"; allowed: "yes", "no"\n'
+    for prompt, answer in (
+        ("Deploy? (yes, no) ", "maybe"),
+        (f"{refusal}Deploy? (yes, no) ", "no"),
+        ('({"type": "integer"}) ', "7"),
+    ):
+        asked = client.get_stdin_msg(timeout=LONG)
+        assert asked["parent_header"]["msg_id"] == request
+        assert asked["content"] == {"prompt": prompt, "password": False}
+        client.input(answer)
+    assert reply_to(client, request)["status"] == "ok"
+    assert text_of(drain(client, request)) == "['no', 7]\n"
+
+
 def test_input_that_nobody_can_answer_is_an_error(client: BlockingKernelClient) -> None:
     reply, _ = run(client, "input()", allow_stdin=False)
     assert reply["ename"] == "StdinNotImplementedError"
