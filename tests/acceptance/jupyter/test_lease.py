@@ -20,6 +20,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from capsule.jupyter import kernelspecs, lease
+from capsule_protocol.errors import ArgumentError
 from tests.acceptance.jupyter import support
 from tests.acceptance.jupyter.support import LONG, gone, run, text_of
 from tests.acceptance.serve.support import Served
@@ -261,6 +262,15 @@ def test_a_kernelspec_is_listed_until_it_is_removed(home: support.Home) -> None:
     kernelspecs.remove("mine")
     assert made not in kernelspecs.installed()
     assert not Path(made.directory).exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-f", "a/b", "../b", "A", "ä", "a" * 101])
+def test_what_is_no_name_for_a_kernel_replaces_nothing(home: support.Home, name: str) -> None:
+    """`..` would be Jupyter's own directory."""
+    before = sorted((home.root / "data").rglob("*"))
+    with pytest.raises(ArgumentError, match="no name for a kernel"):
+        kernelspecs.install(user=True, name=name)
+    assert sorted((home.root / "data").rglob("*")) == before
 
 
 def test_a_kernel_of_another_environment(home: support.Home) -> None:
