@@ -225,14 +225,11 @@ def _history(content: Content) -> tuple[str, Content]:
     if kind not in ("tail", "range", "search"):
         raise ArgumentError("hist_access_type", f"is {kind!r:.80}", allowed=["tail", "range", "search"])
     body: Content = {"kind": kind}
-    for name, ours, wanted in (
-        ("n", "n", int),
-        ("start", "start", int),
-        ("stop", "stop", int),
-        ("pattern",) * 2 + (str,),
-    ):
+    for name, wanted in _OPTIONAL.items():
         if content.get(name) is not None:
-            body[ours] = field(content, name, wanted)
+            body[name] = field(content, name, wanted)
+    if "n" in body and not 0 <= body["n"] < 2**31:
+        raise ArgumentError("n", f"is {body['n']:.9g}", allowed=range(2**31))
     for name, default in (("unique", False), ("raw", True), ("output", False)):
         body[name] = field(content, name, bool, default=default)
     return "history", body

@@ -263,6 +263,14 @@ def test_history_has_sessions_lines_and_sources(client: BlockingKernelClient) ->
     assert [entry[1:] for entry in entries["history"]] == [[count, "'a line for the history'"]]
 
 
+def test_a_range_of_history_is_of_the_session_that_is_named(client: BlockingKernelClient) -> None:
+    run(client, "5 + 5")
+    for session, found in ((0, ["5 + 5"]), (1, ["5 + 5"]), (2, []), (-1, [])):
+        request = client.history(hist_access_type="range", session=session, start=1, stop=1000)
+        entries = reply_to(client, request)["history"]
+        assert [entry[2] for entry in entries][-1:] == found
+
+
 def test_completions_have_types(client: BlockingKernelClient) -> None:
     reply = reply_to(client, client.complete("import o"))
     assert "os" in reply["matches"]
@@ -452,6 +460,9 @@ def test_a_message_that_is_said_again_runs_once(client: BlockingKernelClient, ma
         ("inspect_request", {"code": "a", "cursor_pos": 0, "detail_level": 7}),
         ("is_complete_request", {}),
         ("history_request", {"hist_access_type": "all"}),
+        ("history_request", {"hist_access_type": "tail", "n": -1}),
+        ("history_request", {"hist_access_type": "tail", "n": 10**18}),
+        ("history_request", {"hist_access_type": "range", "session": "0"}),
         ("fly_request", {}),
     ],
 )
