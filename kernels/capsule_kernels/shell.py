@@ -97,13 +97,15 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
     def add_name(self, name: str, value: Any) -> None:
         """Put a name into the namespace that stays, whatever user code does to the others."""
         self.own_names = {**self.own_names, name: value}
-        self.user_ns[name] = self._engine_names[name] = value
+        self.user_ns[name] = self._engine_names[name] = self.user_ns_hidden[name] = value
 
     def restore_names(self) -> None:
         """Put back what user code has deleted of the names without which the shell, or the user, is lost."""
         for name, value in self._engine_names.items():
             if name not in self.user_ns:
                 self.user_ns[name] = value
+                if name in self.own_names:
+                    self.user_ns_hidden[name] = value
 
     def enable_gui(self, gui: str | None = None) -> None:
         """No graphical loop runs in a session; figures are shown as images."""

@@ -271,6 +271,15 @@ def test_a_range_of_history_is_of_the_session_that_is_named(client: BlockingKern
         assert [entry[2] for entry in entries][-1:] == found
 
 
+def test_the_names_of_the_session_are_not_listed_as_those_of_the_user(client: BlockingKernelClient) -> None:
+    for _ in range(2):
+        names = text_of(run(client, "mine = 1\n%who")[1]).split()
+        assert "mine" in names
+        assert not [name for name in names if name.startswith("capsule")]
+        run(client, "%reset -f")
+    assert run(client, "capsule_ask, capsule_progress")[0]["status"] == "ok"
+
+
 def test_completions_have_types(client: BlockingKernelClient) -> None:
     reply = reply_to(client, client.complete("import o"))
     assert "os" in reply["matches"]
