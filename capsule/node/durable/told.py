@@ -50,5 +50,6 @@ def description(promise: Promise) -> dict[str, Any]:
                 typed = answer.value is not None and question.terms.typed
                 row |= {"value": json.loads(answer.value or "") if typed else answer.value, "message": answer.message}
             elif answer is None:  # somebody else's, who settled it past the nodes
-                row |= {"value": text_of(promise.value) if promise.state == "resolved" else None, "message": ""}
+                shown = promise.state == "resolved" and not question.password
+                row |= {"value": text_of(promise.value) if shown else None, "message": ""}
     return row

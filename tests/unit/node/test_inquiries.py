@@ -198,6 +198,15 @@ async def test_what_is_written_down_as_an_answer_and_is_none_ends_the_question_a
     assert isinstance(description(await asking.bridge.get(event.promise))["value"], str)
 
 
+async def test_a_password_that_somebody_else_has_written_down_is_not_shown(asking: Asking) -> None:
+    event = await asking.ask(password=True)
+    asking.store.may_settle.set()
+    await asking.bridge.settle(Settlement(event.promise, "resolve", b"s3cret"))
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("s3cret"))
+    assert description(await asking.bridge.get(event.promise))["value"] is None
+
+
 async def test_what_is_allowed_is_kept_with_the_question_for_the_next_node(asking: Asking) -> None:
     schema = {"type": "integer"}
     event = await asking.ask(schema=schema)
