@@ -198,6 +198,23 @@ async def test_what_is_written_down_as_an_answer_and_is_none_ends_the_question_a
     assert isinstance(description(await asking.bridge.get(event.promise))["value"], str)
 
 
+async def test_the_next_node_knows_which_question_is_which(asking: Asking) -> None:
+    asking.store.may_settle.set()
+    first = await asking.ask()
+    await asking.inquiries.settle(first.promise, Answer("one"))
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("one"))
+        asking.execution.ask_input(Question("m_2", "and? "))
+        second = await asking.execution.next_event()
+    assert isinstance(second, InputRequest)
+    heir = Execution("x_1", asking, ExecuteRequest("input()", allow_input=True), asyncio.get_running_loop())
+    heir.consult(Inquiries(asking.bridge, asking.tasks).clerk("s_1", "ada", inherited=True))
+    heir.expect_input("m_2")
+    await asking.inquiries.settle(second.promise, Answer("two"))
+    async with asyncio.timeout(LONG):  # the node of before hears it, too
+        assert [await asking.heard.get() for _ in range(2)] == [("m_2", Answer("two"))] * 2
+
+
 async def test_a_password_that_somebody_else_has_written_down_is_not_shown(asking: Asking) -> None:
     event = await asking.ask(password=True)
     asking.store.may_settle.set()
