@@ -15,13 +15,20 @@ NEWER = $(or $(call find,3.13),$(call find,3.12))
 RESONATE_NODE := @resonatehq/sdk@0.11.5
 NPM = $(shell command -v npm)
 
-.PHONY: demo test test-all chaos soak check format bench clean
+# What e2e has on top of the suite: a JupyterLab, and a driver for the browser, which is the system's.
+CHROMIUM = $(firstword $(shell command -v chromium || command -v chromium-browser))
+
+# nbclient's own tests, which its source distribution has: those of the version that is installed.
+NBCLIENT := $(VENV)/nbclient-tests
+NBCLIENT_VERSION = $(shell $(BIN)/python -c 'import nbclient; print(nbclient.__version__)')
+
+.PHONY: demo test test-all chaos soak e2e check format bench clean
 
 demo: $(STAMP)
 	$(BIN)/capsule run docs/examples/tour.py
 	$(BIN)/capsule run docs/examples/tour.ipynb
 
-test: $(STAMP) $(RESONATE)/.python $(RESONATE)/.node
+test: $(STAMP) $(RESONATE)/.python $(RESONATE)/.node $(NBCLIENT)/.fetched
 	$(BIN)/python -m pytest
 
 # Minutes each, so not part of the suite.
@@ -30,6 +37,11 @@ chaos: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest --capture=no tests/soak
+
+# In a real browser; how the pages looked is in tests/e2e/screenshots.
+e2e: $(VENV)/.e2e
+	$(if $(CHROMIUM),,@echo "There is no Chromium, in which JupyterLab is tested. On Debian: apt-get install chromium"; exit 1)
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(STAMP)
 	$(BIN)/ruff check
@@ -55,6 +67,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
 
+$(VENV)/.e2e: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[e2e]'
+	touch $@
+
 # Without a stamp it is tried again the next time; what is missing is said, and the tests go on without it.
 $(RESONATE)/.python:
 	@$(if $(NEWER),$(NEWER) -m venv $(RESONATE) \
@@ -65,6 +81,13 @@ $(RESONATE)/.node:
 	@$(if $(NPM),mkdir -p $(RESONATE) \
 		&& $(NPM) install --silent --no-fund --no-audit --prefix $(RESONATE) $(RESONATE_NODE) && touch $@,false) \
 		|| echo "npm or the network is missing: no tests with Resonate's server in Node"
+
+$(NBCLIENT)/.fetched: $(STAMP)
+	@rm -rf $(NBCLIENT) && mkdir $(NBCLIENT) \
+		&& $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary nbclient \
+			--dest $(NBCLIENT) nbclient==$(NBCLIENT_VERSION) \
+		&& tar -xzf $(NBCLIENT)/nbclient-*.tar.gz --strip-components=1 -C $(NBCLIENT) && touch $@ \
+		|| echo "The network is missing: no tests of nbclient's own"
 
 clean:
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -32,6 +32,14 @@ AREA = Area(
             must=Must(median=70),
         ),
         Measure(
+            "server_start",
+            "ask jupyter_server for a kernel until its first idle",
+            "ms",
+            full=Load(samples=10, warmup=2),
+            quick=_QUICK,
+            must=Must(median=110),
+        ),
+        Measure(
             "one_plus_one",
             "execute `1+1` until reply and idle",
             "ms",

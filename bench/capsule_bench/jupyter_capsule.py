@@ -43,6 +43,7 @@ _KERNELS = Kernels(_node)
 
 start = _KERNELS.start
 start_drained = _KERNELS.start_drained
+server_start = _KERNELS.server_start
 one_plus_one = _KERNELS.one_plus_one
 sequential = _KERNELS.sequential
 pipelined = _KERNELS.pipelined

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capsule_bench import cells
+from capsule_bench import cells, jupyter_service
 from capsule_bench.execute_ipykernel import PATIENCE, Kernel, first_reply, interrupted, kernel, pipeline
 from capsule_bench.figures import milliseconds, per_second
 from capsule_bench.machine import memory, own_memory
@@ -49,6 +49,11 @@ class Kernels:
     def start_drained(self, load: Load) -> Measured:
         """As `start`, with nothing that was prepared."""
         return self._starts(load, drained=True)
+
+    def server_start(self, load: Load) -> Measured:
+        """Milliseconds from a request to jupyter_server until the kernel is idle."""
+        with self._place(drained=False) as config, kernel(config):
+            return jupyter_service.starts(config, load)
 
     def one_plus_one(self, load: Load) -> Measured:
         """Milliseconds until both the reply and idle are in."""

@@ -14,6 +14,7 @@ from capsule.cli.checkpoints import restore, save
 from capsule.cli.config import config
 from capsule.cli.doctor import doctor
 from capsule.cli.exits import Exit
+from capsule.cli.jupyter import jupyter
 from capsule.cli.kernels import kernels
 from capsule.cli.keys import keys
 from capsule.cli.operate import drain, interrupt, kill, pool, sessions
@@ -36,6 +37,7 @@ cli.add_command(serve)
 cli.add_command(wait_ready)
 cli.add_command(keys)
 cli.add_command(kernels)
+cli.add_command(jupyter)
 cli.add_command(config)
 cli.add_command(store)
 cli.add_command(promises)

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from capsule.events import ErrorInfo, InputRequest
+    from capsule.events import ErrorInfo
 
 _OPAQUE = re.compile(r"<IPython\.core\.display\.\w+ object>\Z")
 """What text/plain says of an object that only other MIME types show."""
 
 _TEXTUAL = ("text/markdown", "text/latex", "application/json", "image/svg+xml", "text/html")
 """What is shown where text/plain says nothing, best first."""
-
-ALLOWED = 400
-"""Characters that a prompt shows of what is allowed."""
 
 _PLACE = re.compile(r"(File |Cell |\S+ in |-{20,})")
 _ARROW = re.compile(r"(-+> ?\d+ )(.*)", re.DOTALL)
@@ -51,14 +48,6 @@ def ending(error: ErrorInfo) -> str:
 def message(text: str, code: str, hint: str) -> str:
     """The line by which the command line tells an error that is not the code's own."""
     return f"capsule: {text} ({code})" + (f". {hint}\n" if hint else "\n")
-
-
-def question(request: InputRequest) -> str:
-    """What the code asks, with what is allowed, and what was wrong with the answer before."""
-    words = request.terms.words()
-    allowed = f"({words[:ALLOWED]}{' …' if len(words) > ALLOWED else ''}) " if words else ""
-    gap = " " if allowed and request.prompt and not request.prompt[-1].isspace() else ""
-    return (f"{request.refused}\n" if request.refused else "") + request.prompt + gap + allowed
 
 
 def rich_bundle(data: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from capsule.cli import render
 from capsule.cli.exits import is_system_exit, of_system_exit
 from capsule.client.progress import describe
 from capsule.events import ClearOutput, Display, Event, Finished, Gap, Output, Progress, Status
+from capsule.text import question
 
 if TYPE_CHECKING:
     from capsule.cli.sink import Sink
@@ -96,7 +97,7 @@ class Screen:
 
     async def prompt(self, request: InputRequest) -> None:
         """The question, with what is allowed."""
-        await self._out.write(render.question(request))
+        await self._out.write(question(request))
         if self._out.terminal:
             self._out.at_line_start = True  # the user's Enter ends the line
 

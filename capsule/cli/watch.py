@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from capsule.cli import exits, render
+from capsule.cli import exits
 from capsule.cli.show import JsonLines, Presenter, Screen
 from capsule.cli.sink import Sink
 from capsule.events import Event, Finished, InputRequest
+from capsule.text import question
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
@@ -60,6 +61,6 @@ class Onlooker:
         if self._as_json:
             return
         if isinstance(event, InputRequest):  # its client answers, and the answer is not told
-            await self._out.write(render.question(event))
+            await self._out.write(question(event))
         if isinstance(event, InputRequest | Finished):
             await self._out.fresh_line()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from capsule import runtime
 from capsule.config import SessionOptions
 from capsule.jupyter.lease import SOCKET
 from capsule.node.tasks import Tasks
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.jupyter")
 
+NODE: Final = "CAPSULE_NODE"
+"""The variable that says to code in a kernel where its node is, so that others can attach."""
 MAX_LINE: Final = 2**22
 """Bytes that a request may have; the environment of a process is less."""
 PARKED: Final = 10.0
@@ -92,6 +95,7 @@ class Door:
         self, node: AnyNode, directory: Path, *, idle: float | None = None, on_idle: Callable[[], None] | None = None
     ) -> None:
         self.node = node
+        self.address = f"ipc://{directory / runtime.SOCKET}"
         self._path = directory / SOCKET
         self._tasks = Tasks()
         self._server: asyncio.Server | None = None
@@ -258,7 +262,7 @@ class Lease(asyncio.Protocol):
             if self._kernel is None:
                 await self._make(request)
             assert self._kernel is not None
-            pid = await self._kernel.start(_options(request))
+            pid = await self._kernel.start(_options(request, self._door.address))
         except CapsuleError as error:
             self._refuse(error)
         except Exception:
@@ -281,12 +285,12 @@ class Lease(asyncio.Protocol):
             self._transport.write(json.dumps(told).encode() + b"\n")
 
 
-def _options(request: Start) -> SessionOptions:
+def _options(request: Start, address: str) -> SessionOptions:
     path = [place for place in request.env.get("PYTHONPATH", "").split(os.pathsep) if place]
     return SessionOptions.build(
         environment=request.environment,
         cwd=request.cwd,
-        env=dict(request.env),
+        env={**request.env, NODE: address},
         path=tuple(path),
         ipython=(COLOURS, *_for_ipython(request.arguments)),
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from capsule_protocol.errors import ArgumentError
+from capsule.text import question as question_text
+from capsule_protocol.answers import json_text
+from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
     from capsule.client.inner import AnyExecution
@@ -20,8 +23,8 @@ class _Open(NamedTuple):
     """A question that waits for its answer."""
 
     execution: AnyExecution
-    request: str
-    to: bytes
+    event: InputRequest
+    asked: Request
 
 
 class Inputs:
@@ -32,10 +35,10 @@ class Inputs:
         self._open: list[_Open] = []
 
     def ask(self, execution: AnyExecution, event: InputRequest, request: Request) -> None:
-        """Ask the front end whose code it is."""
+        """Ask the front end whose code it is; what the question allows stands in its prompt."""
         assert self.sockets is not None
-        self._open.append(_Open(execution, event.request, request.to[0]))
-        content = {"prompt": event.prompt, "password": event.password}
+        self._open.append(_Open(execution, event, request))
+        content = {"prompt": question_text(event), "password": event.password}
         self.sockets.reply("stdin", "input_request", content, request.message["header"], request.to)
 
     def forget(self, execution: AnyExecution) -> None:
@@ -46,11 +49,18 @@ class Inputs:
         """An answer; one that nobody has asked for is dropped."""
         value = message["content"].get("value")
         for question in self._open:
-            if question.to == to[0] and isinstance(value, str):
+            if question.asked.to[0] == to[0] and isinstance(value, str):
                 self._open.remove(question)
                 try:
-                    question.execution.reply_input(question.request, value)
+                    question.execution.reply_input(question.event.request, _meant(question.event, value))
                 except ArgumentError:  # it was interrupted while the answer was on its way
                     continue
+                except SessionError as error:
+                    self.ask(question.execution, replace(question.event, refused=error.message), question.asked)
                 return
         logger.info("an answer on stdin was not taken: nobody waits for one, or it is no text")
+
+
+def _meant(event: InputRequest, line: str) -> str:
+    """What is sent of a line. Raises SessionError `answer_refused` if the question does not allow what it means."""
+    return json_text(event.terms.understand(line)) if event.terms.typed else line

@@ -13,6 +13,7 @@ from capsule.jupyter import translate
 from capsule.jupyter.inputs import Inputs
 from capsule.jupyter.shell import Shell
 from capsule.jupyter.sockets import Sockets
+from capsule.jupyter.usage import Usage
 from capsule.node.session import Session
 from capsule.node.tasks import Tasks
 from capsule_protocol.errors import CapsuleError, SessionError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from capsule.config import SessionOptions
     from capsule.jupyter.connection import Connection
     from capsule.jupyter.sockets import Message
+    from capsule.node.info import SessionInfo
 
 logger = logging.getLogger("capsule.jupyter")
 
@@ -45,6 +47,7 @@ class Kernel:
         self._node = node
         self._tasks = Tasks()
         self._session: AnySession | None = None
+        self._usage = Usage()
         self._inputs = Inputs()
         self._shell = Shell(self._inputs, lambda: translate.kernel_info(version("capsule-exec")))
         handlers = {"shell": self._on_shell, "control": self._on_control, "stdin": self._inputs.take}
@@ -67,7 +70,7 @@ class Kernel:
         self._session = session
         session.on_state = self._on_state
         self._shell.begin(session)
-        return await _pid_of(session)
+        return (await _info_of(session)).pid
 
     def signal(self, number: int) -> None:
         """Do what a process would do with a signal: SIGINT interrupts, others end it, or go to the worker."""
@@ -101,7 +104,7 @@ class Kernel:
     async def _pass_on(self, number: int) -> None:
         if self._session is not None:
             with suppress(ProcessLookupError, CapsuleError):
-                os.kill(await _pid_of(self._session), number)
+                os.kill((await _info_of(self._session)).pid, number)
 
     def _on_shell(self, to: list[bytes], message: Message) -> None:
         if message["header"]["msg_type"] == "shutdown_request":  # some still send it here
@@ -137,9 +140,11 @@ class Kernel:
     async def _do(self, kind: str, content: Message) -> Message:
         if kind == "kernel_info_request":
             return translate.kernel_info(version("capsule-exec"))
-        if kind == "debug_request":
+        if kind in {"debug_request", "usage_request"}:
             if self._session is None:
                 raise SessionError("session_restarting", "the kernel has no session at this moment")
+            if kind == "usage_request":
+                return self._usage.tell(await _info_of(self._session))
             reply = await self._session.ask("debug", {"request": content})
             response: Message = reply["response"]
             return response
@@ -167,6 +172,5 @@ class Kernel:
             await session.close()
 
 
-async def _pid_of(session: AnySession) -> int:
-    info = session.info() if isinstance(session, Session) else await session.info()
-    return info.pid
+async def _info_of(session: AnySession) -> SessionInfo:
+    return session.info() if isinstance(session, Session) else await session.info()

@@ -17,7 +17,8 @@ from capsule.jupyter import lease
 from capsule.jupyter.translate import PROTOCOL
 from capsule_protocol.errors import ArgumentError
 
-_NAME = re.compile(r"[a-z0-9._-]{1,100}")
+_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,99}")
+"""A name is that of a directory, and the one of that name is replaced: `..` must be none."""
 _LOGOS = ("logo-svg.svg", "logo-64x64.png", "logo-32x32.png")
 
 
@@ -45,12 +46,13 @@ def install(
     `directory` is that of a node which runs, `config` the configuration of the one that is started else. Raises
     ArgumentError, and OSError where the files cannot be written.
     """
-    chosen = name or ("capsule" if environment == "default" else f"capsule-{environment}".lower())
-    if not _NAME.fullmatch(chosen):
-        allowed = "1 to 100 small letters, digits, dots, hyphens and underscores"
-        raise ArgumentError("name", f"{chosen[:110]!r} is no name for a kernel", allowed=allowed)
+    if name is None:
+        name = "capsule" if environment == "default" else f"capsule-{environment}".lower()
+    if not _NAME.fullmatch(name):
+        allowed = "1 to 100 small letters, digits, underscores, dots and hyphens, with neither of the last two in front"
+        raise ArgumentError("name", f"{name[:110]!r} is no name for a kernel", allowed=allowed)
     if directory is None:
-        _check_environment(environment, config)
+        check_environment(environment, config)
     title = display_name or (f"Python {sys.version_info[0]} (Capsule)" + _suffix(environment))
     where = {"directory": _absolute(directory), "config": _absolute(config)}
     with tempfile.TemporaryDirectory() as made:
@@ -60,8 +62,8 @@ def install(
             shutil.copy(Path(__file__).with_name(logo), made)
         Path(made).chmod(0o755)
         prefix = None if user else sys.prefix
-        placed = KernelSpecManager().install_kernel_spec(made, chosen, user=user, prefix=prefix)
-    return Kernelspec(chosen, title, environment, placed)
+        placed = KernelSpecManager().install_kernel_spec(made, name, user=user, prefix=prefix)
+    return Kernelspec(name, title, environment, placed)
 
 
 def installed() -> list[Kernelspec]:
@@ -84,6 +86,17 @@ def remove(name: str) -> Kernelspec:
             shutil.rmtree(one.directory)
             return one
     raise ArgumentError("name", f"{name!r} is no kernel of Capsule's", allowed=[one.name for one in known])
+
+
+def check_environment(environment: str, config: str | None) -> None:
+    """Raises ArgumentError `environment_unknown` if no such environment is in the configuration."""
+    from capsule.config import NodeConfig
+    from capsule.settings.loading import read
+
+    known = (read(config).config if config is not None else NodeConfig()).environments
+    if environment != "default" and environment not in known:
+        message = f"{environment!r} is in no configuration that was given"
+        raise ArgumentError("environment", message, allowed=sorted({"default", *known}), code="environment_unknown")
 
 
 def _spec(environment: str, title: str, where: dict[str, str]) -> dict[str, Any]:
@@ -111,13 +124,3 @@ def _suffix(environment: str) -> str:
 
 def _absolute(path: str | None) -> str:
     return str(Path(path).absolute()) if path else ""
-
-
-def _check_environment(environment: str, config: str | None) -> None:
-    from capsule.config import NodeConfig
-    from capsule.settings.loading import read
-
-    known = (read(config).config if config is not None else NodeConfig()).environments
-    if environment != "default" and environment not in known:
-        message = f"{environment!r} is in no configuration that was given"
-        raise ArgumentError("environment", message, allowed=sorted({"default", *known}), code="environment_unknown")

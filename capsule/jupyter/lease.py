@@ -225,7 +225,8 @@ def _connect(directory: str) -> socket.socket | None:
         made.close()
         if error.errno in _GONE:
             return None
-        raise LeaseError("node_unreachable", f"the node in {directory} cannot be reached: {error.strerror}") from error
+        why = error.strerror or error  # a path that is too long has no number
+        raise LeaseError("node_unreachable", f"the node in {directory} cannot be reached: {why}") from error
     return made
 
 
@@ -273,14 +274,21 @@ def _last_line(path: str) -> str:
 
 
 def main() -> NoReturn:
-    """Stand in for a kernel: relay signals, end when it ends, and the other way round."""
+    """Stand in for a kernel: relay signals, end when it ends, and the other way round; and when the starter ends."""
     arguments = sys.argv[1:]
     file, directory, config, name, rest = _parse(arguments)
-    with open(file, encoding="utf-8") as source:
-        connection = json.load(source)
+    try:
+        with open(file, encoding="utf-8") as source:
+            connection = json.load(source)
+    except (OSError, ValueError) as error:
+        _give_up(2, f"the connection file {file} cannot be read: {getattr(error, 'strerror', None) or error}")
+    try:
+        cwd = os.getcwd()
+    except OSError as error:
+        _give_up(3, f"the working directory cannot be used: {error.strerror}")
     request = {
         "environment": name,
-        "cwd": os.getcwd(),
+        "cwd": cwd,
         "env": environment(os.environ),
         "arguments": rest,
         "connection": connection,
@@ -294,11 +302,13 @@ def main() -> NoReturn:
     try:
         lease = open_kernel(sys.executable, request, directory, config)
     except LeaseError as error:
-        sys.stderr.write(f"capsule: {error}\n")
-        sys.stderr.flush()
-        os._exit(3)
+        _give_up(3, str(error))
+    starter = _watch_starter()
     while lease.poll() is None:
-        readable, _, _ = select.select([heard, lease.fileno()], [], [])
+        readable, _, _ = select.select([heard, lease.fileno(), *starter], [], [])
+        if any(one in readable for one in starter):
+            lease.close()  # nobody is there who would end the kernel
+            break
         if heard in readable:
             for one in os.read(heard, 4096):
                 lease.signal(one)
@@ -306,6 +316,22 @@ def main() -> NoReturn:
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _watch_starter() -> list[int]:
+    """What is readable when the program that started this has ended: as Jupyter names it, else the parent."""
+    for pid in (os.environ.get("JPY_PARENT_PID", ""), str(os.getppid())):
+        try:
+            return [os.pidfd_open(int(pid))]
+        except (ValueError, OverflowError, OSError):
+            pass  # it names none that is there
+    return []
+
+
+def _give_up(code: int, why: str) -> NoReturn:
+    sys.stderr.write(f"capsule: {why}\n")
+    sys.stderr.flush()
     os._exit(code)
 
 
@@ -327,9 +353,7 @@ def _parse(arguments: list[str]) -> tuple[str, str, str, str, list[str]]:
             rest.append(one)
         position += 1
     if not given["-f"]:
-        sys.stderr.write("capsule: a connection file must be given: -f FILE\n")
-        sys.stderr.flush()
-        os._exit(2)
+        _give_up(2, "a connection file must be given: -f FILE")
     return given["-f"], given["--directory"], given["--config"], given["--environment"], rest
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule.events import Finished, InputRequest, Started
 from capsule.jupyter import translate
+from capsule.jupyter.streams import Streams
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Shell:
         self._current: Request | None = None
         self._parents: dict[str, Message] = {}
         self._last: Message = {}
+        self._streams = Streams(self._show)
 
     # --- for the kernel ---
 
@@ -109,7 +111,7 @@ class Shell:
         """Something that code told after its verdict: it belongs to the request that had it run."""
         told = translate.shown(event)
         if told is not None:
-            self._show(told, self._parents.get(event.execution_id, self._last))
+            self._streams.show(told, self._parents.get(event.execution_id, self._last))
 
     # --- inside ---
 
@@ -181,18 +183,21 @@ class Shell:
             if isinstance(event, Started):
                 self._tell_input(request, event, parent)
             elif isinstance(event, InputRequest):
+                self._streams.flush()
                 self._inputs.ask(execution, event, request)
             else:
                 told = translate.shown(event)
                 if told is not None:
-                    self._show(told, parent)
+                    self._streams.show(told, parent)
                 if isinstance(event, Finished):
+                    self._streams.flush()
                     self._inputs.forget(execution)
                     if event.verdict in translate.DEADLY:
                         raise KernelDiedError
                     return translate.execute_reply(event)
 
     def _show(self, told: translate.Shown, parent: Message) -> None:
+        told = translate.in_words_of(told, self._parents)
         self._channels.publish(told.kind, told.content, parent, metadata=told.metadata, buffers=told.buffers)
 
     def _tell_input(self, request: Request, event: Started, parent: Message) -> None:

@@ -42,6 +42,7 @@ class Sockets:
         self._session = Session(key=connection.key.encode(), session=new_id("k_"), username="capsule")
         self._context: zmq.Context[Any] = zmq.Context()
         self._drains: dict[str, Drain] = {}
+        self._unsent: list[tuple[Drain, list[Any]]] = []
         try:
             self.connection = self._bind(connection)
         except BaseException:
@@ -68,6 +69,7 @@ class Sockets:
 
     async def close(self) -> None:
         """Say what was said last, then give the ports back. Idempotent."""
+        self._send_all()
         for drain in self._drains.values():
             drain.close(FAREWELL)
         await asyncio.to_thread(self._context.term)
@@ -128,7 +130,16 @@ class Sockets:
         buffers = more.pop("buffers", ())
         message = session.msg(kind, content=content, parent=parent, **more)
         frames = session.serialize(message, [*to])
-        drain.send([*frames, *buffers])
+        if not self._unsent:
+            self._loop.call_soon(self._send_all)
+        self._unsent.append((drain, [*frames, *buffers]))
+
+    def _send_all(self) -> None:
+        """What was said in one turn of the loop, in one go: ZeroMQ is woken once for it, and not for each message."""
+        unsent, self._unsent = self._unsent, []
+        for drain, frames in unsent:
+            if not drain.closed:
+                drain.send(frames)
 
 
 def _bind_one(socket: zmq.Socket[bytes], connection: Connection, channel: str) -> int:

@@ -12,7 +12,7 @@ from capsule.node.execution import ExecuteRequest
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from capsule.comms import Action
     from capsule.events import ErrorInfo, Event
@@ -77,6 +77,18 @@ def _comm(event: CommMessage) -> Shown:
     if event.action == "open":
         content["target_name"] = event.target
     return Shown(_COMM_KINDS[event.action], content, event.metadata, event.buffers)
+
+
+def in_words_of(told: Shown, parents: Mapping[str, Content]) -> Shown:
+    """As told, but widgets that capture what belongs to a request (`msg_id`) call it as its front end does.
+
+    The worker names a request by its execution; `parents` has their headers.
+    """
+    state = told.content["data"].get("state") if told.kind in COMMS else None
+    if not isinstance(state, dict) or (parent := parents.get(str(state.get("msg_id")))) is None:
+        return told
+    data = {**told.content["data"], "state": {**state, "msg_id": parent["msg_id"]}}
+    return told._replace(content={**told.content, "data": data})
 
 
 def run_request(message: Content) -> ExecuteRequest:
@@ -213,14 +225,11 @@ def _history(content: Content) -> tuple[str, Content]:
     if kind not in ("tail", "range", "search"):
         raise ArgumentError("hist_access_type", f"is {kind!r:.80}", allowed=["tail", "range", "search"])
     body: Content = {"kind": kind}
-    for name, ours, wanted in (
-        ("n", "n", int),
-        ("start", "start", int),
-        ("stop", "stop", int),
-        ("pattern",) * 2 + (str,),
-    ):
+    for name, wanted in _OPTIONAL.items():
         if content.get(name) is not None:
-            body[ours] = field(content, name, wanted)
+            body[name] = field(content, name, wanted)
+    if "n" in body and not 0 <= body["n"] < 2**31:
+        raise ArgumentError("n", f"is {body['n']:.9g}", allowed=range(2**31))
     for name, default in (("unique", False), ("raw", True), ("output", False)):
         body[name] = field(content, name, bool, default=default)
     return "history", body

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DELIMITER = "__"
 FILE_VARIABLE = "CAPSULE_CONFIG"
-OTHERS = frozenset({FILE_VARIABLE, "CAPSULE_KEY", "CAPSULE_KERNELS_IDLE"})
+OTHERS = frozenset({FILE_VARIABLE, "CAPSULE_KEY", "CAPSULE_KERNELS_IDLE", "CAPSULE_NODE"})
 """Variables with the prefix that are no options of a node; whoever reads another one adds it here."""
 
 NONE = "none"

@@ -27,6 +27,7 @@ from capsule_protocol.errors import ArgumentError, LocalProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capsule_kernels.about import CapsuleMagic
     from capsule_kernels.capture import Outlet
     from capsule_kernels.checkpoints import Checkpoints
     from capsule_kernels.comms import Comms
@@ -62,6 +63,7 @@ class Engine:
     debugging: Debugging
     runner: CellRunner
     checkpoints: Checkpoints
+    magic: CapsuleMagic
     warmup: str = ""
     epoch: int = 0
     scratch: str = ""
@@ -211,6 +213,7 @@ class Engine:
         body = envelope.body
         self.publisher.session = envelope.session
         self.epoch = body.get("epoch", 0)
+        self.magic.open(envelope.session, body)
         options = body.get("options") or {}
         try:
             _apply(body, self.scratch)

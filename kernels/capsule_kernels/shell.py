@@ -164,8 +164,9 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         Front ends that show what IPython asks of them get IPython's parts, each of which may have several lines.
         """
         frames = user_frames(error.__traceback__)
-        if isinstance(error, KeyboardInterrupt | BaseExceptionGroup):
-            # Of an interrupt the client waits for the verdict; of a group IPython does not show the members.
+        quick = isinstance(error, KeyboardInterrupt) and not self.payloads.wanted
+        if quick or isinstance(error, BaseExceptionGroup):
+            # Of an interrupt a program waits for the verdict; of a group IPython does not show the members.
             text = "".join(traceback.format_exception(type(error), error, frames))
             structured: Any = _CELL_FILE.sub(self._call_cell, text).splitlines()
         elif isinstance(error, SyntaxError) and frames is None:

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import gc
 import inspect
+import linecache
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from capsule_kernels import borrowed, comms, loops, streams
+from capsule_kernels.about import CapsuleMagic
 from capsule_kernels.asking import Ask
 from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
@@ -57,10 +59,20 @@ def preload() -> None:
     asyncio.get_event_loop_policy()
     InputCache(_shell, 1)
     _ = _shell.logger  # IPython imports it at the end of a first cell, which may have used up all descriptors
-    try:
-        raise LookupError  # noqa: TRY301  # its traceback is wanted
-    except LookupError as error:
-        _shell.traceback_lines(error)  # imports what the first error of a session would wait for
+    _show_errors(_shell)
+
+
+def _show_errors(shell: ZMQInteractiveShell) -> None:
+    """Import what the first error of a session would wait for, as notebooks are shown errors and as others are."""
+    source, name = "raise LookupError\n", "<first error>"
+    linecache.cache[name] = (len(source), None, [source], name)
+    for colours in ("neutral", shell.colors):
+        shell.colors = colours
+        try:
+            exec(compile(source, name, "exec"), {})  # noqa: S102  # the source of a cell is shown, not ours
+        except LookupError as error:
+            shell.traceback_lines(error)
+    del linecache.cache[name]
 
 
 def preloaded() -> None:
@@ -129,6 +141,7 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         debugging=Debugging(shell, link, publisher, interrupts),
         runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
         checkpoints=Checkpoints(shell, interrupts),
+        magic=CapsuleMagic(shell, introspection.namespace),
     )
 
 

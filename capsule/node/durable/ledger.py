@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from capsule.node.front.log import EventLog
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Bridge, Promise, Retention
+    from capsule_bridge import Bridge, Fence, Promise, Retention
 
 logger = logging.getLogger("capsule.bridge")
 
@@ -70,6 +70,7 @@ class Ledger:
         self.name = name
         self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
+        self._fences: dict[str, Fence] = {}  # of the sessions
         # Nodes that share a store keep off what is another one's, by leases. Without leases anybody may settle it.
         self._judged_elsewhere = isinstance(bridge.store, Watched) and not isinstance(bridge.store, Leases)
 
@@ -88,7 +89,11 @@ class Ledger:
             epoch=session.epoch,
             log=(entry(self.name),) if self.name else (),
         )
-        await self.bridge.accept(new)
+        self.own(session.id, (await self.bridge.accept(new)).promise.fence)
+
+    def own(self, session: str, fence: Fence) -> None:
+        """The session is this node's as long as its promise has this fence."""
+        self._fences[session] = fence
 
     async def restarting(self, session: Session) -> None:
         """A session is about to have a new worker, and its state will be gone.
@@ -96,20 +101,25 @@ class Ledger:
         Raises SessionError `session_elsewhere` if it belongs to another node by now, and StoreError.
         """
         promise = session_promise(session.id)
+        self._fences.pop(session.id, None)  # if the store fails now, nobody knows which one it has
         if not self.name:
-            await self.bridge.take(promise, session.epoch + 1)
+            self.own(session.id, await self.bridge.take(promise, session.epoch + 1))
             return
         try:
             await self.bridge.append(promise, (entry(self.name),), session.epoch, None)
-            await self.bridge.take(promise, session.epoch + 1)
+            self.own(session.id, await self.bridge.take(promise, session.epoch + 1))
         except (LocalProtocolError, SessionError) as error:
             text = f"the session {session.name!r} belongs to another node by now"
             raise SessionError("session_elsewhere", text) from error
 
     async def closed(self, session: Session) -> None:
-        """A session is over. If that cannot be written down, it is found at the next start, and expires."""
+        """A session is over. If that cannot be written down, it is found at the next start, and expires.
+
+        One that another node has by now is over here only.
+        """
         try:
-            await self.bridge.settle(Settlement(session_promise(session.id), "resolve"))
+            fence = self._fences.pop(session.id, None)
+            await self.bridge.settle(Settlement(session_promise(session.id), "resolve", fence=fence))
         except CapsuleError as error:
             logger.warning("the end of session %s was not written down: %s", session.id, error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
@@ -71,4 +71,7 @@ def unpack_session(data: bytes) -> tuple[SessionOptions, bytes]:
 
 
 def _options(request: ExecuteRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in _OPTIONS}
+    options = {name: getattr(request, name) for name in _OPTIONS}
+    if request.comm is not None:
+        options["comm"] = asdict(request.comm)
+    return options

@@ -67,6 +67,8 @@ class Recovery:
         found = await self._pending()
         for promise in found:
             self._sort(promise)
+            if promise.kind == "session" and self._of in {None, self._ledger.name}:
+                self._ledger.own(promise.session, promise.fence)
         if self._of is not None:
             left = await self._leave_to_others(self._of)
             found = [promise for promise in found if promise.session not in left]
@@ -133,8 +135,10 @@ class Recovery:
             return None
         promise = self._sessions.get(session)
         if promise is not None and of != me:
-            if not await until_committed(session, lambda: claim(bridge, promise, me, last + 1)):
+            fence = await until_committed(session, lambda: claim(bridge, promise, me, last + 1))
+            if fence is None:
                 return None
+            self._ledger.own(session, fence)
             # That epoch is of the worker which the session gets when somebody wants it.
             self._sessions[session] = promise._replace(epoch=last)
         return session

@@ -19,7 +19,7 @@ from capsule_protocol.errors import CapsuleError, LocalProtocolError, SessionErr
 
 if TYPE_CHECKING:
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Bridge, Lease, Leases, Promise
+    from capsule_bridge import Bridge, Fence, Lease, Leases, Promise
 
 logger = logging.getLogger("capsule.bridge")
 
@@ -46,15 +46,14 @@ async def owner_of(bridge: Bridge, session: str) -> tuple[str, int]:
     return owner, epoch
 
 
-async def claim(bridge: Bridge, promise: Promise, node: str, epoch: int) -> bool:
-    """Have this epoch, the next one, of a session of a dead node; False: another node has it."""
+async def claim(bridge: Bridge, promise: Promise, node: str, epoch: int) -> Fence | None:
+    """Have this epoch, the next one, of a session of a dead node; None: another node has it."""
     try:
         await bridge.append(promise.id, (entry(node),), epoch - 1, promise.fence)
-        await bridge.take(promise.id, epoch)
+        return await bridge.take(promise.id, epoch)
     except (SessionError, LocalProtocolError) as error:
         logger.warning("session %s goes to another node: %s", promise.session, error)
-        return False
-    return True
+        return None
 
 
 async def find_elsewhere(bridge: Bridge, me: str, owner: str | None, name: str) -> str | None:

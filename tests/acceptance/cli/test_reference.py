@@ -46,7 +46,20 @@ def test_every_command_has_its_options() -> None:
     operators = {"sessions", "attach", "interrupt", "kill", "pool", "drain", "doctor"}
     assert (
         set(cli.commands)
-        == {"run", "repl", "serve", "wait-ready", "config", "keys", "kernels", "store", "save", "restore", "promises"}
+        == {
+            "run",
+            "repl",
+            "serve",
+            "wait-ready",
+            "config",
+            "keys",
+            "jupyter",
+            "kernels",
+            "store",
+            "save",
+            "restore",
+            "promises",
+        }
         | operators
     )
 

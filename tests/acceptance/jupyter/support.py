@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from jupyter_client.manager import start_new_kernel
 
 from capsule.jupyter import kernelspecs
 from capsule.jupyter.lease import SOCKET
@@ -95,6 +96,17 @@ def home() -> Iterator[Home]:
             if value is not None:
                 os.environ[name] = value
         shutil.rmtree(root)
+
+
+@contextmanager
+def kernel(name: str) -> Iterator[tuple[Any, Any]]:
+    """A new kernel that is ready: its manager and a client."""
+    manager, client = start_new_kernel(kernel_name=name, startup_timeout=LONG)
+    try:
+        yield manager, client
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def peer_of(path: Path) -> int:

@@ -53,6 +53,11 @@ class TestDefaultProvisioner(Samples, jupyter_kernel_test.KernelTests):  # type:
 
 class Welcomed:
     support_iopub_welcome = True
+    kc: Any
+
+    def tearDown(self) -> None:
+        # The client's heartbeat thread fails when it is stopped before it has begun.
+        self.kc.wait_for_ready(timeout=support.LONG)
 
 
 class TestWelcomeByProvisioner(Welcomed, jupyter_kernel_test.IopubWelcomeTests):  # type: ignore[misc]  # it has no types

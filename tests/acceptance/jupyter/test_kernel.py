@@ -263,6 +263,14 @@ def test_history_has_sessions_lines_and_sources(client: BlockingKernelClient) ->
     assert [entry[1:] for entry in entries["history"]] == [[count, "'a line for the history'"]]
 
 
+def test_a_range_of_history_is_of_the_session_that_is_named(client: BlockingKernelClient) -> None:
+    run(client, "5 + 5")
+    for session, found in ((0, ["5 + 5"]), (1, ["5 + 5"]), (2, []), (-1, [])):
+        request = client.history(hist_access_type="range", session=session, start=1, stop=1000)
+        entries = reply_to(client, request)["history"]
+        assert [entry[2] for entry in entries][-1:] == found
+
+
 def test_completions_have_types(client: BlockingKernelClient) -> None:
     reply = reply_to(client, client.complete("import o"))
     assert "os" in reply["matches"]
@@ -279,6 +287,19 @@ def test_the_kernel_tells_what_it_is_on_both_channels(client: BlockingKernelClie
     assert on_control["implementation"] == "capsule"
 
 
+def test_what_it_uses_is_told(client: BlockingKernelClient) -> None:
+    _, told = run(client, "import os; print(os.getpid())")
+    for _ in range(2):
+        client.control_channel.send(client.session.msg("usage_request"))
+        used = client.get_control_msg(timeout=LONG)["content"]
+        assert used["pid"] == int(text_of(told))
+        assert used["kernel_memory"] > 10 * 2**20
+        assert used["kernel_cpu"] >= 0
+        assert 0 <= used["host_cpu_percent"] <= 100
+        assert used["cpu_count"] >= 1
+        assert used["host_virtual_memory"]["available"] < used["host_virtual_memory"]["total"]
+
+
 # Input
 
 
@@ -291,6 +312,23 @@ def test_input_and_passwords_are_asked_for(client: BlockingKernelClient) -> None
         client.input(answer)
     assert reply_to(client, request)["status"] == "ok"
     assert text_of(drain(client, request)) == "Ada secret\n"
+
+
+def test_a_question_says_what_it_allows_and_is_asked_again_until_it_hears_that(client: BlockingKernelClient) -> None:
+    code = "print([capsule_ask('Deploy?', choices=['yes', 'no']), capsule_ask(schema={'type': 'integer'})])"
+    request = client.execute(code, allow_stdin=True)
+    refusal = 'the answer is "maybe"; allowed: "yes", "no"\n'
+    for prompt, answer in (
+        ("Deploy? (yes, no) ", "maybe"),
+        (f"{refusal}Deploy? (yes, no) ", "no"),
+        ('({"type": "integer"}) ', "7"),
+    ):
+        asked = client.get_stdin_msg(timeout=LONG)
+        assert asked["parent_header"]["msg_id"] == request
+        assert asked["content"] == {"prompt": prompt, "password": False}
+        client.input(answer)
+    assert reply_to(client, request)["status"] == "ok"
+    assert text_of(drain(client, request)) == "['no', 7]\n"
 
 
 def test_input_that_nobody_can_answer_is_an_error(client: BlockingKernelClient) -> None:
@@ -422,6 +460,9 @@ def test_a_message_that_is_said_again_runs_once(client: BlockingKernelClient, ma
         ("inspect_request", {"code": "a", "cursor_pos": 0, "detail_level": 7}),
         ("is_complete_request", {}),
         ("history_request", {"hist_access_type": "all"}),
+        ("history_request", {"hist_access_type": "tail", "n": -1}),
+        ("history_request", {"hist_access_type": "tail", "n": 10**18}),
+        ("history_request", {"hist_access_type": "range", "session": "0"}),
         ("fly_request", {}),
     ],
 )

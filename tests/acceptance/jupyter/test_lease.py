@@ -20,6 +20,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from capsule.jupyter import kernelspecs, lease
+from capsule_protocol.errors import ArgumentError
 from tests.acceptance.jupyter import support
 from tests.acceptance.jupyter.support import LONG, gone, run, text_of
 from tests.acceptance.serve.support import Served
@@ -103,6 +104,14 @@ def test_a_directory_that_others_can_enter_is_refused(fresh: support.Home) -> No
         ask()
 
 
+def test_a_runtime_directory_with_too_long_a_name_is_told(fresh: support.Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = fresh.root / ("a" * 100)
+    place.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    with pytest.raises(lease.LeaseError, match=r"cannot be reached: .*too long"):
+        ask()
+
+
 def test_a_service_takes_kernels_too(fresh: support.Home, tmp_path: Path) -> None:
     with Served(fresh.root / "node", '[store]\ndurability = "none"\n') as served:
         given = lease.open_kernel(sys.executable, REQUEST, directory=str(served.directory))
@@ -162,6 +171,59 @@ def test_a_stand_in_ends_by_the_signal_that_ended_its_kernel(home: support.Home,
     with stand_in(tmp_path) as (process, _):
         process.send_signal(signal.SIGTERM)
         assert process.wait(LONG) == -signal.SIGTERM
+
+
+def test_a_stand_in_ends_with_the_program_that_started_it(home: support.Home, tmp_path: Path) -> None:
+    """Nobody else would end it."""
+    prepared = stand_in(tmp_path)
+    variables = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}
+    program = "import json, subprocess, sys; subprocess.run(json.loads(sys.argv[1]))"
+    starting = [sys.executable, "-c", program, json.dumps(command(prepared.file))]
+    with subprocess.Popen(starting, env=variables) as starter:
+        client = client_of(prepared.connection)
+        processes = [*pids(client), *psutil.Process(starter.pid).children()]
+        assert len(processes) == 3
+        starter.kill()
+        assert gone(processes)
+        client.stop_channels()
+
+
+def test_a_stand_in_ends_with_the_program_that_jupyter_names(
+    home: support.Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as starter:
+        monkeypatch.setenv("JPY_PARENT_PID", str(starter.pid))
+        with stand_in(tmp_path) as (process, client):
+            processes = pids(client)
+            starter.kill()
+            assert process.wait(LONG) == 0
+            assert gone(processes)
+
+
+@pytest.mark.parametrize("content", [None, "{", "\0"])
+def test_a_stand_in_tells_of_a_connection_file_that_cannot_be_read(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "file.json"
+    if content is not None:
+        file.write_text(content)
+    told = subprocess.run(
+        [sys.executable, lease.__file__, "-f", str(file)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert told.stderr.startswith(f"capsule: the connection file {file} cannot be read: ")
+    assert "Traceback" not in told.stderr
+
+
+def test_a_stand_in_tells_of_a_working_directory_that_is_gone(home: support.Home, tmp_path: Path) -> None:
+    file, place = tmp_path / "file.json", tmp_path / "place"
+    file.write_text("{}")
+    place.mkdir()
+    program = "import os, sys; os.rmdir(os.getcwd()); os.execv(sys.executable, sys.argv[1:])"
+    starting = [sys.executable, "-c", program, *command(file)]
+    told = subprocess.run(starting, cwd=place, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr.strip()) == (
+        3,
+        "capsule: the working directory cannot be used: No such file or directory",
+    )
 
 
 def test_a_stand_in_relays_an_interrupt(home: support.Home, tmp_path: Path) -> None:
@@ -261,6 +323,15 @@ def test_a_kernelspec_is_listed_until_it_is_removed(home: support.Home) -> None:
     kernelspecs.remove("mine")
     assert made not in kernelspecs.installed()
     assert not Path(made.directory).exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-f", "a/b", "../b", "A", "ä", "a" * 101])
+def test_what_is_no_name_for_a_kernel_replaces_nothing(home: support.Home, name: str) -> None:
+    """`..` would be Jupyter's own directory."""
+    before = sorted((home.root / "data").rglob("*"))
+    with pytest.raises(ArgumentError, match="no name for a kernel"):
+        kernelspecs.install(user=True, name=name)
+    assert sorted((home.root / "data").rglob("*")) == before
 
 
 def test_a_kernel_of_another_environment(home: support.Home) -> None:

@@ -187,9 +187,9 @@ async def test_who_waits_at_one_node_hears_the_verdict_that_another_gives(pair: 
     waiting = [asyncio.ensure_future(one.wait(id_)) for id_ in ("exec:a", "exec:a:input:1")]
     await asyncio.wait(waiting, timeout=0.05)
     await other.settle(Settlement("exec:a:input:1", "resolve", b"yes"))
-    assert (await waiting[1]).value == b"yes"
+    assert (await asyncio.wait_for(waiting[1], 60)).value == b"yes"
     await other.settle(Settlement("exec:a", "reject", b"no"))
-    assert (await waiting[0]).value == b"no"
+    assert (await asyncio.wait_for(waiting[0], 60)).value == b"no"
     assert one.info().pending == 0
 
 

@@ -1,0 +1,66 @@
+"""`%capsule`: what a session tells of itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from capsule import AsyncClient, AsyncSession
+
+pytestmark = pytest.mark.anyio
+
+
+def rows(text: str) -> dict[str, str]:
+    """What stands behind the first word of each line."""
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines()}
+
+
+async def test_info_tells_what_the_node_knows_of_the_session(client: AsyncClient, tmp_path: Path) -> None:
+    async with client.session(name="mine", cwd=str(tmp_path)) as session:
+        result = await session.run("%capsule info")
+        info = await session.info()
+        told = rows(result.stdout)
+    assert told["session"] == f"mine ({info.id})"
+    assert (told["environment"], told["epoch"]) == (info.environment, str(info.epoch))
+    assert told["process"].startswith(f"{info.pid}, CPython 3.")
+    assert told["directory"] == os.path.realpath(tmp_path)
+    assert int(told["memory"].removesuffix(" MiB")) > 5
+    assert "node" not in told
+
+
+async def test_info_tells_of_a_restart(session: AsyncSession) -> None:
+    before = (await session.info()).epoch
+    await session.restart()
+    assert rows((await session.run("%capsule info")).stdout)["epoch"] == str(before + 1)
+
+
+async def test_namespace_tells_names_types_and_sizes(session: AsyncSession) -> None:
+    await session.run(
+        "import os, numpy\ntext = 'four'\nmatrix = numpy.zeros((2, 3))\nclass Own: pass\nown = Own()\n_hidden = 1"
+    )
+    told = rows((await session.run("%capsule namespace")).stdout)
+    assert sorted(told) == ["Own", "matrix", "own", "text"]
+    assert told["text"].split() == ["str", "4", "'four'"]
+    assert told["matrix"].split()[:2] == ["ndarray", "2×3"]
+
+
+async def test_an_empty_namespace_is_no_error(session: AsyncSession) -> None:
+    result = await session.run("%capsule namespace")
+    assert (result.verdict, result.stdout) == ("ok", "")
+
+
+async def test_more_variables_than_are_told_are_counted(session: AsyncSession) -> None:
+    await session.run("globals().update({f'v{n:04}': n for n in range(1003)})")
+    lines = (await session.run("%capsule namespace")).stdout.splitlines()
+    assert (len(lines), lines[-1]) == (1001, "and 3 more")
+
+
+@pytest.mark.parametrize("code", ["%capsule", "%capsule nothing"])
+async def test_what_it_does_not_know_is_refused(session: AsyncSession, code: str) -> None:
+    result = await session.run(code)
+    assert "Write %capsule info or %capsule namespace." in result.stderr + str(result.error)

@@ -1,0 +1,161 @@
+"""A node's part in a shared store: when it judges others, and what it does when it was judged itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from capsule.config import SessionOptions
+from capsule.node.durable import Ledger
+from capsule.node.durable.sharing import PREFIX, Share, claim, entry, owner_of
+from capsule.node.tasks import Tasks
+from capsule_bench.database import NoServerError, server
+from capsule_bridge import Bridge, NewPromise, session_promise
+from capsule_bridge.postgres import PostgresStore
+from capsule_protocol.errors import SessionError
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 60.0
+LONG = 1000.0
+"""Seconds of a lease that lasts for longer than a test."""
+
+
+@pytest.fixture(scope="module")
+def url(no_process_left: None) -> Iterator[str]:
+    try:
+        with server() as one:
+            yield one.url()
+    except NoServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+async def store(url: str, request: pytest.FixtureRequest) -> AsyncIterator[PostgresStore]:
+    made = PostgresStore(url, schema=f"t{abs(hash(request.node.name))}")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    made = Tasks()
+    yield made
+    await made.close()
+
+
+class Family:
+    """A house that tells what it was asked for."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.did: list[str] = []
+        self.failures = list(failures)
+
+    async def others(self) -> set[str]:
+        return {"forgotten"}
+
+    async def inherit(self, node: str) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        self.did.append(f"inherit {node}")
+
+    async def let_go(self) -> None:
+        self.did.append("let go")
+
+
+async def turn(share: Share, house: Family) -> None:
+    """One turn, and what it has begun."""
+    await share._turn(house)
+    if share._heir is not None:
+        await share._heir
+
+
+async def test_others_are_judged_after_a_whole_lease_without_a_break_and_each_once(
+    store: PostgresStore, tasks: Tasks
+) -> None:
+    assert await store.acquire(f"{PREFIX}dead", "dead", seconds=0)
+    assert await store.acquire(f"{PREFIX}living", "living", seconds=LONG)
+    share, house = Share(store, "me", LONG, 0.0, tasks), Family()
+    await share.join()
+    await turn(share, house)
+    assert house.did == []
+    for _ in range(2):
+        assert share._since is not None
+        share._since -= LONG
+        await turn(share, house)
+    # The lease of "forgotten" is over for so long that there is none: the first look is at all owners.
+    assert house.did == ["inherit dead", "inherit forgotten"]
+    assert await store.lapsed(PREFIX) == []
+    assert await store.acquire(f"{PREFIX}living", "me", seconds=1) is None
+
+
+async def test_a_break_makes_it_wait_again(store: PostgresStore, tasks: Tasks) -> None:
+    share, house = Share(store, "me", 0.3, LONG, tasks), Family()
+    await share.join()
+    tasks.start(share.keep(house))
+    await store.close()
+    async with asyncio.timeout(PATIENCE):
+        while share._since is not None:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_inheritance_that_failed_is_left_for_the_next_look(store: PostgresStore, tasks: Tasks) -> None:
+    assert await store.acquire(f"{PREFIX}dead", "dead", seconds=0)
+    share, house = Share(store, "me", 0.0, 0.0, tasks), Family(RuntimeError("a mistake"))
+    await share.join()
+    await turn(share, house)
+    assert house.did == []
+    await turn(share, house)
+    assert house.did == ["inherit dead", "inherit forgotten"]
+
+
+async def test_a_node_that_was_taken_for_dead_lets_go_and_begins_again_when_its_heir_is_done(
+    store: PostgresStore, tasks: Tasks
+) -> None:
+    share, house = Share(store, "me", 0.0, 0.0, tasks), Family()
+    await share.join()
+    heir = await store.acquire(f"{PREFIX}me", "heir", seconds=LONG)
+    assert heir is not None
+    turning = tasks.start(share._turn(house))
+    async with asyncio.timeout(PATIENCE):
+        while house.did != ["let go"]:
+            await asyncio.sleep(0.01)
+        assert not turning.done()
+        await store.release(heir)
+        await turning
+    assert house.did == ["let go", "inherit me"]
+
+
+async def test_of_two_that_claim_a_session_one_gets_it_and_the_epoch_is_no_ones_else(store: PostgresStore) -> None:
+    bridge = Bridge(store)
+    new = NewPromise(session_promise("s"), "session", "s", b"", epoch=1, log=(entry("dead"),))
+    promise = (await bridge.accept(new)).promise
+    assert await owner_of(bridge, "s") == ("dead", 1)
+    claims = await asyncio.gather(*(claim(bridge, promise, name, 2) for name in ("one", "other")))
+    (fence,) = [each for each in claims if each is not None]
+    owner, epoch = await owner_of(bridge, "s")
+    assert (owner, epoch) == (("one", "other")[claims.index(fence)], 2)
+    assert await claim(bridge, promise, owner, 2)  # said again, because the answer was lost
+    assert not await claim(bridge, promise, "late", 2)
+    assert (await bridge.get(promise.id)).epoch == 2
+
+
+async def test_a_session_is_not_ended_by_a_node_that_has_lost_it(store: PostgresStore, tasks: Tasks) -> None:
+    bridge = Bridge(store)
+    dead, heir = (Ledger(bridge, tasks, name) for name in ("dead", "heir"))
+    session: Any = SimpleNamespace(id="s", epoch=1, name="work", options=SessionOptions(name="work"), secret=b"")
+    await dead.opened(session, "me")
+    fence = await claim(bridge, await bridge.get(session_promise("s")), "heir", 2)
+    assert fence is not None
+    heir.own("s", fence)
+    await dead.closed(session)
+    assert (await bridge.get(session_promise("s"))).pending
+    with pytest.raises(SessionError) as caught:
+        await dead.restarting(session)
+    assert caught.value.code == "session_elsewhere"
+    await heir.closed(session)
+    assert (await bridge.get(session_promise("s"))).state == "resolved"
