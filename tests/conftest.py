@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +41,9 @@ def private_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="ct-"))
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
     yield directory
+    waiting = threading.Thread(target=_wait_for_boxes, args=(directory,), daemon=True)
+    waiting.start()
+    waiting.join(GONE_WITHIN)
     leftovers = sorted(path.name for path in directory.glob("capsule*"))
     tempfile.tempdir = None
     if before is None:
@@ -46,6 +52,15 @@ def private_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["TMPDIR"] = before
     shutil.rmtree(directory, ignore_errors=True)
     assert not leftovers, f"left in the temporary directory: {leftovers}"
+
+
+def _wait_for_boxes(directory: Path) -> None:
+    """Until those have ended whose node was killed a moment ago: each holds a lock on its directory, and removes it."""
+    for path in directory.glob("capsule-*"):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.close(descriptor)
 
 
 @pytest.fixture(scope="session", autouse=True)

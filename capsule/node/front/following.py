@@ -174,6 +174,11 @@ class Following:
         except CapsuleError as error:
             self._line.refuse(error, envelope.session, envelope.execution, envelope.type)
             return
+        except Exception:  # a mistake of ours: the client must not wait for ever
+            logger.exception("execution %s could not be accepted", envelope.execution)
+            refusal = SessionError("internal_error", "the execution could not be accepted; see the node's log")
+            self._line.refuse(refusal, envelope.session, envelope.execution, envelope.type)
+            return
         await self._catch_up(hosted, ledger, 0, envelope)
 
     def _resume(self, message: Any, envelope: Envelope) -> None:
