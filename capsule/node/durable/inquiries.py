@@ -126,6 +126,9 @@ class Inquirer:
         except CapsuleError as error:  # the execution has ended, or the store was closed
             logger.debug("a question of %s has no answer: %s", execution.id, error)
             answer = Answer(None, "canceled")
+        except Exception:  # a mistake of ours: the code must not wait for ever
+            logger.exception("a question of %s has no answer", execution.id)
+            answer = Answer(None, "canceled", "the node could not see to this question; see its log")
         self._promises.pop(question.request, None)
         execution.deliver(question.request, answer)
 
