@@ -68,6 +68,7 @@ def resolve(promise: str, value: str, address: str, as_json: bool) -> int:
     """Answer a question with VALUE; `-` reads a line from stdin, which no list of processes shows.
 
     Where the question has choices or a schema VALUE is JSON; text needs no quotes.
+    What begins with `-` stands behind `--`.
     """
     answer = sys.stdin.readline().removesuffix("\n") if value == "-" else value
     return _settle(promise, "resolve", answer, "", address, as_json=as_json)

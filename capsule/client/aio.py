@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from capsule_pool import OnEvent
 
 MAX_NAME = 200
-"""Characters that a session's name may have."""
+"""Characters that a session's name may have, or an execution's id."""
+MAX_PROMISE = 1000
+"""Characters that a promise's id may have."""
 
 
 class AsyncClient:
@@ -126,9 +128,7 @@ class AsyncClient:
 
         Raises ArgumentError where the node is in this process.
         """
-        if not check_text(execution_id, "execution_id"):
-            raise ArgumentError("execution_id", "is empty", allowed="the id of an execution")
-        return AsyncExecutionHandle(self._elsewhere("execution"), execution_id)
+        return AsyncExecutionHandle(self._elsewhere("execution"), _check_name(execution_id, "execution_id"))
 
     async def sessions(self) -> list[SessionSummary]:
         """The sessions of a node elsewhere, also those of other clients.
@@ -163,7 +163,7 @@ class AsyncClient:
 
         Raises SessionError `promise_unknown`, and ArgumentError where the node is in this process.
         """
-        return await self._elsewhere("promise").promise(check_text(promise, "promise"))
+        return await self._elsewhere("promise").promise(_check_name(promise, "promise", MAX_PROMISE))
 
     async def settle_promise(
         self, promise: str, action: Action = "resolve", value: object = None, message: str = ""
@@ -175,7 +175,8 @@ class AsyncClient:
         `answer_refused`, and ArgumentError where the node is in this process.
         """
         node = self._elsewhere("settle_promise")
-        return await node.settle(check_text(promise, "promise"), *check_settlement(action, value, message))
+        id_ = _check_name(promise, "promise", MAX_PROMISE)
+        return await node.settle(id_, *check_settlement(action, value, message))
 
     async def save(
         self,
@@ -303,8 +304,8 @@ class SessionOpener:
             await self._session.close()
 
 
-def _check_name(name: str) -> str:
-    """A name or an id. Raises ArgumentError."""
-    if not 1 <= len(check_text(name, "name")) <= MAX_NAME:
-        raise ArgumentError("name", f"has {len(name)} characters", allowed=f"1 to {MAX_NAME} characters")
+def _check_name(name: str, argument: str = "name", most: int = MAX_NAME) -> str:
+    """A name or an id, which the node would not answer if it were none. Raises ArgumentError."""
+    if not 1 <= len(check_text(name, argument)) <= most:
+        raise ArgumentError(argument, f"has {len(name)} characters", allowed=f"1 to {most} characters")
     return name

@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal, TypeAlias, get_args
 
 from capsule.client.arguments import check_text
+from capsule_protocol.answers import check_value
 from capsule_protocol.errors import ArgumentError
 
 Action: TypeAlias = Literal["resolve", "reject", "cancel"]
@@ -29,9 +30,11 @@ def check_settlement(action: str, value: object, message: str) -> tuple[Action, 
 
 
 def plain(value: object) -> Any:
-    """A value as JSON has it. Raises ArgumentError for what is none."""
+    """A value as JSON has it. Raises ArgumentError for what is none, or cannot be carried."""
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        return json.loads(text.encode())
+        found = json.loads(text.encode())
+        check_value(found)
+        return found
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError("value", f"is no JSON: {error}", allowed="what JSON can say") from error

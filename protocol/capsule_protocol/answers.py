@@ -58,7 +58,7 @@ class Terms(NamedTuple):
             raise _refused(f"has more than {ANSWER_BYTES} bytes", f"at most {ANSWER_BYTES}")
         try:
             value = json.loads(text, parse_constant=_no_number)
-            _check_value(value)
+            check_value(value)
         except (ValueError, RecursionError) as error:
             raise _refused(f"is no JSON that can be kept: {error}", "JSON") from error
         if self.choices is not None and canonical(value) not in map(canonical, self.choices):
@@ -116,7 +116,7 @@ def _check_size(name: str, value: object) -> None:
         while size <= QUESTION_BYTES and (part := next(parts, "")):  # a hostile worker may have made it 64 MiB
             size += len(part.encode())
         if size <= QUESTION_BYTES:
-            _check_value(value)
+            check_value(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(name, f"cannot be said in JSON: {error}") from error
     if size > QUESTION_BYTES:
@@ -124,7 +124,7 @@ def _check_size(name: str, value: object) -> None:
         raise ArgumentError(name, "cannot be asked: too large", allowed=allowed)
 
 
-def _check_value(value: Any, depth: int = 0) -> None:
+def check_value(value: Any, depth: int = 0) -> None:
     """Whether messages and stores can carry it. Raises ValueError."""
     if isinstance(value, str):
         value.encode()
@@ -138,9 +138,9 @@ def _check_value(value: Any, depth: int = 0) -> None:
         if depth == DEPTH:
             raise ValueError(f"it is nested deeper than {DEPTH}")
         for item in value:
-            _check_value(item, depth + 1)
+            check_value(item, depth + 1)
         for item in value.values() if isinstance(value, dict) else ():
-            _check_value(item, depth + 1)
+            check_value(item, depth + 1)
 
 
 def _no_number(name: str) -> NoReturn:

@@ -294,6 +294,8 @@ class ExecutionError(CapsuleError):
 _UNKNOWN = CodeInfo("a code of a newer version")
 
 _CLASS_OF: dict[str, type[CapsuleError]] = {
+    # The first, since one of these is no matter of the code that ran: what stands further down counts.
+    **{code: ExecutionError for code in CODES if code.startswith("execution_")},
     **dict.fromkeys(("invalid_argument", "unknown_option", "unsupported"), ArgumentError),
     **dict.fromkeys(
         (
@@ -353,7 +355,6 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
     **dict.fromkeys(("environment_unknown", "environment_failed"), EnvironmentFailed),
     **{code: PoolError for code in CODES if code.startswith("pool_")},
     **{code: StoreError for code in CODES if code.startswith("store_")},
-    **{code: ExecutionError for code in CODES if code.startswith("execution_")},
 }
 
 

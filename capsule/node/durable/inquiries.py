@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from msgpack import packb, unpackb
 
-from capsule.node.asking import Answer, Question
+from capsule.node.asking import Answer, InputError, Question
 from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.patience import until_committed
 from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
@@ -87,13 +87,10 @@ class Inquiries:
             return Answer(None, "timeout")
         if not promise.value and promise.state == CANCELED:  # its execution has ended
             return Answer(None, "canceled")
-        body = unpacked(promise.value)
-        if not isinstance(body, dict):
-            return _from_elsewhere(promise)
-        if "withheld" not in body:
-            return Answer(**body)
-        answer = secrets.get(body["withheld"])
-        return Answer(None, "canceled", "the answer was not kept") if answer is None else answer
+        answer = written(promise)
+        if isinstance(answer, Withheld):
+            return secrets.get(answer.mark, Answer(None, "canceled", "the answer was not kept"))
+        return _from_elsewhere(promise) if answer is None else answer
 
     def _withhold(self, promise: str, answer: Answer) -> str:
         """Have an answer in memory only; the mark is written down in its place."""
@@ -129,6 +126,9 @@ class Inquirer:
         except CapsuleError as error:  # the execution has ended, or the store was closed
             logger.debug("a question of %s has no answer: %s", execution.id, error)
             answer = Answer(None, "canceled")
+        except Exception:  # a mistake of ours: the code must not wait for ever
+            logger.exception("a question of %s has no answer", execution.id)
+            answer = Answer(None, "canceled", "the node could not see to this question; see its log")
         self._promises.pop(question.request, None)
         execution.deliver(question.request, answer)
 
@@ -179,6 +179,35 @@ class Inquirer:
                 on_refused(error)
                 return
             logger.warning("an answer to %s does not count: %s", execution.id, error)
+
+
+class Withheld(NamedTuple):
+    """What is written down in the place of a password."""
+
+    mark: str
+
+
+def written(promise: Promise) -> Answer | Withheld | None:
+    """The answer of a settled promise as a node writes it down; None for what others gave, who may write anything."""
+    body = unpacked(promise.value)
+    if not isinstance(body, dict):
+        return None
+    if body.keys() == {"withheld"} and isinstance(body["withheld"], str):
+        return Withheld(body["withheld"])
+    if body.keys() != set(Answer._fields):
+        return None
+    answer = Answer(**body)
+    if not isinstance(answer.message, str):
+        return None
+    if answer.value is None:
+        return answer if answer.error in (None, *get_args(InputError)) else None
+    if not isinstance(answer.value, str) or answer.error is not None or promise.state != "resolved":
+        return None
+    try:
+        unpack_question(promise).check(answer)
+    except SessionError:
+        return None
+    return answer
 
 
 def _from_elsewhere(promise: Promise) -> Answer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from capsule.node.durable.elsewhere import text_of, unpacked
-from capsule.node.durable.inquiries import unpack_question
+from capsule.node.asking import Answer
+from capsule.node.durable.elsewhere import text_of
+from capsule.node.durable.inquiries import unpack_question, written
 from capsule_bridge import execution_promise
 
 if TYPE_CHECKING:
@@ -44,12 +45,11 @@ def description(promise: Promise) -> dict[str, Any]:
         question = unpack_question(promise)
         row |= {"prompt": question.prompt, "choices": question.choices, "schema": question.schema}
         if promise.value:
-            answer = unpacked(promise.value)
-            if isinstance(answer, dict):
-                value = answer.get("value")
-                if value is not None and question.terms.typed:
-                    value = json.loads(value)
-                row |= {"value": value, "message": answer.get("message", "")}
-            else:  # somebody else's, who settled it past the nodes
-                row |= {"value": text_of(promise.value) if promise.state == "resolved" else None, "message": ""}
+            answer = written(promise)
+            if isinstance(answer, Answer):
+                typed = answer.value is not None and question.terms.typed
+                row |= {"value": json.loads(answer.value or "") if typed else answer.value, "message": answer.message}
+            elif answer is None:  # somebody else's, who settled it past the nodes
+                shown = promise.state == "resolved" and not question.password
+                row |= {"value": text_of(promise.value) if shown else None, "message": ""}
     return row

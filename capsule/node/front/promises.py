@@ -53,7 +53,8 @@ class Promises:
         promise = await self._find(message.promise)
         if promise.kind == "input":
             question = unpack_question(promise)
-            if promise.pending and question.password:  # the answer is not written down, so it cannot be passed on
+            if promise.pending and question.password and message.action == "resolve":
+                # The answer is not written down, so it cannot be passed on.
                 await self._desk.registry.seek(self._caller.principal, promise.session)
             promise, decided = await self._ledger().inquiries.settle(promise.id, answer_of(message, question))
         else:

@@ -437,3 +437,19 @@ async def test_promises_of_others_exist_only_for_operators_and_viewers_settle_no
         assert (await operator.settle_promise(id_, "resolve", "Ada")).decided
         assert (await execution.result()).text == "'Ada'"
         await session.close()
+
+
+async def test_what_an_execution_told_exists_only_for_its_principal_and_operators(
+    node: Guarded, keys: dict[str, str]
+) -> None:
+    async with (
+        node.client(keys["user"]) as owner,
+        node.client(keys["other"]) as other,
+        node.client(keys["operator"]) as operator,
+    ):
+        session = await owner.session()
+        id_ = (await session.run("print('mine'); 42")).execution_id
+        for call in (other.execution(id_).result(), other.execution(id_).cancel()):
+            assert (await code_of(call)).code == "execution_unknown"
+        assert (await operator.execution(id_).result()).stdout == "mine\n"
+        await session.close()

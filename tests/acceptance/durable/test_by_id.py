@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule import CapsuleError, Client
+from capsule import ArgumentError, Client, SessionError
 from capsule.events import Finished, Started
 from capsule.node.front.requests import MAX_REQUESTS
 from tests.acceptance.serve.support import LONG, Served
@@ -87,11 +87,22 @@ async def test_an_execution_is_cancelled_by_its_id(served: Served) -> None:
 
 async def test_what_is_not_there_is_unknown_and_what_is_no_number_is_refused(served: Served) -> None:
     async with served.client() as client:
-        with pytest.raises(CapsuleError) as caught:
+        with pytest.raises(SessionError) as caught:
             await client.execution("x_nothing").result()
         assert caught.value.code == "execution_unknown"
         with pytest.raises(ValueError, match="after"):
             await anext(client.execution("x_nothing").events(after=-1))
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 1001])
+async def test_what_can_be_no_id_is_refused_at_once(served: Served, wrong: str) -> None:
+    async with served.client() as client:
+        with pytest.raises(ArgumentError, match="characters"):
+            await client.execution(wrong).result()
+        with pytest.raises(ArgumentError, match="characters"):
+            await client.promise(wrong)
+        with pytest.raises(ArgumentError, match="characters"):
+            await client.settle_promise(wrong, "reject")
 
 
 def test_all_handles_wait_no_longer_than_they_are_told(served: Served, place: Path) -> None:

@@ -170,6 +170,11 @@ async def test_a_password_is_not_taken_by_a_node_that_could_not_pass_it_on(place
             assert caught.value.code == "session_elsewhere"
             assert (await client.settle_promise(request.promise, "resolve", "s3cret")).decided
             assert (await execution.result()).text == "6"
+            request = await asked(execution := session.start("import getpass\ngetpass.getpass()", {}, allow_input=True))
+            assert (await other.settle_promise(request.promise, "reject", message="nobody knows")).decided
+            error = (await execution.result()).error
+            assert error is not None
+            assert (error.name, error.message) == ("EOFError", "nobody knows")
 
 
 async def _all(events: object) -> list[object]:

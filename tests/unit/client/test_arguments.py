@@ -10,6 +10,7 @@ import pytest
 from capsule import ArgumentError, CapsuleError, NodeConfig, SessionOptions
 from capsule.client import arguments
 from capsule.client.options import ClientOptions, WorkerOptions, build_config, build_options
+from capsule.client.promises import check_settlement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,3 +173,9 @@ def test_argument_errors_are_value_errors_of_the_one_root() -> None:
     with pytest.raises(ValueError, match="code") as caught:
         arguments.check_code(None)  # type: ignore[arg-type]  # that is the test
     assert isinstance(caught.value, CapsuleError)
+
+
+@pytest.mark.parametrize("value", [2**64, {"a": [-(2**63) - 1]}, float("nan"), object(), "\ud800"])
+def test_what_no_message_can_carry_is_no_answer_to_a_question(value: Any) -> None:
+    with pytest.raises(ArgumentError, match="value"):
+        check_settlement("resolve", value, "")

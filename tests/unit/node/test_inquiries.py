@@ -6,11 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgpack import packb
 
 from capsule.config import SessionOptions
 from capsule.events import InputRequest
 from capsule.node.asking import Answer, Question
 from capsule.node.durable.inquiries import Inquiries
+from capsule.node.durable.told import description
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.tasks import Tasks
 from capsule_bridge import Bridge, MemoryStore, NewPromise, Settlement, promise_id
@@ -170,6 +172,56 @@ async def test_a_wrong_answer_that_comes_late_is_told_what_counts(asking: Asking
     await asking.inquiries.settle(event.promise, Answer('"no"'))
     late = await asking.inquiries.settle(event.promise, Answer('"maybe"'))
     assert (late.decided, late.promise.state) == (False, "resolved")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"value": '"yes"', "more": 1},
+        {"value": 5, "error": None, "message": ""},
+        {"value": '"maybe"', "error": None, "message": ""},
+        {"value": None, "error": ["eof"], "message": ""},
+        {"value": None, "error": "eof", "message": 5},
+        {"withheld": ["m_1"]},
+    ],
+)
+async def test_what_is_written_down_as_an_answer_and_is_none_ends_the_question_and_is_never_heard(
+    asking: Asking, given: dict[str, Any]
+) -> None:
+    event = await asking.ask(choices=["yes", "no"])
+    asking.store.may_settle.set()
+    await asking.bridge.settle(Settlement(event.promise, "resolve", packb(given)))
+    async with asyncio.timeout(LONG):
+        _, answer = await asking.heard.get()
+    assert (answer.value, answer.error) == (None, "eof")
+    assert "allowed: " in answer.message
+    assert isinstance(description(await asking.bridge.get(event.promise))["value"], str)
+
+
+async def test_the_next_node_knows_which_question_is_which(asking: Asking) -> None:
+    asking.store.may_settle.set()
+    first = await asking.ask()
+    await asking.inquiries.settle(first.promise, Answer("one"))
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("one"))
+        asking.execution.ask_input(Question("m_2", "and? "))
+        second = await asking.execution.next_event()
+    assert isinstance(second, InputRequest)
+    heir = Execution("x_1", asking, ExecuteRequest("input()", allow_input=True), asyncio.get_running_loop())
+    heir.consult(Inquiries(asking.bridge, asking.tasks).clerk("s_1", "ada", inherited=True))
+    heir.expect_input("m_2")
+    await asking.inquiries.settle(second.promise, Answer("two"))
+    async with asyncio.timeout(LONG):  # the node of before hears it, too
+        assert [await asking.heard.get() for _ in range(2)] == [("m_2", Answer("two"))] * 2
+
+
+async def test_a_password_that_somebody_else_has_written_down_is_not_shown(asking: Asking) -> None:
+    event = await asking.ask(password=True)
+    asking.store.may_settle.set()
+    await asking.bridge.settle(Settlement(event.promise, "resolve", b"s3cret"))
+    async with asyncio.timeout(LONG):
+        assert await asking.heard.get() == ("m_1", Answer("s3cret"))
+    assert description(await asking.bridge.get(event.promise))["value"] is None
 
 
 async def test_what_is_allowed_is_kept_with_the_question_for_the_next_node(asking: Asking) -> None:

@@ -44,6 +44,7 @@ def test_a_code_comes_back_in_the_class_that_says_who_must_act() -> None:
     assert kind("worker_start_timeout") is WorkerLost
     assert kind("environment_unknown") is errors.EnvironmentFailed
     assert kind("execution_oom") is ExecutionError
+    assert kind("execution_unknown") is SessionError
     assert kind("of_a_later_version") is CapsuleError
 
 
