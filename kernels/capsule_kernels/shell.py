@@ -92,6 +92,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         """Fill a fresh or reset namespace."""
         super().init_user_ns()
         self.user_ns.update(self.own_names)
+        self.user_ns_hidden.update(self.own_names)
         self._engine_names = {name: self.user_ns[name] for name in _ENGINE_NAMES} | dict(self.own_names)
 
     def add_name(self, name: str, value: Any) -> None:
@@ -104,8 +105,6 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         for name, value in self._engine_names.items():
             if name not in self.user_ns:
                 self.user_ns[name] = value
-                if name in self.own_names:
-                    self.user_ns_hidden[name] = value
 
     def enable_gui(self, gui: str | None = None) -> None:
         """No graphical loop runs in a session; figures are shown as images."""
