@@ -23,11 +23,11 @@ from capsule_protocol.errors import ArgumentError, EnvironmentFailed, PoolError,
 from tests.acceptance.pool.support import LONG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from capsule.node.session import Session
     from capsule.node.worker import Worker
-    from capsule_pool import Pool, PoolEvent
+    from capsule_pool import Pool, PoolEvent, PoolInfo
     from capsule_pool.members import Factory
     from tests.acceptance.pool.support import Warm
 
@@ -179,11 +179,15 @@ class Chaos:
 
     async def _use(self) -> None:
         while self._rounds:
+            if self._rounds[-1].state == "idle":  # users who take each worker as it is made would never let one be
+                await self._until(lambda info: info.idle > 0 or info.breaker.state == "open")
+                self._moment()
             try:
                 session = await self._one.node.open_session()
             except (PoolError, EnvironmentFailed, WorkerLost) as error:
                 self.refused[error.code] += 1
-                await self._until_something_is_made()
+                # Do not ask an open breaker again and again.
+                await self._until(lambda info: info.breaker.state != "open")
                 continue
             self._moment()
             with suppress(SessionError):  # it was killed when it was open
@@ -204,11 +208,10 @@ class Chaos:
             elif isinstance(event, Finished):
                 self.verdicts[event.verdict] += 1
 
-    async def _until_something_is_made(self) -> None:
-        """Do not ask an open breaker again and again."""
+    async def _until(self, is_true: Callable[[PoolInfo], bool]) -> None:
         pool = self._one.node._pools._pools["default"]
         async with asyncio.timeout(LONG):
-            await self._one.events.until(pool, lambda info: info.breaker.state != "open")
+            await self._one.events.until(pool, is_true)
 
 
 def kill(pid: int) -> bool:
