@@ -75,6 +75,7 @@ class CapsuleProvisioner(LocalProvisioner):
         """End the kernel with all its processes."""
         if self._ours:
             await self.send_signal(signal.SIGKILL)
+            await self._ended_soon()
         else:
             await super().kill(restart)
 
@@ -82,6 +83,7 @@ class CapsuleProvisioner(LocalProvisioner):
         """As `kill`: there is nothing that a kernel of ours could do about it."""
         if self._ours:
             await self.send_signal(signal.SIGTERM)
+            await self._ended_soon()
         else:
             await super().terminate(restart)
 
@@ -93,11 +95,9 @@ class CapsuleProvisioner(LocalProvisioner):
             self._hang_up()
 
     async def shutdown_requested(self, restart: bool = False) -> None:  # noqa: ARG002 - as above
-        """Wait for the end here, as it comes soon: the manager looks every 100 ms only."""
+        """Wait for the end of the kernel, if it comes soon."""
         if self._ours:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SOON):
-                    await self._ended()
+            await self._ended_soon()
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """The command that would start the kernel, with the variables of its environment."""
@@ -132,6 +132,12 @@ class CapsuleProvisioner(LocalProvisioner):
         return self.connection_info
 
     # --- inside ---
+
+    async def _ended_soon(self) -> None:
+        """Wait here, as the manager looks every 100 ms only."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOON):
+                await self._ended()
 
     async def _ended(self) -> int:
         while (code := await self.poll()) is None:

@@ -23,7 +23,7 @@ UNGREETED: Final = 128 * 1024
 """Bytes that may come before a client has greeted: a handshake and a `hello` are less than 2 KiB."""
 PAUSE: Final = 0.1
 """Seconds between the arrival of something and the look at how much it is."""
-SHORTEST: Final = 0.005
+SHORTEST: Final = 0.001
 """Seconds between two looks at least, and until the first at one that has not greeted."""
 FASTEST: Final = 2**30
 """Bytes that a connection may bring in a second: who is near its bound is looked at as soon as it could be over it."""
