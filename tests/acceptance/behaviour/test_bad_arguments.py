@@ -83,18 +83,20 @@ async def test_a_bad_session_is_refused_and_leaves_nothing(cold: AsyncClient, pr
     options, told = BAD_SESSIONS[name]
     async with cold.session() as session:
         await still_well(session)
-        before = processes() | set(private_tmp.rglob("*"))
+        before, files = processes(), set(private_tmp.rglob("*"))
         with pytest.raises(CapsuleError) as caught:
             async with cold.session(**options):
                 pass
         assert told in str(caught.value)
         assert caught.value.code != ""
-        # What an earlier test had may still go.
-        assert processes() | set(private_tmp.rglob("*")) <= before
+        # What was made for it has been told to end, and what an earlier test had may still go.
+        _, alive = await asyncio.to_thread(psutil.wait_procs, processes() - before, HANG)
+        assert not alive
+        assert set(private_tmp.rglob("*")) <= files
 
 
-def processes() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+def processes() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 @pytest.mark.anyio
