@@ -265,6 +265,7 @@ def test_ctrl_c_ends_a_wait_for_input() -> None:
     with Running("run", "-c", "input('name? ')") as running:
         running.until(b"name? ")
         running.interrupt()
+        running.process.wait(HANG)  # with its stdin open, whose end would be an answer too
         code, _, err = running.end()
     assert code == 130
     assert b"KeyboardInterrupt" in err
