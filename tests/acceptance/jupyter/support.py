@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager, start_new_kernel
 
 from capsule.jupyter import kernelspecs
 from capsule.jupyter.lease import SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from jupyter_client.blocking.client import BlockingKernelClient
+    from jupyter_client.session import Session
 
 LONG = 60.0
 PROVISIONER, SHIM, PLAIN = "capsule", "capsule-shim", "python3"
@@ -158,3 +161,25 @@ def text_of(told: list[dict[str, Any]], stream: str = "stdout") -> str:
 def gone(processes: list[psutil.Process]) -> bool:
     """Whether they end soon."""
     return not psutil.wait_procs(processes, timeout=LONG)[1]
+
+
+@contextmanager
+def connected(manager: KernelManager, session: Session | None = None) -> Iterator[BlockingKernelClient]:
+    """A client, who is the manager's own unless he has a session of his own."""
+    client = manager.client() if session is None else manager.client(session=session)
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=LONG)
+        yield client
+    finally:
+        client.stop_channels()
+
+
+@contextmanager
+def managed(name: str, **options: Any) -> Iterator[KernelManager]:
+    manager = KernelManager(kernel_name=name)
+    manager.start_kernel(**options)
+    try:
+        yield manager
+    finally:
+        manager.shutdown_kernel(now=True)

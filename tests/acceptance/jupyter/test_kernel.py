@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
-import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 import zmq
 from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
-from jupyter_core.utils import run_sync
 
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, drain, gone, reply_to, run, text_of
+from tests.acceptance.jupyter.support import LONG, connected, drain, managed, reply_to, run, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,40 +21,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("home")
 WAITING = ["while True: pass", "import time; time.sleep(100)", "import asyncio; await asyncio.sleep(100)", "input()"]
-
-
-@contextmanager
-def connected(manager: KernelManager, session: Session | None = None) -> Iterator[BlockingKernelClient]:
-    """A client, who is the manager's own unless he has a session of his own."""
-    client = manager.client() if session is None else manager.client(session=session)
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=LONG)
-        yield client
-    finally:
-        client.stop_channels()
-
-
-@contextmanager
-def kernel(name: str, **options: Any) -> Iterator[KernelManager]:
-    manager = KernelManager(kernel_name=name)
-    manager.start_kernel(**options)
-    try:
-        yield manager
-    finally:
-        manager.shutdown_kernel(now=True)
-
-
-@pytest.fixture(scope="module", params=support.ROUTES)
-def manager(home: support.Home, request: pytest.FixtureRequest) -> Iterator[KernelManager]:
-    with kernel(request.param) as made:
-        yield made
-
-
-@pytest.fixture
-def client(manager: KernelManager) -> Iterator[BlockingKernelClient]:
-    with connected(manager) as made:
-        yield made
 
 
 def wait_for_start(client: BlockingKernelClient) -> None:
@@ -220,7 +179,7 @@ def debug(client: BlockingKernelClient, seq: int, command: str, **arguments: Any
 
 
 def test_a_cell_stops_at_a_breakpoint_and_goes_on(home: support.Home) -> None:
-    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
+    with managed(support.PROVISIONER) as manager, connected(manager) as client:
         told = {
             "clientID": "test",
             "adapterID": "",
@@ -375,7 +334,7 @@ def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: Kern
 @pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
 def test_a_signal_to_nothing_does_nothing(home: support.Home, name: str) -> None:
     """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
-    with kernel(name) as manager, connected(manager) as client:
+    with managed(name) as manager, connected(manager) as client:
         for _ in range(20):
             manager.interrupt_kernel()
             reply, _ = run(client, "1")
@@ -492,98 +451,6 @@ def test_junk_is_stepped_over(client: BlockingKernelClient, manager: KernelManag
     assert run(client, "1")[0]["status"] == "ok"
 
 
-# Its place
-
-
-def test_a_kernel_has_the_directory_and_variables_that_it_is_given(home: support.Home, tmp_path: Path) -> None:
-    env = {**os.environ, "GIVEN": "here", "PYTHONPATH": str(tmp_path)}
-    (tmp_path / "beside.py").write_text("word = 'found'")
-    for name in support.ROUTES:
-        with kernel(name, cwd=str(tmp_path), env=env) as manager, connected(manager) as client:
-            seen = "os.getcwd(), os.environ['GIVEN'], beside.word, 'MPLBACKEND' in os.environ"
-            _, told = run(client, f"import os, beside, json\nprint(json.dumps([{seen}]))")
-            assert json.loads(text_of(told)) == [str(tmp_path), "here", "found", True]
-
-
-# Restart and end
-
-
-@pytest.mark.parametrize("name", support.ROUTES)
-@pytest.mark.parametrize("now", [False, True])
-def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) -> None:
-    with kernel(name) as manager, connected(manager) as client:
-        ports = manager.shell_port, manager.iopub_port, manager.session.key
-        for _ in range(5):
-            assert run(client, "x = 1")[0]["status"] == "ok"
-            manager.restart_kernel(now=now)
-            request = client.execute("'x' in globals()")
-            assert reply_to(client, request)["status"] == "ok"
-            (result,) = [one for one in drain(client, request) if one["msg_type"] == "execute_result"]
-            assert result["content"]["data"]["text/plain"] == "False"
-            assert (manager.shell_port, manager.iopub_port, manager.session.key) == ports
-
-
-@pytest.mark.parametrize("name", support.ROUTES)
-def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Home, name: str) -> None:
-    with kernel(name) as manager, connected(manager) as client:
-        client.execute("import os; os._exit(7)")
-        while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
-            pass
-        assert "7" in message["content"]["evalue"]
-        deadline = time.monotonic() + LONG
-        while manager.is_alive():  # as managers do: they look again and again
-            assert time.monotonic() < deadline
-        manager.restart_kernel(now=True)
-        assert run(client, "1")[0]["status"] == "ok"
-
-
-def test_a_kernel_that_is_started_once_more_begins_anew(home: support.Home) -> None:
-    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
-        _, told = run(client, "import os; print(os.getpid())")
-        manager.start_kernel()
-        assert not psutil.pid_exists(int(text_of(told)))
-        assert text_of(run(client, "print('os' in globals())")[1]) == "False\n"
-
-
-@pytest.mark.parametrize("name", support.ROUTES)
-def test_an_end_leaves_no_process(home: support.Home, name: str) -> None:
-    with kernel(name) as manager, connected(manager) as client:
-        _, told = run(
-            client, "import os, subprocess; p = subprocess.Popen(['sleep', '1000']); print(os.getpid(), p.pid)"
-        )
-        processes = [psutil.Process(int(pid)) for pid in text_of(told).split()]
-        manager.shutdown_kernel()
-        assert not manager.is_alive()
-        _, alive = psutil.wait_procs(processes, timeout=LONG)
-        assert not alive
-
-
-def test_a_shutdown_is_answered_and_told(home: support.Home) -> None:
-    with kernel(support.PROVISIONER) as manager, connected(manager) as client:
-        client.shutdown()
-        assert client.get_control_msg(timeout=LONG)["content"] == {"status": "ok", "restart": False}
-        while client.get_iopub_msg(timeout=LONG)["msg_type"] != "shutdown_reply":
-            pass
-
-
-def test_methods_of_a_provisioner_bear_a_kernel_that_is_gone(home: support.Home) -> None:
-    with kernel(support.PROVISIONER) as manager:
-        manager.shutdown_kernel(now=True)
-        provisioner = manager.provisioner
-        assert provisioner is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            run_sync(provisioner.send_signal)(number)
-        for method in (
-            provisioner.kill,
-            provisioner.terminate,
-            provisioner.cleanup,
-            provisioner.poll,
-            provisioner.wait,
-        ):
-            run_sync(method)()
-        assert not provisioner.has_process
-
-
 # Errors
 
 
@@ -596,24 +463,3 @@ def test_a_traceback_has_ipythons_parts_and_colours(client: BlockingKernelClient
     assert plain != error["traceback"]
     assert re.match(r"Cell In\[\d+\], line 3\n", plain[2])
     assert plain[-1] == "ValueError: no"
-
-
-# The node
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_kernel_can_be_restarted_when_its_node_has_ended(number: signal.Signals) -> None:
-    """As its manager does; with the same ports."""
-    with support.home() as home, kernel(support.PROVISIONER) as manager, connected(manager) as client:
-        _, told = run(client, "import os; print(os.getpid())")
-        worker = psutil.Process(int(text_of(told)))
-        (node,) = home.nodes()
-        os.kill(node, number)
-        assert gone([worker])
-        deadline = time.monotonic() + LONG
-        while manager.is_alive():
-            assert time.monotonic() < deadline
-        port = manager.shell_port
-        manager.restart_kernel(now=True)
-        assert manager.shell_port == port
-        assert reply_to(client, client.execute("1"))["status"] == "ok"

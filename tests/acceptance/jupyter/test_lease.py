@@ -22,7 +22,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from capsule.jupyter import kernelspecs, lease
 from capsule_protocol.errors import ArgumentError
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, gone, run, text_of
+from tests.acceptance.jupyter.support import LONG, connected, gone, managed, run, text_of
 from tests.acceptance.serve.support import Served
 
 if TYPE_CHECKING:
@@ -339,9 +339,7 @@ def test_a_kernel_of_another_environment(home: support.Home) -> None:
     config.write_text('[environments.data]\nenv = { PLACE = "data" }\n')
     made = kernelspecs.install("data", user=True, config=str(config))
     assert (made.name, made.display_name) == ("capsule-data", "Python 3 (Capsule): data")
-    from tests.acceptance.jupyter.test_kernel import connected, kernel
-
-    with kernel(made.name) as manager, connected(manager) as client:
+    with managed(made.name) as manager, connected(manager) as client:
         assert text_of(run(client, "import os; print(os.environ['PLACE'])")[1]) == "data\n"
     kernelspecs.remove(made.name)
 

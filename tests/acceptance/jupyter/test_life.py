@@ -1,0 +1,135 @@
+"""How kernels begin and end: their place, restarts, deaths, and nodes that end before them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from jupyter_core.utils import run_sync
+
+from tests.acceptance.jupyter import support
+from tests.acceptance.jupyter.support import LONG, connected, drain, gone, managed, reply_to, run, text_of
+
+if TYPE_CHECKING:
+    pass
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+# Its place
+
+
+def test_a_kernel_has_the_directory_and_variables_that_it_is_given(home: support.Home, tmp_path: Path) -> None:
+    env = {**os.environ, "GIVEN": "here", "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "beside.py").write_text("word = 'found'")
+    for name in support.ROUTES:
+        with managed(name, cwd=str(tmp_path), env=env) as manager, connected(manager) as client:
+            seen = "os.getcwd(), os.environ['GIVEN'], beside.word, 'MPLBACKEND' in os.environ"
+            _, told = run(client, f"import os, beside, json\nprint(json.dumps([{seen}]))")
+            assert json.loads(text_of(told)) == [str(tmp_path), "here", "found", True]
+
+
+# Restart and end
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+@pytest.mark.parametrize("now", [False, True])
+def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) -> None:
+    with managed(name) as manager, connected(manager) as client:
+        ports = manager.shell_port, manager.iopub_port, manager.session.key
+        for _ in range(5):
+            assert run(client, "x = 1")[0]["status"] == "ok"
+            manager.restart_kernel(now=now)
+            request = client.execute("'x' in globals()")
+            assert reply_to(client, request)["status"] == "ok"
+            (result,) = [one for one in drain(client, request) if one["msg_type"] == "execute_result"]
+            assert result["content"]["data"]["text/plain"] == "False"
+            assert (manager.shell_port, manager.iopub_port, manager.session.key) == ports
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Home, name: str) -> None:
+    with managed(name) as manager, connected(manager) as client:
+        client.execute("import os; os._exit(7)")
+        while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
+            pass
+        assert "7" in message["content"]["evalue"]
+        deadline = time.monotonic() + LONG
+        while manager.is_alive():  # as managers do: they look again and again
+            assert time.monotonic() < deadline
+        manager.restart_kernel(now=True)
+        assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_a_kernel_that_is_started_once_more_begins_anew(home: support.Home) -> None:
+    with managed(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        manager.start_kernel()
+        assert not psutil.pid_exists(int(text_of(told)))
+        assert text_of(run(client, "print('os' in globals())")[1]) == "False\n"
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+def test_an_end_leaves_no_process(home: support.Home, name: str) -> None:
+    with managed(name) as manager, connected(manager) as client:
+        _, told = run(
+            client, "import os, subprocess; p = subprocess.Popen(['sleep', '1000']); print(os.getpid(), p.pid)"
+        )
+        processes = [psutil.Process(int(pid)) for pid in text_of(told).split()]
+        manager.shutdown_kernel()
+        assert not manager.is_alive()
+        _, alive = psutil.wait_procs(processes, timeout=LONG)
+        assert not alive
+
+
+def test_a_shutdown_is_answered_and_told(home: support.Home) -> None:
+    with managed(support.PROVISIONER) as manager, connected(manager) as client:
+        client.shutdown()
+        assert client.get_control_msg(timeout=LONG)["content"] == {"status": "ok", "restart": False}
+        while client.get_iopub_msg(timeout=LONG)["msg_type"] != "shutdown_reply":
+            pass
+
+
+def test_methods_of_a_provisioner_bear_a_kernel_that_is_gone(home: support.Home) -> None:
+    with managed(support.PROVISIONER) as manager:
+        manager.shutdown_kernel(now=True)
+        provisioner = manager.provisioner
+        assert provisioner is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            run_sync(provisioner.send_signal)(number)
+        for method in (
+            provisioner.kill,
+            provisioner.terminate,
+            provisioner.cleanup,
+            provisioner.poll,
+            provisioner.wait,
+        ):
+            run_sync(method)()
+        assert not provisioner.has_process
+
+
+# The node
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kernel_can_be_restarted_when_its_node_has_ended(number: signal.Signals) -> None:
+    """As its manager does; with the same ports."""
+    with support.home() as home, managed(support.PROVISIONER) as manager, connected(manager) as client:
+        _, told = run(client, "import os; print(os.getpid())")
+        worker = psutil.Process(int(text_of(told)))
+        (node,) = home.nodes()
+        os.kill(node, number)
+        assert gone([worker])
+        deadline = time.monotonic() + LONG
+        while manager.is_alive():
+            assert time.monotonic() < deadline
+        port = manager.shell_port
+        manager.restart_kernel(now=True)
+        assert manager.shell_port == port
+        assert reply_to(client, client.execute("1"))["status"] == "ok"
