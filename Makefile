@@ -22,7 +22,7 @@ CHROMIUM = $(firstword $(shell command -v chromium || command -v chromium-browse
 NBCLIENT := $(VENV)/nbclient-tests
 NBCLIENT_VERSION = $(shell $(BIN)/python -c 'import nbclient; print(nbclient.__version__)')
 
-.PHONY: demo test test-all chaos soak e2e check format bench clean
+.PHONY: demo test test-all chaos soak attacks e2e check format bench clean
 
 demo: $(STAMP)
 	$(BIN)/capsule run docs/examples/tour.py
@@ -37,6 +37,10 @@ chaos: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest --capture=no tests/soak
+
+# From within sandboxed sessions, as root (if it is root who runs it) and as an ordinary user; `make test` has a part of it.
+attacks: $(STAMP)
+	$(BIN)/python -m tests.acceptance.sandbox.attacks.runner --level landlock namespaces none
 
 # In a real browser; how the pages looked is in tests/e2e/screenshots.
 e2e: $(VENV)/.e2e

@@ -32,6 +32,12 @@ Backpressure = Literal["block", "drop_newest", "drop_oldest", "error"]
 Priority = Literal["interactive", "batch"]
 """Interactive sessions get their worker before batch sessions, which get every fifth one all the same."""
 
+Sandbox = Literal["none", "landlock", "namespaces"]
+"""What keeps code from what is not its session's, from the weakest to the strongest."""
+
+ControlGroups = Literal["auto", "required", "off"]
+"""Whether the system counts what a session has together: where it can, else the environment is refused, or never."""
+
 Durability = Literal["power", "process", "none"]
 """What is written down outlives: a cut of the power, the death of the node's process, nothing."""
 
@@ -77,6 +83,20 @@ def option(default: Any, description: str, *, reload: bool = False, example: Any
     return Field(default, description=description, examples=examples, json_schema_extra={"x-reload": reload})
 
 
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute() or str(value) in {"/", "/proc", "/sys", "/dev"}:
+        raise PydanticCustomError(
+            "absolute_path",
+            "Input should be a path",
+            {"expected": "an absolute path that is not '/' or the system's own"},
+        )
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+"""What is named to the sandbox: relative to nothing, and not everything."""
+
+
 class BreakerConfig(Config):
     """When the pool of an environment stops making workers: `failures` within `window` seconds open its breaker.
 
@@ -118,6 +138,38 @@ class EnvironmentConfig(Config):
     preload: tuple[str, ...] = option((), "Modules that are imported once, before the first session")
     env: dict[str, str] = option({}, "Environment variables that the interpreter starts with")
     path: tuple[str, ...] = option((), "Goes in front of `sys.path`, for the preload too")
+    sandbox: Sandbox = option(
+        "none",
+        "What keeps the code of a session to its own process and files: `none`, `landlock` or `namespaces`, see "
+        "[What the sandbox does and does not do](../explanation/sandbox.md); what this machine cannot give is "
+        "refused: `sandbox_unavailable`",
+        example="namespaces",
+    )
+    scratch_bytes: Bytes = option(
+        2**30, "In a sandbox: what the files of a session may hold, at the level `landlock` each of them"
+    )
+    readable: tuple[AbsolutePath, ...] = option(
+        (), "In a sandbox: what the code may read beside the interpreter, its packages and the system's libraries"
+    )
+    uid: Annotated[int, Field(ge=0, le=2**32 - 2)] | None = option(
+        None,
+        "In a sandbox of a node that runs as root: the user that the code runs as; without it, each session has one of "
+        "its own",
+        example=65_534,
+    )
+    cgroups: ControlGroups = option(
+        "auto",
+        "In a sandbox: whether the system counts what a session has, memory, processes and threads, in control groups: "
+        "where they can be had (`auto`), or else it is refused with `sandbox_unavailable` (`required`), or never "
+        "(`off`); see [Bound what sessions take](../how-to/sandbox.md#bound-what-sessions-take)",
+        example="required",
+    )
+    cpus: Annotated[float, Field(gt=0, le=4096)] | None = option(
+        None,
+        "In a sandbox: how much of the processors a session may take, 1.5 is one and a half of them; it needs control "
+        "groups, else `sandbox_unavailable`; without it, as much as there is",
+        example=1.5,
+    )
     warmup: str = option("", "Code that each worker runs before it has a session; if it raises, `environment_failed`")
     min_idle: Count = option(1, "Workers kept ready for later sessions", reload=True)
     max_sessions: CountFrom1 = option(1000, "Workers in all: in use, ready, being made or ended", reload=True)
@@ -319,6 +371,35 @@ def _contradiction(text: str, expected: object) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{text}", {"text": text, "expected": expected})
 
 
+Place = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)$", max_length=4096)]
+"""Where a secret is: a variable of the node's environment, or a file, whose last newline is left out."""
+
+
+class BrokerConfig(Config):
+    """What code may do outside its process: nothing, unless a policy says so."""
+
+    policy: Path | None = option(
+        None,
+        "The file of the [policy](policy.md); without it, no code can call anything. `capsule serve` reads it again on "
+        "SIGHUP",
+        example="/etc/capsule/policy.toml",
+    )
+    audit: Path | None = option(
+        None,
+        "The directory of the audit trail; without it, the last records are kept in memory only",
+        example="/var/lib/capsule/audit",
+    )
+    providers: tuple[str, ...] = option(
+        (), "Modules, or packages, from which providers may come that are not Capsule's own", example=("acme_caps",)
+    )
+    secrets: dict[str, Place] = option(
+        {},
+        "By name, where secrets are that calls can be made with (`secret://NAME`): `env:VARIABLE` of the node's own "
+        "environment, or `file:/PATH`",
+        example={"search": "file:/run/secrets/search"},
+    )
+
+
 class NodeConfig(Config):
     """A node: its environments, where its boxes keep their sockets, and how much it takes on at once."""
 
@@ -341,6 +422,7 @@ class NodeConfig(Config):
     )
     serve: ServeConfig = option(ServeConfig(), "What only `capsule serve` needs")
     store: StoreConfig = option(StoreConfig(), "What `capsule serve` writes down")
+    broker: BrokerConfig = option(BrokerConfig(), "What code may do outside its process")
 
 
 class SessionOptions(Config):
@@ -355,6 +437,7 @@ class SessionOptions(Config):
     argv: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
     ipython: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    capabilities: Annotated[tuple[str, ...], Field(max_length=1000)] | None = None
     backpressure: Backpressure = "block"
     buffer_bytes: Annotated[int, Field(ge=65_536, le=MAX_BYTES)] = 8 * 2**20
     interrupt_grace: Seconds = 1.0

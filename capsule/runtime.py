@@ -101,6 +101,16 @@ def check_directory(directory: Path) -> None:
         _refuse(directory, f"is open to others (mode {found.st_mode & 0o777:o})", f"Run: chmod 700 {directory}")
 
 
+def check_box(directory: Path) -> None:
+    """Refuse a directory that is open to others than a group that may enter it: in a sandbox, the worker's user.
+
+    Raises NodeError `address_refused`.
+    """
+    found = _owned(directory)
+    if found.st_mode & 0o067:
+        _refuse(directory, f"is open to others (mode {found.st_mode & 0o777:o})", f"Run: chmod 700 {directory}")
+
+
 def check_place(directory: Path) -> None:
     """Refuse a directory for a socket that others may be let in to, if one of them could put his own in its place.
 

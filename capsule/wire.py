@@ -124,7 +124,7 @@ def execute_body(request: ExecuteRequest) -> dict[str, Any]:
         body["cell"] = request.cell
     if request.if_epoch is not None:
         body["if_epoch"] = request.if_epoch
-    if request.user_expressions or request.payloads or request.comm is not None:
+    if request.user_expressions or request.payloads or request.comm is not None or request.subshell:
         body |= _wishes_of_front_ends(request)
     return body
 
@@ -137,6 +137,8 @@ def _wishes_of_front_ends(request: ExecuteRequest) -> dict[str, Any]:
         body["payloads"] = True
     if request.comm is not None:
         body["comm"] = request.comm.body()
+    if request.subshell:
+        body["subshell"] = request.subshell
     return body
 
 

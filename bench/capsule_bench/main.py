@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capsule_bench import bridge, execute, jupyter, pool, records, serve, table
+from capsule_bench import bridge, capabilities, execute, jupyter, pool, records, serve, table
 from capsule_bench.harness import run_area
 
 if TYPE_CHECKING:
     from capsule_bench.model import Area, Result
 
-AREAS = {area.name: area for area in (execute.AREA, pool.AREA, serve.AREA, bridge.AREA, jupyter.AREA)}
+AREAS = {
+    area.name: area for area in (execute.AREA, pool.AREA, serve.AREA, bridge.AREA, jupyter.AREA, capabilities.AREA)
+}
 RESULTS = Path("bench/results")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capsule_bridge.bridge import Bridge
 from capsule_bridge.durability import Durability, open_store
-from capsule_bridge.identity import execution_promise, fingerprint, promise_id, session_promise
+from capsule_bridge.identity import call_promise, execution_promise, fingerprint, promise_id, session_promise
 from capsule_bridge.interceptors import Interceptor, Quarantined
 from capsule_bridge.memory import MemoryStore
 from capsule_bridge.records import (
@@ -52,6 +52,7 @@ __all__ = [
     "Started",
     "State",
     "Watched",
+    "call_promise",
     "execution_promise",
     "fingerprint",
     "open_store",

@@ -106,14 +106,17 @@ class Bridge:
         return await self.store.get(id, now=self.now())
 
     async def part(self, id: str, after: int, *, wait: float) -> tuple[Log, bool]:  # noqa: A002
-        """What is logged behind a number, and whether it goes to the verdict; waits if there is nothing yet."""
+        """What is logged behind a number, and whether it goes to the verdict; waits if there is nothing yet.
+
+        It does not wait behind a number that the log has not reached.
+        """
         deadline = time.monotonic() + wait
         while True:
             with self._listening(id) as woken:
                 settled = not (await self.get(id)).pending  # before the log is read, which is complete then
                 log = await self.store.read(id, after=after)
                 left = deadline - time.monotonic()
-                if log.events or settled or left <= 0:
+                if log.events or settled or left <= 0 or after > log.last:
                     last = log.events[-1].sequence if log.events else max(after, log.last)
                     return log, settled and last >= log.last
                 await asyncio.wait([woken], timeout=left)

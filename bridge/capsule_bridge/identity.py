@@ -10,14 +10,22 @@ from msgpack import packb
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Child = Literal["input", "cap"]
-
 FINGERPRINT_BYTES = 16
+_NESTING = (dict, list, tuple)
 
 
-def promise_id(execution: str, child: Child | None = None, number: int = 0) -> str:
-    """`exec:{execution}`, `exec:{execution}:input:{n}` or `exec:{execution}:cap:{n}`: the only place that makes ids."""
+def promise_id(execution: str, child: Literal["input"] | None = None, number: int = 0) -> str:
+    """`exec:{execution}`, and of its children `exec:{execution}:{child}:{n}`."""
     return f"exec:{execution}" if child is None else f"exec:{execution}:{child}:{number}"
+
+
+def call_promise(owner: str, child: Literal["cap", "approval"], epoch: int, number: int) -> str:
+    """`exec:{owner}:{child}:{epoch}:{n}`, of a call for an execution, or for a session without one.
+
+    A worker counts its calls by itself and names their executions. The epoch, which is the node's word, keeps what was
+    answered or approved for one worker of a session from the next one.
+    """
+    return f"exec:{owner}:{child}:{epoch}:{number}"
 
 
 def execution_promise(id_: str) -> str:
@@ -42,7 +50,7 @@ def fingerprint(kind: str, code: str, options: Mapping[str, object]) -> bytes:
 
 def _ordered(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _ordered(value[key]) for key in sorted(value)}
+        return {key: _ordered(each) if isinstance(each := value[key], _NESTING) else each for key in sorted(value)}
     if isinstance(value, list | tuple):
         return [_ordered(each) for each in value]
     return value

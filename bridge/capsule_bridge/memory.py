@@ -49,6 +49,11 @@ class MemoryStore:
         self._buried_keys: dict[_Key, str] = {}
         self._closed = False
 
+    @property
+    def failure(self) -> Exception | None:
+        """As `PromiseStore.failure`: there is nothing that could fail."""
+        return None
+
     async def create(self, new: NewPromise, *, now: int) -> Created:
         """As `PromiseStore.create`."""
         self._check_open()

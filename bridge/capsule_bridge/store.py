@@ -39,6 +39,10 @@ READ_BYTES = 8 * 2**20
 class PromiseStore(Protocol):
     """Durable promises and the logs of their events."""
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why nothing can be written; None as soon as something has been written again."""
+
     async def create(self, new: NewPromise, *, now: int) -> Created:
         """Make a promise, or find the one that the same request has made before.
 

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import click
 
+from capsule.cli.approvals import approvals
+from capsule.cli.audit import audit
 from capsule.cli.checkpoints import restore, save
 from capsule.cli.config import config
 from capsule.cli.doctor import doctor
@@ -18,6 +20,7 @@ from capsule.cli.jupyter import jupyter
 from capsule.cli.kernels import kernels
 from capsule.cli.keys import keys
 from capsule.cli.operate import drain, interrupt, kill, pool, sessions
+from capsule.cli.policy import policy
 from capsule.cli.promises import promises
 from capsule.cli.repl import attach, repl
 from capsule.cli.run import run
@@ -41,6 +44,9 @@ cli.add_command(jupyter)
 cli.add_command(config)
 cli.add_command(store)
 cli.add_command(promises)
+cli.add_command(approvals)
+cli.add_command(policy)
+cli.add_command(audit)
 for command in (sessions, attach, interrupt, kill, save, restore, pool, drain, doctor):
     cli.add_command(command)
 

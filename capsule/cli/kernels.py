@@ -100,7 +100,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
         return
-    rows = [(one.name, one.display_name, one.environment, one.directory) for one in found]
+    rows = [(one.name, one.display_name, one.environment, one.directory + _note(one.hidden)) for one in found]
     headings = ("name", "shown as", "environment", "directory")
     click.echo(text(headings, rows, terminal=sys.stdout.isatty()), nl=False)
 
@@ -114,4 +114,14 @@ def remove(name: str, as_json: bool) -> None:
     from capsule.jupyter import kernelspecs
 
     gone = kernelspecs.remove(name)
-    click.echo(json.dumps(asdict(gone)) if as_json else f"{gone.name} is removed from {gone.directory}")
+    if as_json:
+        click.echo(json.dumps(asdict(gone)))
+        return
+    click.echo(f"{gone.name} is removed from {gone.directory}")
+    for one in kernelspecs.installed():
+        if one.name == name:
+            click.echo(f"another one of this name is in {one.directory}")
+
+
+def _note(hidden: bool) -> str:
+    return " (hidden by another kernel of this name)" if hidden else ""

@@ -11,6 +11,7 @@ from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from capsule.config import NodeConfig
 
@@ -71,6 +72,12 @@ def one_session(path: str | None) -> NodeConfig:
     return config.model_copy(update={"environments": environments})
 
 
+def working_directory(config: NodeConfig, environment: str, folder: Path) -> str | None:
+    """Where the code of a command works if nobody says: in this folder, but in a sandbox in the session's own."""
+    found = config.environments.get(environment)
+    return str(folder) if found is None or found.sandbox == "none" else None
+
+
 def address_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--address` and `--config`, passed as the `address` of the node that the command talks to."""
     at = click.option(
@@ -79,15 +86,20 @@ def address_option(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_address,
         help="Address of the node; auto is this user's own (default: the node of the configuration).",
     )
+    return eager_config_option(at(command))
+
+
+def eager_config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config`, which callbacks of other options and arguments find at CONFIG of `context.meta`."""
     return click.option(
         "--config",
         metavar="FILE",
         type=click.Path(exists=True, dir_okay=False),
-        is_eager=True,  # it is read by the callback of the other one
+        is_eager=True,
         expose_value=False,
         callback=_remember,
         help="Configuration of the node (default: what CAPSULE_CONFIG names, or capsule.toml here).",
-    )(at(command))
+    )(command)
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, config: str | None) -> None:

@@ -12,7 +12,7 @@ import click
 from capsule.cli import exits
 from capsule.cli.background import Background
 from capsule.cli.interrupts import Interrupts
-from capsule.cli.options import address_option, json_option, one_session, session_options
+from capsule.cli.options import address_option, json_option, one_session, session_options, working_directory
 from capsule.cli.show import JsonLines, Presenter, Screen
 from capsule.cli.sink import Sink
 from capsule.cli.stdin import Stdin
@@ -88,9 +88,10 @@ class Console:
     async def _session(self, options: dict[str, Any], late: Background) -> AsyncIterator[AsyncSession]:
         from capsule import AsyncClient
 
-        options["cwd"] = options["cwd"] or str(Path.cwd())
+        config = one_session(options.pop("config"))
+        options["cwd"] = options["cwd"] or working_directory(config, options["environment"], Path.cwd())
         async with (
-            AsyncClient(config=one_session(options.pop("config"))) as client,
+            AsyncClient(config=config) as client,
             client.session(**options, argv=("",), path=("",), on_background=late) as session,
         ):
             yield session

@@ -14,7 +14,7 @@ from capsule.cli import exits
 from capsule.cli.background import Background
 from capsule.cli.elapsed import Elapsed
 from capsule.cli.interrupts import Interrupts
-from capsule.cli.options import one_session, session_options
+from capsule.cli.options import one_session, session_options, working_directory
 from capsule.cli.program import Program, load
 from capsule.cli.show import JsonLines, Presenter, Screen
 from capsule.cli.sink import Sink
@@ -123,8 +123,8 @@ class Run:
 
         program = self._program
         folder = Path.cwd() if program.notebook is None else program.notebook.parent
-        options["cwd"] = options["cwd"] or str(folder)
         config = one_session(options.pop("config"))
+        options["cwd"] = options["cwd"] or working_directory(config, options["environment"], folder)
         notebook = None if program.notebook is None else _read(program.notebook)
         async with (
             Background(self._presenter.show) as late,

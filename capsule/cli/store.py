@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
 import sys
@@ -11,20 +10,21 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from capsule.cli import exits, tables
 from capsule.cli.configured import config_option
 from capsule.cli.options import json_option
+from capsule.cli.reported import reported
 from capsule.text import one_line
-from capsule_bridge.places import POSTGRES
-from capsule_protocol.errors import ArgumentError, CapsuleError
+from capsule_bridge.places import POSTGRES, RESONATE, shown
+from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
     from capsule_bridge.findings import StoreFinding
@@ -38,6 +38,7 @@ HEADINGS = ("CHECK", "", "FINDING")
 _WRITTEN_AT_ONCE = 2**16
 """Characters of an export that are collected before they are written."""
 
+_reported = partial(reported, program="capsule store")
 path_argument = click.argument("path", required=False, metavar="[PATH|URL]")
 
 
@@ -47,7 +48,7 @@ def place_of(path: str | None, config: str | None) -> Path | str:
     Of a store at a Resonate server it is the file beside it, which has all but what others decided meanwhile.
     """
     if path is not None:
-        return path if path.startswith(POSTGRES) else Path(path)
+        return _named(path)
     from capsule.config import load
     from capsule.runtime import store_path
 
@@ -56,21 +57,15 @@ def place_of(path: str | None, config: str | None) -> Path | str:
     return url if url is not None and url.startswith(POSTGRES) else store_path(loaded)
 
 
-def _reported(command: Callable[..., int | None]) -> Callable[..., int]:
-    """An error of ours is told, as JSON if that was asked for, and becomes the exit code."""
-
-    @functools.wraps(command)
-    def run(*, as_json: bool = False, **options: Any) -> int:
-        try:
-            return command(as_json=as_json, **options) or exits.Exit.OK
-        except CapsuleError as error:
-            if as_json:
-                click.echo(json.dumps({"error": error.as_dict()}, default=str))
-            else:
-                click.echo(f"capsule store: {one_line(error)}", err=True)
-            return exits.of_error(error)
-
-    return run
+def _named(path: str) -> Path | str:
+    if path.startswith(POSTGRES):
+        return path
+    if path.startswith(RESONATE):
+        text = f"{shown(path)!r:.200} is a Resonate server: what its node knows is in a file on the node's machine"
+        raise ArgumentError("path", text, allowed="the PATH of that file, or nothing where the node's configuration is")
+    if "://" in path:
+        raise ArgumentError("path", f"is {shown(path)!r:.200}", allowed="a PATH, or postgresql://USER@HOST/DATABASE")
+    return Path(path)
 
 
 @click.group()
@@ -161,21 +156,15 @@ def compact(
 @config_option
 @click.option("--decode", is_flag=True, help="Show values as JSON where that loses nothing, instead of as base64.")
 @_reported
-def export(path: str | None, config: str | None, decode: bool, as_json: bool) -> int:  # noqa: ARG001  it is JSON always
+def export(path: str | None, config: str | None, decode: bool, as_json: bool) -> None:  # noqa: ARG001  it is JSON always
     """Write all promises and events to stdout, one JSON object on each line."""
     place = place_of(path, config)
     write = Writer()
-    try:
-        if isinstance(place, str):
-            asyncio.run(_export_database(place, write, decode=decode))
-        else:
-            _export_file(place, write, decode=decode)
-        write.flush()
-    except BrokenPipeError:
-        # Who reads has seen enough. The interpreter flushes once more while it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return exits.Exit.BROKEN_PIPE
-    return exits.Exit.OK
+    if isinstance(place, str):
+        asyncio.run(_export_database(place, write, decode=decode))
+    else:
+        _export_file(place, write, decode=decode)
+    write.flush()
 
 
 class Writer:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from capsule.client.approvals import AsyncApprovals, listen
 from capsule.client.arguments import check_callback, check_flag, check_text, check_timeout
 from capsule.client.checkpoints import Saving, check_names
 from capsule.client.credentials import check_credentials
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from capsule.client.answers import RestoreReport, SaveReport
+    from capsule.client.approvals import OnApproval
     from capsule.client.files import Files
     from capsule.client.inner import AnyNode
     from capsule.client.sources import Source
@@ -45,7 +47,8 @@ class AsyncClient:
 
     Without an `address` (library mode) the node is in this process: `config` is a NodeConfig or the path of a
     `capsule.toml`; `options` are the fields of NodeConfig and come before it; `on_pool_event` is told what happens in
-    the pools. `address` is that of a node that `capsule serve` runs: "auto" for this user's own, `ipc://PATH` or
+    the pools; `on_approval` is asked when a call needs an approval, and answers "once", "session" or None.
+    `address` is that of a node that `capsule serve` runs: "auto" for this user's own, `ipc://PATH` or
     `tcp://HOST:PORT`; that one wants a `key`: a key, a token, or the path of a file with one, else `CAPSULE_KEY`.
     `server_key` is the public key of the node, if the key does not hold it.
     Use it in `async with`, or call `close()`, which ends its sessions, and the node if it is in this process, with all
@@ -58,6 +61,7 @@ class AsyncClient:
         *,
         config: str | os.PathLike[str] | NodeConfig | None = None,
         on_pool_event: OnEvent | None = None,
+        on_approval: OnApproval | None = None,
         key: str | os.PathLike[str] | None = None,
         server_key: str | None = None,
         **options: Unpack[ClientOptions],
@@ -65,11 +69,14 @@ class AsyncClient:
         self._address = None if address is None else check_address(address)
         self._credentials = _credentials(self._address, key, server_key)
         check_callback(on_pool_event, "on_pool_event")
-        if address is not None and (options or config is not None or on_pool_event is not None):
-            given = next(iter(options), "config" if config is not None else "on_pool_event")
+        check_callback(on_approval, "on_approval")
+        own = {"config": config, "on_pool_event": on_pool_event, "on_approval": on_approval}
+        given = next(iter([*options, *(name for name, value in own.items() if value is not None)]), None)
+        if address is not None and given is not None:
             raise ArgumentError(given, "belongs to the node at the address", allowed="nothing but the address")
         self._config = build_config(options, config)
         self._on_pool_event = on_pool_event
+        self._on_approval = on_approval
         self._node: AnyNode | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -100,8 +107,14 @@ class AsyncClient:
         """
         check_callback(on_background, "on_background")
         checked = build_options(environment, options, env=env, cwd=cwd, name=name, files=files, address=self._address)
+        if cwd is None and self._address is None and self._is_confined(environment):
+            checked = checked.model_copy(update={"cwd": None})  # it could not go where the caller is
         self._check_open()
         return SessionOpener(self, checked, on_background)
+
+    def _is_confined(self, environment: str) -> bool:
+        found = self._config.environments.get(environment)
+        return found is not None and found.sandbox != "none"
 
     async def info(self) -> NodeInfo:
         """How many sessions there are, and the pools by environment, as they are now."""
@@ -178,6 +191,12 @@ class AsyncClient:
         id_ = _check_name(promise, "promise", MAX_PROMISE)
         return await node.settle(id_, *check_settlement(action, value, message))
 
+    @property
+    def approvals(self) -> AsyncApprovals:
+        """The calls of capabilities that wait for somebody who approves them."""
+        self._check_open()
+        return AsyncApprovals(self._started())
+
     async def save(
         self,
         name: str,
@@ -246,7 +265,9 @@ class AsyncClient:
             if self._address is not None:
                 self._node = RemoteNode(self._address, self._credentials)
             else:
-                self._node = Node(self._config, on_pool_event=self._on_pool_event)
+                self._node = node = Node(self._config, on_pool_event=self._on_pool_event)
+                if self._on_approval is not None:
+                    listen(node, self._on_approval)
         return self._node
 
     def _elsewhere(self, what: str) -> RemoteNode:

@@ -34,11 +34,14 @@ class AsyncExecution:
     session's `buffer_bytes`. Waiting for another execution of the session collects the output of those before it.
     """
 
-    __slots__ = ("__weakref__", "_answers", "_collecting", "_collector", "_inner", "_lock", "_session")
+    __slots__ = ("__weakref__", "_answers", "_collecting", "_collector", "_inner", "_key", "_lock", "_session")
 
-    def __init__(self, session: AsyncSession, inner: AnyExecution, on_input: OnInput | None = None) -> None:
+    def __init__(
+        self, session: AsyncSession, inner: AnyExecution, on_input: OnInput | None = None, key: str | None = None
+    ) -> None:
         self._session = session
         self._inner = inner
+        self._key = key
         self._answers = None if on_input is None else Answers(inner, on_input)
         self._collector = Collector()
         self._collecting = False
@@ -117,7 +120,7 @@ class AsyncExecution:
         self._collecting = True
         async with self._lock:  # several may wait for the same result
             while not self.done:
-                event = self._take(await self._inner.next_event())
+                event = self._take(await self._next())
                 if not isinstance(event, Finished):
                     self._collector.feed(event)
                 if on_event is not None:
@@ -129,7 +132,7 @@ class AsyncExecution:
         """The next event, or None after `Finished`, where what `on_input` raised is raised."""
         async with self._lock:
             if not self.done:
-                return self._take(await self._inner.next_event())
+                return self._take(await self._next())
         self._raise_failure()
         return None
 
@@ -138,7 +141,7 @@ class AsyncExecution:
         events: list[Event] = []
         async with self._lock:
             if not self.done:
-                events.append(self._take(await self._inner.next_event()))
+                events.append(self._take(await self._next()))
             while not self.done and len(events) < limit and (event := self._inner.take()) is not None:
                 events.append(self._take(event))
         return events
@@ -146,6 +149,16 @@ class AsyncExecution:
     def reply(self, request: InputRequest, answer: str | None) -> None:
         """Answer a request that was read as an event; None: EOFError."""
         reply(self._inner, request, answer)
+
+    async def _next(self) -> Event:
+        try:
+            return await self._inner.next_event()
+        except SessionError as error:
+            if self._key is None or error.code != "idempotency_conflict":
+                raise
+            # The node has not seen the key, but the id that was made of it.
+            text = f"the idempotency key {self._key!r:.80} was used before with another request"
+            raise SessionError(error.code, text, details=error.details) from error
 
     def _take(self, event: Event) -> Event:
         # Nothing here awaits: a verdict that was taken from the node must not get lost.
@@ -166,7 +179,7 @@ class AsyncExecution:
         with contextlib.suppress(CapsuleError):  # the node refused it, or is gone: nobody waits for it
             async with self._lock:
                 while not self.done:
-                    self._take(await self._inner.next_event())
+                    self._take(await self._next())
 
     def _raise_failure(self) -> None:
         if self._answers is not None and self._answers.failure is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule.client.files import Files
-    from capsule.config import Backpressure, EnvironmentConfig, Priority, ServeConfig, StoreConfig
+    from capsule.config import Backpressure, BrokerConfig, EnvironmentConfig, Priority, ServeConfig, StoreConfig
 
 
 class ClientOptions(TypedDict, total=False):
@@ -30,6 +30,7 @@ class ClientOptions(TypedDict, total=False):
     max_checkpoint_bytes: int
     serve: ServeConfig | dict[str, Any]
     store: StoreConfig | dict[str, Any]
+    broker: BrokerConfig | dict[str, Any]
 
 
 class WorkerOptions(TypedDict, total=False):
@@ -39,6 +40,7 @@ class WorkerOptions(TypedDict, total=False):
     argv: Sequence[str]
     path: Sequence[str]
     ipython: Sequence[str]
+    capabilities: Sequence[str] | None
     backpressure: Backpressure
     buffer_bytes: int
     interrupt_grace: float

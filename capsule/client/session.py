@@ -267,7 +267,7 @@ class AsyncSession(AsyncCheckpoints):
             batch=check_text(batch, "batch"),
             **check_execute(options),
         )
-        return AsyncExecution(self, self._inner.submit(request, execution_id), on_input)
+        return AsyncExecution(self, self._inner.submit(request, execution_id), on_input, key)
 
     def check_watching(self) -> None:
         """Raise SessionError unless the session is watched."""

@@ -6,6 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Self, Unpack
 
 from capsule.client.aio import AsyncClient
+from capsule.client.approvals import Approvals
 from capsule.client.arguments import CellOptions, ExecuteOptions, check_callback, check_codes, check_flag
 from capsule.client.handle import AsyncExecutionHandle, ExecutionHandle
 from capsule.client.portal import Portal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from capsule.client.answers import RestoreReport, SaveReport
+    from capsule.client.approvals import OnApproval
     from capsule.client.execution import AsyncExecution
     from capsule.client.files import Files
     from capsule.client.inputs import Json
@@ -49,12 +51,19 @@ class Client:
         *,
         config: str | os.PathLike[str] | NodeConfig | None = None,
         on_pool_event: OnPoolEvent | None = None,
+        on_approval: OnApproval | None = None,
         key: str | os.PathLike[str] | None = None,
         server_key: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         self._inner = AsyncClient(
-            address, config=config, on_pool_event=on_pool_event, key=key, server_key=server_key, **options
+            address,
+            config=config,
+            on_pool_event=on_pool_event,
+            on_approval=on_approval,
+            key=key,
+            server_key=server_key,
+            **options,
         )
         self._portal = Portal(self._inner.close)
         # Also when the client is dropped, and when the interpreter ends.
@@ -153,6 +162,11 @@ class Client:
     ) -> SettledPromise:
         """Settle a promise of a node elsewhere, as `AsyncClient.settle_promise` does; the first verdict counts."""
         return self._portal.call(self._inner.settle_promise, promise, action, value, message)
+
+    @property
+    def approvals(self) -> Approvals:
+        """The calls of capabilities that wait for somebody who approves them."""
+        return Approvals(lambda: self._inner.approvals, self._portal)
 
     def save(
         self,

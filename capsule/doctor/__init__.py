@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capsule.doctor import clock, configuration, directories, kernel, limits, node, sqlite
+from capsule.doctor import clock, configuration, directories, kernel, limits, node, sandbox, sqlite
 from capsule.doctor.finding import CODES, Finding
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ async def examine(config: str | os.PathLike[str] | None = None, address: str | N
     loaded, findings = configuration.examine(config)
     findings += directories.examine(loaded)
     findings += kernel.examine()
+    findings += sandbox.examine(loaded)
     findings += limits.examine(loaded)
     findings.append(sqlite.examine())
     findings += await clock.examine()

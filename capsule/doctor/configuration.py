@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from capsule.config import NodeConfig
 from capsule.doctor.finding import Finding
 from capsule.settings.loading import Loaded, read
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.errors import ArgumentError, CapsuleError
 
 if TYPE_CHECKING:
     import os
@@ -30,7 +30,7 @@ def examine(path: str | os.PathLike[str] | None) -> tuple[NodeConfig, list[Findi
 
 
 def _checks(config: NodeConfig) -> list[Finding]:
-    return [_interpreters(config), http_address(config.serve.http)]
+    return [_interpreters(config), _policy(config), http_address(config.serve.http)]
 
 
 def _loaded(loaded: Loaded) -> Finding:
@@ -54,6 +54,24 @@ def _interpreters(config: NodeConfig) -> Finding:
         message = f"there is no such program: {', '.join(missing)}"
         return Finding("interpreters", "error", message, "Correct `python` of the environment.")
     return Finding("interpreters", "ok", f"{len(config.environments)} found")
+
+
+def _policy(config: NodeConfig) -> Finding:
+    """As the node looks at it when it starts, but for what only providers that run can tell."""
+    from capsule.broker.policy import check_sandbox, load
+    from capsule.broker.registry import load as providers
+
+    file = config.broker.policy
+    if file is None:
+        return Finding("policy", "info", "there is none, so no code can call anything")
+    try:
+        found = load(file, providers(config.broker.providers).descriptors())
+        for name, environment in config.environments.items():
+            check_sandbox(found, name, environment)
+    except CapsuleError as error:
+        hint = "`capsule policy check` tells all that is wrong with it." if "complaints" in error.details else ""
+        return Finding("policy", "error", error.message, hint)
+    return Finding("policy", "ok", f"{file}: {len(found.rules)} grants, {len(found.denials)} denials")
 
 
 def http_address(address: str | None) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -17,9 +18,16 @@ _PR_GET_CHILD_SUBREAPER = 37
 _LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION = 1
 _TRIAL_TIMEOUT = 10.0
-_CGROUPS = Path("/sys/fs/cgroup")
 _AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
-_NO_ISOLATION = "This version does not use it; isolation of sessions will need it."
+_NO_GROUPS = (
+    "The sandbox does without: each process has limits, and a box counts what its processes hold together. Root has "
+    "them with version 1. With version 2 a unit of systemd needs Delegate=yes and DelegateSubgroup=node (systemd 254)."
+)
+_FOR_NAMESPACES = (
+    "The sandbox's level `namespaces` needs them, unless the node runs as root. As root: sysctl "
+    "user.max_user_namespaces=100000, and where there is one kernel.apparmor_restrict_unprivileged_userns=0."
+)
+_FOR_BOTH = "Both levels of the sandbox need it."
 _UNSHARE = """
 import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -63,21 +71,17 @@ def _subreaper() -> Finding:
 
 
 def _cgroups() -> Finding:
-    if (_CGROUPS / "cgroup.controllers").exists():
-        mine = _own_group()
-        may = mine is not None and os.access(mine, os.W_OK)
-        text = "this user may make groups" if may else "this user may not make groups"
-        return Finding("cgroups", "ok" if may else "info", f"version 2; {text}", "" if may else _NO_ISOLATION)
-    found = "version 1" if any(_CGROUPS.glob("*/cgroup.procs")) else "none are mounted"
-    return Finding("cgroups", "info", found, _NO_ISOLATION)
-
-
-def _own_group() -> Path | None:
-    with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            if line.startswith("0::"):
-                return _CGROUPS / line.removeprefix("0::").lstrip("/")
-    return None
+    """In a process of its own, as a zygote does: one is made of each kind, and joined."""
+    command = [sys.executable, "-P", "-m", "capsule_kernels.sandbox.cgroups"]
+    try:
+        done = subprocess.run(command, timeout=_TRIAL_TIMEOUT, capture_output=True, check=True)
+        answer = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return Finding("cgroups", "info", f"they could not be tried: {error}", _NO_GROUPS)
+    told = [f"{name} (version {version})" for name, version in answer["versions"].items()]
+    missing = [f"not {name}: {why}" for name, why in answer["missing"].items()]
+    message = "; ".join([", ".join(told) or "none can be made", *missing])
+    return Finding("cgroups", "info" if missing else "ok", message, _NO_GROUPS if missing else "")
 
 
 def _user_namespaces() -> Finding:
@@ -87,17 +91,18 @@ def _user_namespaces() -> Finding:
             [sys.executable, "-I", "-S", "-c", _UNSHARE], timeout=_TRIAL_TIMEOUT, capture_output=True, check=False
         ).returncode
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("user_namespaces", "info", f"it could not be tried: {error}", _NO_ISOLATION)
+        return Finding("user_namespaces", "info", f"it could not be tried: {error}", _FOR_NAMESPACES)
     if code != 0:
         message = f"this user may not make them: {_reason(code)}"
-        return Finding("user_namespaces", "info", message, _NO_ISOLATION)
+        return Finding("user_namespaces", "info", message, _FOR_NAMESPACES)
     return Finding("user_namespaces", "ok", "this user may make them")
 
 
 def _landlock() -> Finding:
     version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_LANDLOCK_VERSION))
     if version < 0:
-        return Finding("landlock", "info", f"it is not there: {_reason(ctypes.get_errno())}", _NO_ISOLATION)
+        hint = f"{_FOR_BOTH} It takes Linux 5.13 or later, and `landlock` in `lsm=`."
+        return Finding("landlock", "info", f"it is not there: {_reason(ctypes.get_errno())}", hint)
     return Finding("landlock", "ok", f"ABI {version}")
 
 
@@ -105,7 +110,7 @@ def _seccomp() -> Finding:
     with suppress(OSError):
         actions = Path("/proc/sys/kernel/seccomp/actions_avail").read_text(encoding="ascii").split()
         return Finding("seccomp", "ok", f"actions: {' '.join(actions)}")
-    return Finding("seccomp", "info", "it is not there", _NO_ISOLATION)
+    return Finding("seccomp", "info", "it is not there", _FOR_BOTH)
 
 
 def _autogroup() -> Finding:

@@ -42,16 +42,16 @@ class Connection(BaseModel):
         """A kernel runs what it is sent: nobody elsewhere may reach it without a tunnel."""
         if info.data.get("transport") == "ipc":
             if not 0 < len(value) <= MAX_PATH or "\0" in value:
-                raise ValueError(f"a path of 1 to {MAX_PATH} characters")
+                raise ValueError(f"must be a path of 1 to {MAX_PATH} characters")
         elif not _LOOPBACK.fullmatch(value):
-            raise ValueError("an address of this machine's loopback, such as 127.0.0.1")
+            raise ValueError("must be an address of this machine's loopback, such as 127.0.0.1")
         return value
 
     @field_validator("key")
     @classmethod
     def _not_empty(cls, value: str) -> str:
         if not value:
-            raise ValueError("a key: without one anybody could have code run")
+            raise ValueError("must not be empty: without a key anybody could have code run")
         return value
 
     def address(self, channel: str) -> str:
@@ -68,6 +68,11 @@ def check_connection(given: dict[str, Any]) -> Connection:
     try:
         return Connection.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "connection"
-        raise ArgumentError(where, first["msg"], allowed="what a Jupyter connection file says") from None
+        where, what = first_mistake(error)
+        raise ArgumentError(where or "connection", what, allowed="what a Jupyter connection file says") from None
+
+
+def first_mistake(error: ValidationError) -> tuple[str, str]:
+    """Where the first one is, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")

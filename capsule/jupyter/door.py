@@ -46,6 +46,7 @@ FIRST: Final = 10.0
 """Seconds that whoever has started a node has to come, at least."""
 _TRAIT: Final = re.compile(r"--([A-Za-z_]\w*)\.[a-z_]\w*=")
 _OTHERS: Final = frozenset({"IPKernelApp", "IPythonKernel", "Kernel", "Session", "BaseIPythonApplication"})
+_ALLOWED: Final = 'a line of JSON with "op": "start", "signal" (with a "number" from 1 to 64) or "end"'
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
@@ -240,9 +241,10 @@ class Lease(asyncio.Protocol):
         try:
             request = _REQUEST.validate_json(line)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "request"
-            self._refuse(ArgumentError(where, first["msg"], allowed="what capsule.jupyter.door tells"))
+            from capsule.jupyter.connection import first_mistake  # late: see `Door.make`
+
+            where, what = first_mistake(error)
+            self._refuse(ArgumentError(where or "request", what, allowed=_ALLOWED))
             return
         if isinstance(request, Signal):
             if self._kernel is not None:

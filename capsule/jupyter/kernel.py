@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 from contextlib import suppress
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capsule.jupyter import translate
+from capsule.jupyter.connection import CHANNELS
 from capsule.jupyter.inputs import Inputs
-from capsule.jupyter.shell import Shell
+from capsule.jupyter.shell import Common, Shell
 from capsule.jupyter.sockets import Sockets
+from capsule.jupyter.subshells import ACTIONS, Subshells
 from capsule.jupyter.usage import Usage
 from capsule.node.session import Session
 from capsule.node.tasks import Tasks
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from capsule.client.inner import AnyNode, AnySession
     from capsule.config import SessionOptions
@@ -49,9 +52,11 @@ class Kernel:
         self._session: AnySession | None = None
         self._usage = Usage()
         self._inputs = Inputs()
-        self._shell = Shell(self._inputs, lambda: translate.kernel_info(version("capsule-exec")))
+        common = Common(lambda: self._sockets, self._inputs, self._about)
+        self._shell = Shell(common)
+        self._subshells = Subshells(common, self._tasks)
         handlers = {"shell": self._on_shell, "control": self._on_control, "stdin": self._inputs.take}
-        self._sockets = self._shell.sockets = self._inputs.sockets = Sockets(name, connection, handlers)
+        self._sockets = self._inputs.sockets = Sockets(name, connection, handlers)
         self.connection = self._sockets.connection
         self._tasks.start(self._shell.run())
 
@@ -69,13 +74,15 @@ class Kernel:
         session = await self._node.open_session(options)
         self._session = session
         session.on_state = self._on_state
+        info = await _info_of(session)
+        self._subshells.begin(session)
         self._shell.begin(session)
-        return (await _info_of(session)).pid
+        return info.pid
 
     def signal(self, number: int) -> None:
         """Do what a process would do with a signal: SIGINT interrupts, others end it, or go to the worker."""
         if number == signal.SIGINT:
-            self._tasks.start(self._shell.interrupt())
+            self._tasks.start(self._interrupt())
         elif number in _DEADLY:
             self._tasks.start(self.end(-number))
         else:
@@ -107,10 +114,22 @@ class Kernel:
                 os.kill((await _info_of(self._session)).pid, number)
 
     def _on_shell(self, to: list[bytes], message: Message) -> None:
+        subshell = message["header"].get("subshell_id")
         if message["header"]["msg_type"] == "shutdown_request":  # some still send it here
             self._answer("shell", to, message)
-        else:
+        elif subshell is None:
             self._shell.take(to, message)
+        else:
+            self._take_aside(subshell, to, message)
+
+    def _take_aside(self, subshell: object, to: list[bytes], message: Message) -> None:
+        """Something for a subshell, which may be none."""
+        try:
+            shell = self._subshells.find(subshell)
+        except SessionError as error:
+            self._shell.refuse(to, message, error)
+        else:
+            shell.take(to, message)
 
     def _on_control(self, to: list[bytes], message: Message) -> None:
         self._answer("control", to, message)
@@ -138,8 +157,10 @@ class Kernel:
             self._tasks.start(self.end())
 
     async def _do(self, kind: str, content: Message) -> Message:
-        if kind == "kernel_info_request":
-            return translate.kernel_info(version("capsule-exec"))
+        if kind in translate.ABOUT:
+            return self._about(kind)
+        if kind in ACTIONS:
+            return await self._subshells.answer(kind, content)
         if kind in {"debug_request", "usage_request"}:
             if self._session is None:
                 raise SessionError("session_restarting", "the kernel has no session at this moment")
@@ -149,14 +170,25 @@ class Kernel:
             response: Message = reply["response"]
             return response
         if kind == "interrupt_request":
-            await self._shell.interrupt()
+            await self._interrupt()
             return {"status": "ok"}
         if kind == "shutdown_request":
             restart = translate.field(content, "restart", bool, default=False)
             self.over = not restart
+            self._subshells.end()
             self._shell.end()  # what comes from here on is for the next session
             return {"status": "ok", "restart": restart}
         raise SessionError("unsupported", f"this kernel does not do {kind[:80]!r} on this channel")
+
+    def _about(self, kind: str) -> Message:
+        if kind == "connect_request":
+            ports = {f"{channel}_port": getattr(self.connection, f"{channel}_port") for channel in CHANNELS}
+            return {"status": "ok", **ports}
+        return translate.kernel_info(version("capsule-exec"))
+
+    def _interrupt(self) -> Coroutine[Any, Any, None]:
+        """End what runs at the moment of the call, in all shells."""
+        return _all([self._shell.interrupt(), *self._subshells.interrupts()])
 
     def _on_state(self, state: str, reason: str) -> None:
         """The session has ended by itself, or somebody else has ended it."""
@@ -167,9 +199,14 @@ class Kernel:
     async def _drop_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
+            self._subshells.end()
             self._shell.end()
             session.on_state = None
             await session.close()
+
+
+async def _all(works: list[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*works)
 
 
 async def _info_of(session: AnySession) -> SessionInfo:

@@ -24,12 +24,16 @@ _LOGOS = ("logo-svg.svg", "logo-64x64.png", "logo-32x32.png")
 
 @dataclass(frozen=True, slots=True)
 class Kernelspec:
-    """One that is installed: its name, how front ends show it, its environment, and its directory."""
+    """One that is installed: its name, how front ends show it, its environment, and its directory.
+
+    `hidden`: front ends find another one of this name first, which may be no kernel of ours.
+    """
 
     name: str
     display_name: str
     environment: str
     directory: str
+    hidden: bool = False
 
 
 def install(
@@ -67,19 +71,38 @@ def install(
 
 
 def installed() -> list[Kernelspec]:
-    """Those of Capsule that front ends find, by name."""
-    found = []
-    for name, entry in sorted(KernelSpecManager().get_all_specs().items()):
-        spec = entry["spec"]
-        ours = spec["metadata"].get("capsule")
-        if isinstance(ours, dict):
-            environment = str(ours.get("environment", "default"))
-            found.append(Kernelspec(name, spec["display_name"], environment, entry["resource_dir"]))
+    """Those of Capsule, by name; of several that have one name, that which front ends find comes first."""
+    found: list[Kernelspec] = []
+    seen: set[str] = set()
+    for place in KernelSpecManager().kernel_dirs:
+        there = _kernels_in(Path(place))
+        for name, (directory, spec) in there.items():
+            ours = spec.get("metadata", {}).get("capsule")
+            if isinstance(ours, dict):
+                environment, title = str(ours.get("environment", "default")), str(spec.get("display_name", name))
+                found.append(Kernelspec(name, title, environment, directory, hidden=name in seen))
+        seen |= there.keys()
+    return sorted(found, key=lambda one: one.name)
+
+
+def _kernels_in(place: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The directory and the description of each kernel in a folder of kernels, by name."""
+    found = {}
+    for file in sorted(place.glob("*/kernel.json")):
+        try:
+            spec = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError):  # somebody else's, and broken
+            continue
+        if isinstance(spec, dict) and isinstance(spec.get("metadata", {}), dict):
+            found[file.parent.name.lower()] = str(file.parent), spec
     return found
 
 
 def remove(name: str) -> Kernelspec:
-    """Remove one. Raises ArgumentError if there is none of this name that is Capsule's."""
+    """Remove one; of several that have this name, that which front ends find.
+
+    Raises ArgumentError if there is none of this name that is Capsule's.
+    """
     known = installed()
     for one in known:
         if one.name == name:

@@ -1,15 +1,21 @@
-"""What comes over the shell channel of a kernel: requests that are dealt with one after another, in their order."""
+"""What comes over the shell channel of a kernel: requests that are dealt with one after another, in their order.
+
+The main shell has one such order, and each subshell another. A request whose session has died is not answered, for that
+is how clients see that a kernel is dead; when the kernel runs again, it is.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from capsule.events import Finished, InputRequest, Started
 from capsule.jupyter import translate
+from capsule.jupyter.kept import Kept
+from capsule.jupyter.parents import Parents
 from capsule.jupyter.streams import Streams
 from capsule_protocol.errors import CapsuleError, SessionError
 
@@ -25,15 +31,17 @@ logger = logging.getLogger("capsule.jupyter")
 
 MAX_WAITING = 10_000
 """Requests that may wait; then no more are read until half of them are done."""
-REMEMBERED = 1000
-"""Executions whose threads and tasks may go on to write, and whose requests are known for that."""
 EXECUTE = "execute_request"
 RUN = frozenset({EXECUTE, *translate.COMMS})
 """What is run: code, and what is said on comms."""
 
 
 class KernelDiedError(Exception):
-    """The worker has died: nothing is answered, not even that the kernel is idle."""
+    """The worker has died; `content` is the answer for when the kernel runs again."""
+
+    def __init__(self, content: Message) -> None:
+        super().__init__()
+        self.content = content
 
 
 @dataclass(slots=True)
@@ -44,6 +52,9 @@ class Request:
     message: Message
     execution: AnyExecution | None = None
     refusal: CapsuleError | None = None
+    session: AnySession | None = None
+    """That which has it."""
+    begun: bool = False
 
     @property
     def kind(self) -> str:
@@ -51,26 +62,44 @@ class Request:
         return str(self.message["header"]["msg_type"])
 
 
-class Shell:
-    """The requests of a kernel. While it has no session they wait: a restart loses none."""
+class Common:
+    """What the shells of one kernel share. `dead`: requests that nobody answers while the kernel does not run."""
 
-    def __init__(self, inputs: Inputs, info: Callable[[], Message]) -> None:
-        self.sockets: Sockets | None = None
-        self._inputs = inputs
-        self._info = info
-        self._session: AnySession | None = None
+    def __init__(self, sockets: Callable[[], Sockets], inputs: Inputs, info: Callable[[str], Message]) -> None:
+        """`info`: the answer to a request of this type about the kernel itself."""
+        self.sockets = sockets
+        self.inputs = inputs
+        self.info = info
+        self.parents = Parents()
+        self.kept = Kept()
+        self.dead: list[tuple[Request, Message]] = []
+
+
+class Shell:
+    """The requests of a kernel, or of one of its subshells. While it has no session they wait: a restart loses none.
+
+    A subshell has the session that it was opened in, and ends with that.
+    """
+
+    def __init__(self, common: Common, subshell: str = "", session: AnySession | None = None) -> None:
+        self._common = common
+        self._subshell = subshell
+        self._closed = False
+        self._session = session
         self._waiting: deque[Request] = deque()
         self._changed = asyncio.Event()
         self._current: Request | None = None
-        self._parents: dict[str, Message] = {}
-        self._last: Message = {}
         self._streams = Streams(self._show)
 
     # --- for the kernel ---
 
     def begin(self, session: AnySession) -> None:
-        """Run what waits, and all that comes, in this session."""
+        """Run what waits, and all that comes, in this session. What died with the one before is answered."""
         self._session = session
+        self._common.kept.clear()
+        dead, self._common.dead = self._common.dead, []
+        for request, content in dead:
+            self._finish(request, content)
         session.on_background = self.background
         for request in self._waiting:
             self._send_ahead(request)
@@ -79,6 +108,11 @@ class Shell:
     def end(self) -> None:
         """The session is over: what it had been given has a verdict, or will have none; the rest waits."""
         self._session = None
+
+    def close(self) -> None:
+        """It is a subshell's, and takes nothing any more: what it has is answered, then `run` ends."""
+        self._closed = True
+        self._changed.set()
 
     def take(self, to: list[bytes], message: Message) -> None:
         """A message has come."""
@@ -89,10 +123,17 @@ class Shell:
         if len(self._waiting) >= MAX_WAITING:
             self._channels.pause("shell")
 
+    def refuse(self, to: list[bytes], message: Message, error: CapsuleError) -> None:
+        """A message that has come for nobody."""
+        self._channels.publish("status", {"execution_state": "busy"}, message["header"])
+        self._finish(Request(to, message), translate.refusal(error))
+
     async def run(self) -> None:
-        """Deal with requests, until cancelled."""
+        """Deal with requests, until cancelled, or until the last one of a shell that is closed."""
         while True:
             while not self._waiting or not self._may_begin(self._waiting[0]):
+                if self._closed and not self._waiting:
+                    return
                 self._changed.clear()
                 await self._changed.wait()
             request = self._waiting.popleft()
@@ -111,7 +152,7 @@ class Shell:
         """Something that code told after its verdict: it belongs to the request that had it run."""
         told = translate.shown(event)
         if told is not None:
-            self._streams.show(told, self._parents.get(event.execution_id, self._last))
+            self._streams.show(told, self._common.parents.of(event.execution_id))
 
     # --- inside ---
 
@@ -122,8 +163,7 @@ class Shell:
 
     @property
     def _channels(self) -> Sockets:
-        assert self.sockets is not None  # bound before anything can come over them
-        return self.sockets
+        return self._common.sockets()
 
     def _may_begin(self, request: Request) -> bool:
         needs_session = request.kind in RUN or request.kind in translate.QUESTIONS
@@ -132,30 +172,47 @@ class Shell:
     def _send_ahead(self, request: Request) -> None:
         if request.kind not in RUN or self._session is None:
             return
+        request.session = self._session
         try:
-            request.execution = self._session.submit(translate.run_request(request.message))
+            asked = replace(translate.run_request(request.message), subshell=self._subshell)
+            request.execution = self._session.submit(asked)
         except CapsuleError as error:
             request.refusal = error
 
     async def _deal_with(self, request: Request) -> None:
         parent = request.message["header"]
-        self._last = parent
-        sockets = self._channels
-        sockets.publish("status", {"execution_state": "busy"}, parent)
+        self._common.parents.last = parent
+        self._channels.publish("status", {"execution_state": "busy"}, parent)
         try:
             content = await self._answer(request)
-        except KernelDiedError:
+        except KernelDiedError as died:
+            self._bury(request, died.content)
             return
         except CapsuleError as error:
             if error.code in translate.OVER:
+                status = {} if request.begun else {"status": "aborted"}
+                self._bury(request, translate.refusal(error) | status)
                 return
             content = translate.refusal(error)
         except Exception:
             logger.exception("%s failed", request.kind)
             content = translate.refusal(SessionError("internal_error", f"{request.kind} failed; see the node's log"))
+        self._finish(request, content)
+
+    def _bury(self, request: Request, content: Message) -> None:
+        """Its session has died. If the kernel runs again by now, it has its answer, else when it does."""
+        if self._session in (None, request.session):
+            self._common.dead.append((request, content))
+        else:
+            self._finish(request, content)
+
+    def _finish(self, request: Request, content: Message | None) -> None:
+        """Answer, and tell that the kernel is idle."""
+        parent = request.message["header"]
         if content is not None and request.kind.endswith("_request"):
-            sockets.reply("shell", request.kind.replace("_request", "_reply"), content, parent, request.to)
-        sockets.publish("status", {"execution_state": "idle"}, parent)
+            reply = request.kind.replace("_request", "_reply")
+            self._channels.reply("shell", reply, content, parent, request.to)
+        self._channels.publish("status", {"execution_state": "idle"}, parent)
 
     async def _answer(self, request: Request) -> Message | None:
         kind, content = request.kind, request.message["content"]
@@ -163,11 +220,13 @@ class Shell:
             raise request.refusal
         if kind in RUN:
             return await self._execute(request)
-        if kind == "kernel_info_request":
-            return self._info()
+        if kind in translate.ABOUT:
+            return self._common.info(kind)
         if kind in translate.QUESTIONS:
-            assert self._session is not None
-            reply = await self._session.ask(*translate.question(kind, content))
+            request.session = session = self._session
+            assert session is not None
+            type_, body = translate.question(kind, content)
+            reply = await session.ask(type_, {**body, "subshell": self._subshell} if self._subshell else body)
             return translate.answer(kind, reply)
         if not kind.endswith("_request"):
             logger.info("%s is not understood", kind)
@@ -177,27 +236,31 @@ class Shell:
     async def _execute(self, request: Request) -> Message:
         execution, parent = request.execution, request.message["header"]
         assert execution is not None
-        self._remember(execution.id, parent)
+        self._common.parents.remember(execution.id, parent)
         while True:
             event = await execution.next_event()
             if isinstance(event, Started):
+                request.begun = True
                 self._tell_input(request, event, parent)
             elif isinstance(event, InputRequest):
                 self._streams.flush()
-                self._inputs.ask(execution, event, request)
+                self._common.inputs.ask(execution, event, request)
             else:
                 told = translate.shown(event)
                 if told is not None:
                     self._streams.show(told, parent)
                 if isinstance(event, Finished):
                     self._streams.flush()
-                    self._inputs.forget(execution)
+                    self._common.inputs.forget(execution)
+                    content = translate.execute_reply(event)
                     if event.verdict in translate.DEADLY:
-                        raise KernelDiedError
-                    return translate.execute_reply(event)
+                        raise KernelDiedError(content)
+                    content["payload"] = self._show_again(content["payload"], parent)
+                    return content
 
     def _show(self, told: translate.Shown, parent: Message) -> None:
-        told = translate.in_words_of(told, self._parents)
+        told = translate.in_words_of(told, self._common.parents.headers)
+        self._common.kept.add(self._common.parents.number_of(parent), told)
         self._channels.publish(told.kind, told.content, parent, metadata=told.metadata, buffers=told.buffers)
 
     def _tell_input(self, request: Request, event: Started, parent: Message) -> None:
@@ -205,8 +268,18 @@ class Shell:
         if request.kind == EXECUTE and not content.get("silent", False):
             told = {"code": content["code"], "execution_count": event.execution_count}
             self._channels.publish("execute_input", told, parent)
+            if content.get("store_history", True) and not self._subshell:
+                self._common.parents.number(parent, event.execution_count)
+                self._common.kept.begin(event.execution_count)
 
-    def _remember(self, execution: str, parent: Message) -> None:
-        self._parents[execution] = parent
-        if len(self._parents) > REMEMBERED:
-            del self._parents[next(iter(self._parents))]
+    def _show_again(self, payload: list[Any], parent: Message) -> list[Any]:
+        """Do what `%capsule output` asks for, of what IPython asks of a front end; the rest is the front end's."""
+        kept, own = self._common.kept, self._common.parents.number_of(parent)
+        for asked in payload:
+            if asked.get("source") == translate.OUTPUT:
+                there = [number for number in kept.numbers if number != own]
+                number = asked["number"] or (there[-1] if there else 0)
+                again = kept.again(number) if number in there else [translate.not_kept(number, there)]
+                for told in list(again):
+                    self._show(told, parent)
+        return [asked for asked in payload if asked.get("source") != translate.OUTPUT]

@@ -23,6 +23,10 @@ PROTOCOL = "5.5"
 BATCH = "jupyter"
 """All executions of a kernel belong together: after an error those that wait are aborted."""
 CANCELLED = "execution_cancelled"
+OUTPUT = "capsule_output"
+"""The source of a payload that asks for what a cell has shown."""
+ABOUT = frozenset({"kernel_info_request", "connect_request"})
+"""What is asked about the kernel itself, whatever its session does."""
 COMMS: dict[str, Action] = {"comm_open": "open", "comm_msg": "message", "comm_close": "close"}
 """What may be said on comms, in either direction."""
 _UNTOLD = frozenset({CANCELLED, "comm_unknown"})
@@ -70,6 +74,13 @@ def shown(event: Event) -> Shown | None:
         case Finished(error=error) if error is not None and error.code not in _UNTOLD:
             return Shown("error", error_content(error))
     return None
+
+
+def not_kept(number: int, there: Sequence[int]) -> Shown:
+    """What is told to who asks for the output of a cell that is not there."""
+    which = f"of cell {number}" if number else "of any other cell"
+    known = f"; there is of {', '.join(map(str, there[-20:]))}" if there else ""
+    return Shown("stream", {"name": "stderr", "text": f"Nothing is kept {which}{known}.\n"})
 
 
 def _comm(event: CommMessage) -> Shown:
@@ -169,7 +180,7 @@ def kernel_info(version: str) -> Content:
         "banner": f"Python {python} in Capsule {version}",
         "help_links": [{"text": "Python Reference", "url": f"https://docs.python.org/{python[:4]}"}],
         "debugger": True,
-        "supported_features": ["debugger"],
+        "supported_features": ["debugger", "kernel subshells"],
     }
 
 

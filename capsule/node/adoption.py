@@ -17,10 +17,11 @@ import msgpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from capsule.node.box import Box
-from capsule.node.journal import Journal
+from capsule.node.journal import VERSION, Journal
 from capsule.node.leases import hold
 from capsule.node.resources import begun
-from capsule.runtime import check_directory
+from capsule.node.scratch import Scratch
+from capsule.runtime import check_box, check_directory
 from capsule_protocol import adoption
 from capsule_protocol.errors import NodeError, WorkerLost
 from capsule_protocol.messages.link import Ready
@@ -37,7 +38,7 @@ PATIENCE = 5.0
 _MESSAGE_BYTES = 64 * 1024
 _CREDENTIALS = struct.Struct("3i")
 _DESCRIPTORS = 7
-_VERSION = 1
+"""And one more, of the scratch, where that has no path."""
 
 Pid = Annotated[int, Field(ge=1)]
 
@@ -104,7 +105,7 @@ def adoptable(directory: Path) -> list[Adoptable]:
     for path in sorted(directory.glob("*.json")):
         try:
             record = _read(path)
-            check_directory(Path(record.directory))
+            check_box(Path(record.directory))  # in a sandbox its worker, of another user, may enter it
         except (OSError, ValueError, NodeError) as error:
             logger.warning("%s is passed by: %s", path, error)
             if _is_gone(path):
@@ -134,7 +135,7 @@ async def take_over(box: Adoptable, secret: bytes) -> Estate:
 
 async def _take_over(connection: socket.socket, box: Adoptable, secret: bytes) -> Estate:
     loop = asyncio.get_running_loop()
-    check_directory(Path(box.directory))
+    check_box(Path(box.directory))
     await loop.sock_connect(connection, f"{box.directory}/{adoption.SOCKET}")
     pid, user = _peer(connection)
     if user != os.geteuid() or pid != box.box[0]:
@@ -152,10 +153,14 @@ async def _take_over(connection: socket.socket, box: Adoptable, secret: bytes) -
 
 
 def _estate(box: Adoptable, lease: socket.socket, told: dict[str, Any], given: list[int]) -> Estate:
-    if told["version"] != _VERSION or len(given) != _DESCRIPTORS:
+    scratch = Scratch(box.directory)
+    if len(given) == _DESCRIPTORS + 1:
+        scratch = Scratch(box.directory, given.pop(0))
+    if told["version"] != VERSION or len(given) != _DESCRIPTORS:
+        scratch.close()
         for descriptor in given:
             os.close(descriptor)
-        other = told["version"] != _VERSION
+        other = told["version"] != VERSION
         why = (
             "a version that this one does not know has left it"
             if other
@@ -166,12 +171,13 @@ def _estate(box: Adoptable, lease: socket.socket, told: dict[str, Any], given: l
     journal = Journal(memory, (relay[0], relay[1]))
     journal.release_memory()
     owned = Box.adopted(box.box[0], lease, box.directory, (box.worker[0], pidfd))
+    owned.scratch, owned.sandbox = scratch, told.get("sandbox", "none")
     return Estate(owned, told["token"], told["message_bytes"], Ready(**told["ready"]), (stdout, stderr, page), journal)
 
 
 async def _receive(connection: socket.socket, box: Adoptable) -> tuple[dict[str, Any], list[int]]:
     await _readable(connection)
-    data, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS + 1, flags=socket.MSG_CMSG_CLOEXEC)
+    data, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS + 2, flags=socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise _refused(box, "another node has it, or the secret is another session's")
     return msgpack.unpackb(data), given

@@ -25,7 +25,10 @@ def raise_error(error: SessionError) -> None:
 
 
 class Question(NamedTuple):
-    """What the worker's request `request` asks for: a line of text, or what its terms allow, for `timeout` seconds."""
+    """What the worker's request `request` asks for: a line of text, or what its terms allow, for `timeout` seconds.
+
+    Unless the code `waits`, one of its threads asks while it goes on.
+    """
 
     request: str
     prompt: str
@@ -33,6 +36,7 @@ class Question(NamedTuple):
     choices: list[Any] | None = None
     schema: dict[str, Any] | None = None
     timeout: float | None = None
+    waits: bool = True
 
     @property
     def terms(self) -> Terms:
@@ -61,7 +65,7 @@ class Clerk(Protocol):
     """Who sees to the questions of one execution: tells the client, and has the first answer delivered."""
 
     def ask(self, execution: Execution, question: Question, *, told: bool) -> None:
-        """Do so from now on, by `tell_question`, unless the client was `told` already, and `deliver`."""
+        """Do so from now on, by `tell_question`, unless the client was `told` already, and `inputs.deliver`."""
 
     def reply(self, execution: Execution, request: str, answer: Answer, on_refused: OnRefused) -> None:
         """The execution's client answers; called back if the question does not allow that, and stays open."""

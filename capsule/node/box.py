@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
-from capsule.node.resources import no_descriptor
+from capsule.node.resources import no_descriptor, pid_of
+from capsule.node.scratch import Scratch
 from capsule_protocol.errors import WorkerLost
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class Box:
         self.pid = pid
         self.worker_pid = 0
         self.worker_pidfd = -1
+        self.scratch = Scratch(directory)
+        self.sandbox = ""
+        """The level that the worker says it is in, once it is bound."""
         self._directory = directory
         self._lease = lease
         self._lingers = False
@@ -63,6 +67,7 @@ class Box:
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[str] = self._loop.create_future()
         self._bound: asyncio.Future[bool] = self._loop.create_future()
+        self._unavailable: dict[str, str] | None = None
         self._kept: asyncio.Future[bool] = self._loop.create_future()
         self._exited: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -98,9 +103,12 @@ class Box:
         return box
 
     async def bound(self) -> None:
-        """Wait until the worker listens in its directory; WorkerLost if it ends before."""
+        """Wait until the worker listens in its directory, and is in its sandbox; WorkerLost if it ends before."""
         if not await asyncio.shield(self._bound):
             status = await self.exited()
+            if self._unavailable is not None:
+                message, hint = self._unavailable["message"], self._unavailable["hint"]
+                raise WorkerLost("sandbox_unavailable", message, hint=hint or None)
             raise WorkerLost("worker_start_failed", f"the worker ended while it started: {status}")
 
     @property
@@ -195,12 +203,22 @@ class Box:
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> bool:
         """Act on a message; False if it was the last."""
         if "worker" in message and not self._started.done():
-            self.worker_pid, self.worker_pidfd = message["worker"], descriptors[0]
+            try:
+                self.worker_pid = pid_of(descriptors[0])  # what the box says is its number in the box
+            except OSError:  # to look takes a descriptor
+                self._short = True
+                return False
+            self.worker_pidfd = descriptors[0]
             _resolve(self._started, "")
         elif "error" in message:
             _resolve(self._started, f"{message['error']['name']}: {message['error']['message']}")
         elif "bound" in message:
+            self.sandbox = message["bound"]
+            if descriptors:
+                self.scratch = Scratch(self._directory, descriptors.pop())
             _resolve(self._bound, value=True)
+        elif "unavailable" in message:
+            self._unavailable = message["unavailable"]
         elif "lingers" in message:
             _resolve(self._kept, value=True)
         elif "exit" in message:
@@ -234,6 +252,7 @@ class Box:
 
     def _release(self) -> None:
         """Close all descriptors; if that is before the box's end, it ends the box."""
+        self.scratch.close()
         if self._lease.fileno() >= 0:
             self._loop.remove_reader(self._lease)
             self._lease.close()

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from capsule.node.launch import Zygote
+from capsule.node.sandboxing import sandbox_of
 from capsule_protocol.errors import EnvironmentFailed
 
 if TYPE_CHECKING:
@@ -73,7 +74,14 @@ class Environments:
             return task
         config = self._configs[name]
         task = self._tasks.start(
-            Zygote.start(config.python, config.preload, config.path, config.env, directory=self._directory)
+            Zygote.start(
+                config.python,
+                config.preload,
+                config.path,
+                config.env,
+                directory=self._directory,
+                sandbox=sandbox_of(config),
+            )
         )
         self._zygotes[name] = task
         return task

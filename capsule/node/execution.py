@@ -3,106 +3,41 @@
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Unpack
 
-from capsule.events import (
-    ClearOutput,
-    CommMessage,
-    Display,
-    ErrorInfo,
-    Event,
-    Finished,
-    InputRequest,
-    Output,
-    Progress,
-    Started,
-    Status,
-    Verdict,
-)
-from capsule.node.asking import Answer, InputError, OnRefused, Question, raise_error
+from capsule.events import ClearOutput, CommMessage, Display, Finished, InputRequest, Output, Progress, Started, Status
+from capsule.node.asking import Answer, raise_error
 from capsule.node.channel import CHUNK_BYTES, STREAMS, Channel
-from capsule.node.clock import Clock
+from capsule.node.inputs import MAX_QUESTIONS, Inputs
+from capsule.node.requests import ExecuteRequest, Turn
 from capsule.wire import size_of
-from capsule_protocol.errors import ArgumentError, SessionError
+from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from capsule.comms import CommRequest
     from capsule.config import SessionOptions
-    from capsule.node.asking import Clerk
+    from capsule.events import ErrorInfo, Event, Verdict
+    from capsule.node.asking import InputError, OnRefused, Question
     from capsule.node.heard import Heard
     from capsule.node.ladder import Ladder
     from capsule.node.points import Points
+    from capsule.node.verdicts import Said
+
+__all__ = ["ExecuteRequest", "Execution", "ExecutionState", "Host", "Turn"]
 
 ExecutionState = Literal["queued", "running", "done"]
-
-MAX_QUESTIONS = 256
-"""Requests for input of one execution that may be open at once: each is a thread that waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """Something that a worker does as it runs a cell, and that is none: the message that asks for it."""
-
-    kind: str
-    body: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ExecuteRequest:
-    """What to run and how.
-
-    `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
-    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
-    that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `comm` or
-    a `turn` there is no code.
-    """
-
-    code: str
-    timeout: float | None = None
-    quiet: bool = False
-    store_history: bool = True
-    allow_input: bool = False
-    stop_on_error: bool = False
-    batch: str = ""
-    cell: str | None = None
-    if_epoch: int | None = None
-    user_expressions: dict[str, str] = field(default_factory=dict)
-    payloads: bool = False
-    comm: CommRequest | None = None
-    turn: Turn | None = None
-
-
-class Said(TypedDict, total=False):
-    """What a worker's verdict says beside how it ended: fields of `Finished`."""
-
-    text: str
-    data: dict[str, Any]
-    metadata: dict[str, Any]
-    execution_count: int
-    duration: float
-    user_expressions: dict[str, Any]
-    payload: list[dict[str, Any]]
-
-
-class _Open(NamedTuple):
-    """A question that waits for its answer, and what ends it if none comes; a clerk looks at the time itself."""
-
-    question: Question
-    timer: asyncio.TimerHandle | None
-    told: bool
-    """Whether the client knows of it, or its event waits to be taken: a clerk makes a promise first."""
 
 
 class Host(Protocol):
     """What an execution asks of its session."""
 
     options: SessionOptions
-    next_count: int
-    """The number of the next cell that is counted, 0 if that is not known."""
+
+    def count_of(self, request: ExecuteRequest) -> int:
+        """The number that a request has which begins now, 0 if it has none, or none that is known."""
 
     def on_full(self, execution: Execution) -> None:
         """The execution's buffer is at its bound."""
@@ -135,15 +70,13 @@ class Execution:
         "_heard",
         "_held",
         "_host",
-        "_inputs",
         "_loop",
         "_reading",
         "_rests",
         "_waiters",
         "cancelled",
-        "clerk",
-        "clock",
         "id",
+        "inputs",
         "ladder",
         "limit_exceeded",
         "missing",
@@ -152,6 +85,7 @@ class Execution:
         "serial",
         "session",
         "state",
+        "stopped",
         "verdict",
     )
 
@@ -162,20 +96,21 @@ class Execution:
         self.serial = 0
         self.state: ExecutionState = "queued"
         self.verdict: Finished | None = None
+        self.stopped: Sequence[Execution] = ()
+        """Those of its batch that were cancelled because of it."""
         self.ladder: Ladder | None = None
         self.points: Points | None = None
         self.missing = 0
         """Events before the first that is told here which were lost with another node."""
-        self.clock: Clock | None = None
-        self.clerk: Clerk | None = None
         self.cancelled = False
         self.limit_exceeded = False
+        self.inputs = Inputs(self, loop)
+        """What the code waits for, and its time."""
         self._host = host
         self._loop = loop
         self._reading = False
         self._rests = [b"", b""]
         self._heard: Heard | None = None
-        self._inputs: dict[str, _Open] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._clearance: Callable[[], object] | None = None
         self._held = False
@@ -249,18 +184,7 @@ class Execution:
         """
         if (value is None) == (error is None):
             raise ArgumentError("value", "exactly one of value and error must be given", allowed="text, or an error")
-        if request_id not in self._inputs:
-            raise ArgumentError("request_id", f"no input is waited for under {request_id!r}", allowed=[*self._inputs])
-        answer = Answer(value, error)
-        if self.clerk is not None:
-            self.clerk.reply(self, request_id, answer, on_refused)
-            return
-        try:
-            self._inputs[request_id].question.check(answer)
-        except SessionError as refused:
-            on_refused(refused)
-        else:
-            self.deliver(request_id, answer)
+        self.inputs.reply(request_id, Answer(value, error), on_refused)
 
     def hold(self, clearance: Callable[[], object]) -> None:
         """Do not send it to the worker before `release`; the function is called once, when it is due."""
@@ -282,7 +206,7 @@ class Execution:
     @property
     def pending(self) -> bool:
         """Whether there is an event to take that somebody is going to, or that a question will become."""
-        return self._channel.pending or not all(question.told for question in self._inputs.values())
+        return self._channel.pending or not self.inputs.told
 
     @property
     def discarding(self) -> bool:
@@ -301,15 +225,6 @@ class Execution:
         if number:
             self.state = "running"
 
-    def waits_for(self, request: str) -> bool:
-        """Whether the code waits for an answer to this request."""
-        return request in self._inputs
-
-    def expect_input(self, request: str) -> None:
-        """The code waits for a line of text, which another node has told."""
-        if request not in self._inputs:
-            self._open_question(Question(request, ""), told=True)
-
     def clear(self) -> bool:
         """Whether it may be sent now; if not, whoever holds it has been asked to release it."""
         clearance, self._clearance = self._clearance, None
@@ -318,17 +233,11 @@ class Execution:
             clearance()
         return not self._held
 
-    def limit(self, seconds: float, expire: Callable[[], object]) -> None:
-        """Call this after so many seconds, not counting those in which the code waits for an answer."""
-        self.clock = Clock(self._loop, seconds, expire)
-        if self._inputs:
-            self.clock.pause()
-
     def begin(self) -> None:
         """The worker runs the code from now on, at the latest. Idempotent."""
         if self.state == "queued":
             self.state = "running"
-            count = self._host.next_count if self.request.comm is None else 0
+            count = self._host.count_of(self.request)
             self._channel.put_event(lambda number: Started(self.id, number, count), 0)
             self._host.on_started(self)
 
@@ -380,39 +289,19 @@ class Execution:
         request = question.request
         if self.verdict is not None or self._channel.discarding or not self.request.allow_input:
             self._host.send_input(request, Answer(None, "eof"))
-        elif len(self._inputs) >= MAX_QUESTIONS:
+        elif self.inputs.full:
             self._host.send_input(request, Answer(None, "eof", f"{MAX_QUESTIONS} questions are open already"))
         else:
-            self._open_question(question, told=self._is_heard(InputRequest))
-
-    def consult(self, clerk: Clerk) -> None:
-        """From now on this one sees to the questions, the open ones too."""
-        self.clerk = clerk
-        for question, timer, told in list(self._inputs.values()):
-            if timer is not None:
-                timer.cancel()
-            self._inputs[question.request] = _Open(question, None, told)
-            clerk.ask(self, question, told=True)
+            self.inputs.ask(question, told=self._is_heard(InputRequest))
 
     def tell_question(self, question: Question, promise: str = "") -> None:
         """Tell the client what the code asks, unless it waits no more; whose answer counts, a promise may decide."""
-        request, prompt, password, choices, schema, _ = question
+        request, prompt, password, choices, schema, *_ = question
         timeout = question.patience(self._host.options.input_timeout)
-        if request in self._inputs:
-            self._inputs[request] = self._inputs[request]._replace(told=True)
+        if self.inputs.tell(request):
             terms = (choices, schema, timeout)
             size = 256 + len(prompt) + len(question.terms.words())
             self._put(lambda number: InputRequest(self.id, number, request, prompt, password, promise, *terms), size)
-
-    def deliver(self, request: str, answer: Answer) -> None:
-        """The code hears this, if it still waits."""
-        if request in self._inputs:
-            timer = self._inputs.pop(request).timer
-            if timer is not None:
-                timer.cancel()
-            self._host.send_input(request, answer)
-            if self.clock is not None and not self._inputs:
-                self.clock.go_on()
 
     def hurry(self) -> None:
         """The execution is being ended: do not wait for a slow reader any more."""
@@ -429,9 +318,9 @@ class Execution:
             lambda number: Finished(self.id, number, verdict, error=error, dropped=channel.dropped, **said)
         )
         self.state = "done"
-        self._stop_timers()
-        for request in list(self._inputs):  # a thread may still wait for its line
-            self.deliver(request, Answer(None, "eof"))
+        if self.ladder is not None:
+            self.ladder.stop()
+        self.inputs.end()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -443,23 +332,6 @@ class Execution:
 
     def _is_heard(self, kind: type[Event]) -> bool:
         return self._heard is not None and self._heard.has(kind)
-
-    def _input_timer(self, question: Question) -> asyncio.TimerHandle | None:
-        timeout, late = question.patience(self._host.options.input_timeout), Answer(None, "timeout")
-        return None if timeout is None else self._loop.call_later(timeout, self.deliver, question.request, late)
-
-    def _open_question(self, question: Question, *, told: bool) -> None:
-        """`told`: the client knows of it already."""
-        request = question.request
-        if self.clock is not None:
-            self.clock.pause()
-        if self.clerk is not None:
-            self._inputs[request] = _Open(question, None, told)
-            self.clerk.ask(self, question, told=told)
-        else:
-            self._inputs[request] = _Open(question, self._input_timer(question), told)
-            if not told:
-                self.tell_question(question)
 
     def _put(self, make: Any, size: int = 256, *, droppable: bool = False) -> None:
         if self.verdict is not None:
@@ -481,13 +353,6 @@ class Execution:
             if rest:
                 self._channel.put_text(stream, rest.decode("utf-8", "replace"), len(rest))
         self._rests = [b"", b""]
-
-    def _stop_timers(self) -> None:
-        if self.clock is not None:
-            self.clock.cancel()
-            self.clock = None
-        if self.ladder is not None:
-            self.ladder.stop()
 
     def _full(self) -> None:
         self._host.on_full(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from capsule.node.adoption import Estate
     from capsule.node.survival import Survival
+    from capsule.node.verdicts import LossCause
     from capsule.node.worker import Owner
     from capsule_protocol.messages import Message
 
@@ -42,11 +44,12 @@ class Heir(Worker):
         assert self.survival is not None
         self._left: Survival = self.survival
         self._adopting = True
+        self._taken_up = asyncio.Event()
         self._waiting: dict[int, Told] = {}
         self.agreement = negotiation.Agreement(negotiation.VERSION, frozenset(), self._limits)
         self._on_adopted: Callable[[Adopted], object]
         self._on_live: Callable[[], object]
-        self._fds.close()
+        self._link.descriptors.close()
         self._greeting.skip()
         self._box = estate.box
         self.directory = estate.box.directory
@@ -56,6 +59,16 @@ class Heir(Worker):
     def lost_track(self) -> bool:
         """Whether the dead node had read more than can be made up for."""
         return self._left.journal.abandoned
+
+    async def watch(self) -> None:
+        """As any worker's, once it has an owner who can be told: it may end while that still asks a store."""
+        await self._taken_up.wait()
+        await super().watch()
+
+    def end(self, cause: LossCause) -> None:
+        """End it with its whole box, also if nobody has taken it up."""
+        self._taken_up.set()
+        super().end(cause)
 
     def go_on(
         self,
@@ -69,28 +82,33 @@ class Heir(Worker):
 
         `on_adopted` is told what the worker has answered, and `on_live` that all which was left has been told.
         """
-        self._owner = owner
+        self._hearing.owner = owner
+        self._taken_up.set()
         self._on_adopted, self._on_live = on_adopted, on_live
-        self.serial = max(self._left.journal.dispatched().values(), default=0)
-        self._left.restore(self.serial, self._deliver)
+        dispatched = self._left.journal.dispatched()
+        self.serial = max(dispatched.values(), default=0)
+        for execution, serial in dispatched.items():
+            if self._left.had_ended(serial):
+                self._left.journal.release(execution)
+        self._left.restore(self.serial, self._hearing.deliver)
         body = {**negotiation.hello("node", FEATURES, self._limits), "epoch": epoch, "after": self._left.known}
-        self._control.connect(self.directory / "control.sock")
-        self._control.disconnected.add_done_callback(self._on_disconnected)
-        self._control.send(Envelope("adopt", body, new_id(MESSAGE), session))
+        self._link.control.connect(self.directory / "control.sock")
+        self._link.control.disconnected.add_done_callback(self._on_disconnected)
+        self._link.control.send(Envelope("adopt", body, new_id(MESSAGE), session))
         try:
             self._advance()
         except RemoteProtocolError as error:
-            self._violation(error)
+            self.on_violation(error)
 
     def recall(self, execution: str, serial: int) -> None:
         """It has this execution; call it before `go_on`."""
-        self._serials[execution] = serial
+        self._hearing.serials[execution] = serial
 
     def running_for(self, serial: int) -> float:
         """For how many seconds the worker has run this execution; 0.0 if it has not begun it."""
-        if not self.started(serial) or self._page.get(shared.STARTED) != serial:
+        if not self.started(serial) or self._link.page.get(shared.STARTED) != serial:
             return 0.0
-        return seconds_since(self._page.get(shared.SINCE))
+        return seconds_since(self._link.page.get(shared.SINCE))
 
     def count(self, processes: bool, /) -> None:
         """Whether the box has to look soon how many processes there are when code runs."""
@@ -101,7 +119,7 @@ class Heir(Worker):
         if self._adopting:
             self._greet(*told)
         elif not envelope.sequence:
-            self._deliver(told)
+            self._hearing.deliver(told)
         elif self._left.replay is None:
             self._take_turns(told)
         else:
@@ -121,7 +139,7 @@ class Heir(Worker):
         while self._left.heard + 1 in self._waiting:
             told = self._waiting.pop(self._left.heard + 1)
             self._left.admit(told.envelope.sequence)
-            self._deliver(told)
+            self._hearing.deliver(told)
 
     def _greet(self, message: Message, envelope: Envelope) -> None:
         """The answer: from here on it is as any other worker, except that some things come again."""
@@ -130,8 +148,8 @@ class Heir(Worker):
             raise RemoteProtocolError("unexpected_message", f"it did not let itself be adopted: {said}")
         self._adopting = False
         self.agreement = negotiation.accept(envelope.body, FEATURES, self._limits)
-        self._shell.connect(self.directory / "shell.sock")
-        self._shell.disconnected.add_done_callback(self._on_disconnected)
+        self._link.shell.connect(self.directory / "shell.sock")
+        self._link.shell.disconnected.add_done_callback(self._on_disconnected)
         self._left.greeted(message.last)
         self._on_adopted(message)
         self._advance()
@@ -141,15 +159,15 @@ class Heir(Worker):
         rest = self._left.advance()
         if rest is not None:
             self._take_turns(*rest)
-            self._capture.start()
+            self._link.capture.start()
             self._on_live()
 
     def _finish(self) -> None:
         try:
             for told in self._left.finish():
-                self._deliver(told)
+                self._hearing.deliver(told)
             for _, told in sorted(self._waiting.items(), key=itemgetter(0)):
-                self._deliver(told)
+                self._hearing.deliver(told)
         except RemoteProtocolError as error:
-            self._violation(error)
+            self.on_violation(error)
         super()._finish()

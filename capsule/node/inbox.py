@@ -9,29 +9,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Progress
 from capsule.node.asking import Answer, Question
+from capsule.node.late import Late
 from capsule.node.verdicts import of_error, output_limit
 from capsule.wire import to_event, with_buffers
 from capsule_protocol.errors import RemoteProtocolError
-from capsule_protocol.states import COMMS
+from capsule_protocol.states import COMMS, STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule.events import Event
+    from capsule.node.dispatch import Dispatch
     from capsule.node.execution import Execution
-    from capsule.node.late import Late
-    from capsule.node.lineup import Lineup
+    from capsule.node.lanes import Lanes
     from capsule.node.questions import Questions
     from capsule_protocol.envelope import Envelope
     from capsule_protocol.messages import Message
     from capsule_protocol.messages import execution as words
 
 
+CALLS = STREAMS | {"capability_request", "capability_cancel"}
+"""What concerns the calls of capabilities."""
+
+
 class Actions(Protocol):
     """What the inbox asks of its session."""
-
-    def settle(self, execution: Execution) -> None:
-        """An execution has its verdict."""
 
     def on_pulse(self, message: Any) -> None:
         """A heartbeat was answered."""
@@ -42,15 +44,20 @@ class Actions(Protocol):
     def send_input(self, request: str, answer: Answer) -> None:
         """Answer a request for input."""
 
+    def on_call(self, message: Any, envelope: Envelope) -> None:
+        """Something about the call of a capability, of an execution that there is or was."""
+
 
 class Inbox:
     """The handlers of one session, by message type."""
 
-    def __init__(self, lineup: Lineup, late: Late, questions: Questions, actions: Actions) -> None:
+    def __init__(self, lineup: Lanes, questions: Questions, dispatch: Dispatch, actions: Actions) -> None:
         self._lineup = lineup
         self._questions = questions
+        self._dispatch = dispatch
         self._actions = actions
-        self.late = late
+        self.late = Late()
+        """What the worker may still say of executions that have ended."""
         self._handlers: dict[str, Callable[[Any, Envelope], None]] = {
             "result": self._result,
             "error": self._error,
@@ -72,6 +79,10 @@ class Inbox:
             self._actions.on_pulse(message)
         elif kind == "debug_event":
             self._actions.on_late(DebugEvent("", 0, message.event))
+        elif kind in CALLS:
+            if envelope.execution:
+                self._execution(envelope)
+            self._actions.on_call(message, envelope)
         elif kind.endswith("_reply") and hasattr(message, "reply_to"):
             self._questions.take(message.reply_to, envelope)
         else:
@@ -79,6 +90,9 @@ class Inbox:
 
     def _result(self, message: words.Result, envelope: Envelope) -> None:
         execution = self._settled(envelope)
+        if execution.verdict is not None:
+            self._settle(execution, given_up=True)
+            return
         if execution.limit_exceeded:
             self._rule(execution, message, *output_limit(execution, []))
             return
@@ -92,13 +106,16 @@ class Inbox:
             user_expressions=message.user_expressions,
             payload=message.payload,
         )
-        self._actions.settle(execution)
+        self._settle(execution)
 
     def _error(self, message: words.Error, envelope: Envelope) -> None:
         if message.reply_to:
             self._questions.take(message.reply_to, envelope)
             return
         execution = self._settled(envelope)
+        if execution.verdict is not None:
+            self._settle(execution, given_up=True)
+            return
         self._rule(execution, message, *of_error(message, execution))
 
     def _rule(self, execution: Execution, message: Any, verdict: Any, error: Any) -> None:
@@ -109,16 +126,21 @@ class Inbox:
             duration=message.duration,
             payload=message.payload,
         )
-        self._actions.settle(execution)
+        self._settle(execution)
 
     def _settled(self, envelope: Envelope) -> Execution:
-        """The execution that a verdict is for: the oldest one, or one that was cancelled before its turn."""
+        """The execution that a verdict is for: the oldest one of a shell, or one that was cancelled before its turn."""
         execution = self._lineup.sent(envelope.execution)
         if execution is None:
             raise _unknown(envelope)
-        if execution is not self._lineup.head and not execution.cancelled:
+        if not self._lineup.is_due(execution) and not execution.cancelled:
             raise RemoteProtocolError("unexpected_message", "a verdict came before that of an earlier execution")
         return execution
+
+    def _settle(self, execution: Execution, *, given_up: bool = False) -> None:
+        """It has its verdict; `given_up`: it had one before its worker gave one."""
+        self.late.remember(execution.serial, execution.id)
+        self._dispatch.settle(execution, given_up=given_up)
 
     def _display(self, message: words.Display, envelope: Envelope) -> None:
         data = with_buffers(message.data, envelope)
@@ -160,7 +182,8 @@ class Inbox:
             self._actions.send_input(message.request, Answer(None, "eof"))
         else:
             asked = (message.request, message.prompt, message.password)
-            execution.ask_input(Question(*asked, message.choices, message.json_schema, message.timeout))
+            question = Question(*asked, message.choices, message.json_schema, message.timeout, message.waits)
+            execution.ask_input(question)
 
     def _execution(self, envelope: Envelope) -> Execution | None:
         """The execution of an event; None if it has ended, or if the event belongs to the session."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SessionInfo:
     """A session at one moment. `memory` is its worker's, in bytes; `last_heartbeat` is seconds since the epoch.
 
-    `cpu` is the processor time that the worker has used, in seconds.
+    `cpu` is the processor time that the worker has used, in seconds; `sandbox` the level that its code is held to.
     """
 
     id: str
@@ -32,6 +32,7 @@ class SessionInfo:
     responsive: bool
     protocol: str
     cpu: float = 0.0
+    sandbox: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,32 @@ class PromiseSummary:
     def terms(self) -> Terms:
         """What is allowed as its answer."""
         return Terms(self.choices, self.schema)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalSummary:
+    """A call that waits for an approval, or waited: who asks for what, under which line of the policy, and why.
+
+    `arguments` are as the audit trail has them, without secrets. Times are seconds since the epoch. `state` is that of
+    a promise: `pending`, `resolved` if it was approved, `rejected`, `rejected_timedout`, `rejected_canceled`. `by`,
+    `reason`: who has said so, and why.
+    """
+
+    id: str
+    state: str
+    session: str
+    session_name: str
+    execution: str
+    owner: str
+    capability: str
+    arguments: dict[str, Any]
+    why: str
+    grant: str
+    line: int
+    created: float
+    timeout: float | None = None
+    by: str = ""
+    reason: str = ""
 
 
 class SettledPromise(NamedTuple):

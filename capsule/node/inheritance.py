@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from capsule.node.late import Late
 from capsule.node.outgoing import execute
 from capsule.node.resources import begun
 from capsule.node.session import Session
-from capsule.node.verdicts import Loss, lost_with_node
+from capsule.node.verdicts import Loss, lost_with_node, subshell_gone
 from capsule_protocol import adoption
 from capsule_protocol.errors import WorkerLost
 from capsule_protocol.states import VERDICTS
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from capsule.node.heir import Heir
     from capsule.node.worker import Worker
     from capsule_protocol.envelope import Envelope
-    from capsule_protocol.messages.link import Adopted
+    from capsule_protocol.messages.link import Adopted, OpenSubshell
 
 EventsAfter = Callable[[int], Awaitable[Sequence["Event"]]]
 
@@ -79,6 +80,7 @@ class InheritedSession(Session):
     _heir: Heir
     _unheard: frozenset[bytes] = frozenset()
     _held = True
+    _acquainted: asyncio.Event
     _waited: dict[str, float]
 
     async def adopt(self, worker: Heir, remembered: Sequence[Remembered]) -> None:
@@ -90,23 +92,24 @@ class InheritedSession(Session):
             message = f"the session {self.name!r} cannot go on: its node had read more than can be made up for"
             raise WorkerLost("adoption_refused", message)
         self._heir = worker
-        self._stopped = set()  # what is lined up later may belong to a batch whose error is told again first
+        self._lineup.known, self._acquainted = False, asyncio.Event()
+        self._dispatch.stopped = set()  # what is lined up later may belong to a batch whose error is told again first
         self.recalled, self.unsent = {}, []
-        self._take_on(worker)
-        self._late = self._inbox.late = Late(inherited=True)
+        self._tenancy.begin(worker)
+        self._inbox.late = Late(inherited=True)
         worker.drain_timeout = self.options.drain_timeout
         worker.count(self.options.max_processes is not None)
         for execution, serial in sorted(await self._recall(remembered), key=lambda pair: pair[1]):
             self._lineup.restore(execution, serial)
             worker.recall(execution.id, serial)
-            if self._points is not None:
-                self._points.begin(execution)
+            if self._tenancy.points is not None:
+                self._tenancy.points.begin(execution)
         self._state = "ready"
-        self._pulse.start()
+        self._tenancy.pulse.start()
         worker.go_on(self, self.id, self.epoch, self._on_adopted, self._on_live)
-        head = self._lineup.head
-        if head is not None:
-            self._resume(head)
+        for head in [lane.head for lane in self._lineup.all()]:
+            if head is not None:
+                self._resume(head)
 
     def on_output(self, serial: int, stream: int, data: bytes) -> None:
         """Bytes of a pipe; of what comes again, only those of executions that have no verdict."""
@@ -129,17 +132,17 @@ class InheritedSession(Session):
         survival = self._heir.survival
         assert survival is not None
         serials, state = survival.journal.dispatched(), survival.journal.state
-        numbers, rests, ended = state.get("numbers", {}), state.get("rests", {}), state.get("ended", 0)
+        numbers, rests = state.get("numbers", {}), state.get("rests", {})
         found = []
         self._waited = {each.id: each.waited for each in remembered}
         for each in remembered:
-            execution = Execution(each.id, self, each.request, self._loop)
+            execution = Execution(each.id, self._dispatch, each.request, self._loop)
             serial = serials.get(name_of(each.id))
             if serial is None:
                 self.unsent.append(each)
                 continue
-            self._executions += 1
-            if serial <= ended:
+            self._dispatch.accepted += 1
+            if survival.had_ended(serial):
                 ruling = lost_with_node()
                 execution.go_on(each.last, [b"", b""], Heard(()))
                 execution.finish(ruling.verdict, error=ruling.error)
@@ -159,32 +162,52 @@ class InheritedSession(Session):
             head.begin()
         else:
             elapsed = self._heir.running_for(head.serial) - self._waited.get(head.id, 0.0)
-            self.on_started(head, max(0.0, elapsed))
+            self._dispatch.on_started(head, max(0.0, elapsed))
 
     def _on_adopted(self, answer: Adopted) -> None:
         survival = self._heir.survival
         assert survival is not None
-        self.next_count = answer.execution_count
+        self._dispatch.next_count = answer.execution_count
+        self._agree(answer.subshells)
         for pending in answer.inputs:
             execution = self._lineup.sent(pending.execution)
             if execution is not None and pending.number <= survival.known:
-                execution.expect_input(pending.request)
+                execution.inputs.expect(pending.request, waits=pending.waits)
+
+    def _agree(self, subshells: Sequence[OpenSubshell]) -> None:
+        """The worker knows which there are: what is for others ends, and has not begun."""
+        counts = self._dispatch.counts = {each.name: each.execution_count for each in subshells}
+        for execution in self._lineup.agree(list(counts)):
+            ruling = subshell_gone(execution.request.subshell)
+            execution.finish(ruling.verdict, error=ruling.error)
+        running = {each.name: each.seconds for each in subshells}
+        for head in [lane.head for lane in self._lineup.all()]:
+            if head is not None and head.request.subshell in running:
+                elapsed = running[head.request.subshell] - self._waited.get(head.id, 0.0)
+                self._dispatch.on_started(head, max(0.0, elapsed))
+        self._acquainted.set()
+
+    async def acquainted(self) -> None:
+        """Wait until it is known which subshells are open."""
+        await self._acquainted.wait()
 
     def _on_live(self) -> None:
         """All that was left has been told. What the worker may not have got is sent again: it takes nothing twice."""
         self._held = False
         for execution in self._lineup.at_worker():
-            if not self._heir.started(execution.serial):
-                self._heir.execute(execute(self.id, execution))
-        self._dispatch()
-        if self._points is not None:
-            self._points.relieve()
+            aside = bool(execution.request.subshell)
+            if aside or not self._heir.started(execution.serial):
+                self._heir.execute(execute(self.id, execution), aside=aside)
+        self._dispatch.send()
+        if self._tenancy.points is not None:
+            self._tenancy.points.relieve()
 
-    def _dispatch(self) -> None:
-        if not self._held:
-            super()._dispatch()
+    def may_send(self) -> bool:
+        """Whether executions may go to the worker now."""
+        return not self._held and super().may_send()
 
     def on_lost(self, loss: Loss) -> None:
         """The worker has ended, and all that it said has been told."""
         self._held = False
+        self._acquainted.set()
         super().on_lost(loss)

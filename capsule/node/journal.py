@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 import termios
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
@@ -25,7 +26,10 @@ from capsule.node.resources import enlarge
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEADER_BYTES: Final = 4096
+VERSION: Final = 2
+"""Of what is left for another node. Since 2, executions may end in another order than that in which they were sent."""
+
+HEADER_BYTES: Final = 16 * 1024
 RING_BYTES: Final = 8 * 2**20
 """What may have been read and not been dealt with; the pages are taken from the system when they are first used."""
 KEPT_BYTES: Final = 2**21
@@ -42,10 +46,10 @@ DATA, MESSAGE, SETTLED, GIVEN_UP, _PAD = range(1, 6)
 # Words of the header, by index.
 _END, _ABANDONED, _MARK, _AT, _STREAM, _FLOOR, _SIZE = range(7)
 _NOT_RECORDING, _RECORDING_AGAIN = 1, 2
-_MARKS: Final = (1024, 2560)
-_MARK_BYTES: Final = 1536
-_PLACES: Final = 16
-"""Dispatched executions that are remembered, more than a worker ever has at once."""
+_MARKS: Final = (8192, 12288)
+_MARK_BYTES: Final = 4096
+_PLACES: Final = 256
+"""Dispatched executions that are remembered: all that the worker has, and as many as fit of those that have ended."""
 _PLACES_AT: Final = 256
 _NAME_BYTES: Final = 16
 _PLACE = struct.Struct(f"<Q{_NAME_BYTES}s")
@@ -74,6 +78,8 @@ class Journal:
         self._start = 0
         self._given_back = 0
         self._state: dict[str, Any] = {}
+        self._taken: dict[bytes, int] = {}  # the places of those that have not ended
+        self._free: deque[int]  # the others, those first that have been free for the longest time
         self._load()
 
     @classmethod
@@ -178,13 +184,23 @@ class Journal:
         return True
 
     def dispatch(self, serial: int, execution: bytes) -> None:
-        """An execution goes to the worker under this serial; `execution` names it."""
-        _PLACE.pack_into(self._bytes, _PLACES_AT + serial % _PLACES * _PLACE.size, serial, execution)
+        """An execution goes to the worker under this serial; `execution` names it. Idempotent."""
+        if execution not in self._taken:
+            place = self._taken[execution] = self._free.popleft()
+            _PLACE.pack_into(self._bytes, _PLACES_AT + place * _PLACE.size, serial, execution)
+
+    def release(self, execution: bytes) -> None:
+        """It has ended: its place may be given to another one, but not soon."""
+        if execution in self._taken:
+            self._free.append(self._taken.pop(execution))
 
     def dispatched(self) -> dict[bytes, int]:
         """The serials of the last executions that went to the worker, by what names them."""
-        places = (_PLACE.unpack_from(self._bytes, _PLACES_AT + place * _PLACE.size) for place in range(_PLACES))
-        return {name: serial for serial, name in sorted(places) if serial}
+        return {name: serial for serial, name in sorted(map(self._place_at, range(_PLACES))) if serial}
+
+    def _place_at(self, place: int) -> tuple[int, bytes]:
+        serial, name = _PLACE.unpack_from(self._bytes, _PLACES_AT + place * _PLACE.size)
+        return serial, name
 
     def records(self) -> Iterator[Record]:
         """What was recorded behind the mark, oldest first; grows no more while it is read."""
@@ -220,6 +236,9 @@ class Journal:
         if size:
             self._state = msgpack.unpackb(self._bytes[slot + 4 : slot + 4 + size], strict_map_key=False)
             self._start = self._state.pop("position")
+        places = [self._place_at(place) for place in range(_PLACES)]
+        self._taken = {name: place for place, (serial, name) in enumerate(places) if serial}
+        self._free = deque(place for place, (serial, _) in enumerate(places) if not serial)
         words = self._words
         at, in_relay = words[_AT], _waiting(self._relay[0])
         if in_relay:

@@ -1,4 +1,7 @@
-"""The ladder that ends an execution: interrupt, after a grace interrupt again, after another grace kill."""
+"""The ladder that ends an execution: interrupt, after a grace interrupt again, after another grace kill.
+
+What a subshell runs nobody is killed for, when it is only interrupted: the last step then gives it up.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Reason = Literal["interrupt", "timeout", "output_limit"]
 class Ladder:
     """Climbed by timers until the verdict comes. Each step is told to the client before it is taken."""
 
-    __slots__ = ("_execution", "_grace", "_interrupt", "_kill", "_loop", "_timer", "killed", "reason")
+    __slots__ = ("_execution", "_grace", "_interrupt", "_kill", "_kills", "_loop", "_timer", "killed", "reason")
 
     def __init__(
         self,
@@ -27,12 +30,16 @@ class Ladder:
         grace: float,
         interrupt: Callable[[], None],
         kill: Callable[[], None],
+        *,
+        kills: bool = True,
     ) -> None:
+        """`kill` is the last step; unless it `kills`, it ends nothing but the waiting."""
         self._loop = loop
         self._execution = execution
         self._grace = grace
         self._interrupt = interrupt
         self._kill = kill
+        self._kills = kills
         self._timer: asyncio.TimerHandle | None = None
         self.reason = reason
         self.killed = False
@@ -56,7 +63,8 @@ class Ladder:
         self._timer = self._loop.call_later(self._grace, self._end)
 
     def _end(self) -> None:
-        self._execution.status("killing", self.reason)
-        self.killed = True
         self._timer = None
+        if self._kills:
+            self._execution.status("killing", self.reason)
+        self.killed = self._kills
         self._kill()

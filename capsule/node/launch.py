@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from capsule.node.box import Box, ExitStatus
+from capsule.node.groups import remove_groups
 from capsule.node.leases import lease_pair
 from capsule.node.resources import box_parent, is_shortage, no_descriptor, remove_directory
 from capsule_protocol.errors import EnvironmentFailed, WorkerLost
@@ -52,6 +53,7 @@ class Zygote:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._groups: list[str] = []  # where it makes control groups
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count(1)
         self._sending = asyncio.Lock()
@@ -70,16 +72,24 @@ class Zygote:
         *,
         directory: Path | None = None,
         worker: str | None = None,
+        sandbox: Mapping[str, Any] | None = None,
     ) -> Zygote:
         """Start a zygote and wait until it has imported everything; EnvironmentFailed says why it could not.
 
         WorkerLost says that it was killed meanwhile, SessionError `descriptors_exhausted` that this process cannot have
         it. There is no time limit: cancel it. `directory` is where its boxes have theirs; `worker` names the function
-        ("module:function") that workers run.
+        ("module:function") that workers run. `sandbox`: level, scratch_bytes, readable, uid.
         """
-        setup = {"op": "setup", "preload": list(preload), "path": list(path), "boxes": str(box_parent(directory))}
+        setup: dict[str, Any] = {
+            "op": "setup",
+            "preload": list(preload),
+            "path": list(path),
+            "boxes": str(box_parent(directory)),
+        }
         if worker is not None:
             setup["worker"] = worker
+        if sandbox is not None:
+            setup["sandbox"] = dict(sandbox)
         interpreter = _interpreter(python)
         last_words = -1
         try:
@@ -179,6 +189,7 @@ class Zygote:
             os.killpg(self.pid, signal.SIGKILL)
 
     def _take(self, message: dict[str, Any]) -> None:
+        self._groups = message.get("groups", self._groups)
         reply = self._replies.get(message["id"]) if "id" in message else self._ready
         if reply is not None:  # else: whoever asked has been cancelled
             _resolve(reply, message)
@@ -201,6 +212,7 @@ class Zygote:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+        remove_groups(self._groups, self.pid)
         self.died.set()
         _resolve(self._room, None)
         for reply in (self._ready, *self._replies.values()):
@@ -262,6 +274,8 @@ def _kill_when_closed(theirs: socket.socket, group: int) -> None:
 
 
 def _preload_failed(interpreter: str, status: int | None, error: dict[str, str], last_words: int) -> EnvironmentFailed:
+    if "hint" in error:
+        return EnvironmentFailed("sandbox_unavailable", error["message"], hint=error["hint"])
     if error["traceback"]:
         message = f"the environment's modules could not be imported: {error['name']}: {error['message']}"
         return EnvironmentFailed("environment_failed", message, details={"traceback": error["traceback"]})

@@ -22,7 +22,8 @@ WINDOW = 8
 class Lineup:
     """Queued and sent executions. Pure: it says what may be sent, and never sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = WINDOW) -> None:
+        self._window = window
         self._queue: deque[Execution] = deque()
         self._sent: dict[str, Execution] = {}
         self._by_serial: dict[int, Execution] = {}
@@ -80,7 +81,7 @@ class Lineup:
         """How many of those in the queue, and of these behind them, may be sent: none behind one that stops others."""
         if self._sent and self._last is not None and self._last.request.stop_on_error:
             return 0
-        room = WINDOW - len(self._sent)
+        room = self._window - len(self._sent)
         waiting = chain((execution.request for execution in self._queue), ahead)
         return next((at for at, one in enumerate(islice(waiting, room), 1) if one.stop_on_error), room)
 
@@ -111,6 +112,12 @@ class Lineup:
         if taken:
             self._queue = deque(one for one in self._queue if one not in taken)
         return taken
+
+    def take_queue(self) -> list[Execution]:
+        """Take all that was not sent."""
+        queued = list(self._queue)
+        self._queue.clear()
+        return queued
 
     def take_all(self) -> tuple[list[Execution], list[Execution]]:
         """Take everything: what was sent, and what was queued."""

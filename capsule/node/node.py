@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from capsule.config import NodeConfig, SessionOptions
 from capsule.node.adoption import take_over
+from capsule.node.asking import Answer
 from capsule.node.environments import Environments
 from capsule.node.heir import Heir
+from capsule.node.home import LOCAL, Home, Identity
 from capsule.node.info import NodeInfo
 from capsule.node.inheritance import InheritedSession, Remembered, Will
 from capsule.node.pools import Pools
-from capsule.node.session import Identity, Session
+from capsule.node.session import Session
 from capsule.node.tasks import Tasks, result_of
 from capsule.node.worker import Place
 from capsule_protocol.errors import SessionError
@@ -21,7 +23,10 @@ from capsule_protocol.errors import SessionError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from capsule.broker.broker import Broker
     from capsule.node.adoption import Adoptable, Lingering
+    from capsule.node.asking import Question
+    from capsule_bridge import Bridge
     from capsule_pool import OnEvent
 
 S = TypeVar("S", bound=Session)
@@ -36,6 +41,7 @@ class Node:
         *,
         on_pool_event: OnEvent | None = None,
         lingering: Lingering | None = None,
+        bridge: Bridge | None = None,
     ) -> None:
         self.config = config or NodeConfig()
         self._lingering = lingering
@@ -45,6 +51,13 @@ class Node:
         self._pools = Pools(
             self.config.environments, self._place, self._tasks, on_pool_event, lasting=lingering is not None
         )
+        self.broker: Broker | None = None
+        if self.config.broker.policy is not None:
+            from capsule.broker.broker import Broker  # late: a node without a policy needs none of it
+            from capsule.node.durable.calls import CallBook
+
+            self.broker = Broker(self.config, bridge, None if bridge is None else CallBook(bridge))
+            self.broker.ask = self._ask_people
         self._sessions: dict[str, Session] = {}
         self._closing: asyncio.Task[None] | None = None
 
@@ -61,21 +74,26 @@ class Node:
         """The open sessions by id."""
         return MappingProxyType(self._sessions)
 
-    async def open_session(self, options: SessionOptions | None = None) -> Session:
-        """A ready session. A caller that is cancelled leaves nothing behind.
+    async def open_session(self, options: SessionOptions | None = None, principal: str = LOCAL) -> Session:
+        """A ready session of this principal. A caller that is cancelled leaves nothing behind.
 
-        Raises EnvironmentFailed, PoolError, WorkerLost, ArgumentError for options that the worker refuses, and
-        SessionError when the node is closed or has as many sessions as it may.
+        Raises EnvironmentFailed, PoolError, WorkerLost, ArgumentError for options that the worker refuses or a policy
+        that cannot be used, and SessionError when the node is closed or has as many sessions as it may.
         """
         options = options or SessionOptions()
         self._check_open()
         self._environments.check(options.environment)
         if len(self._sessions) >= self.config.max_sessions:
             raise SessionError("too_many_sessions", f"the node has max_sessions={self.config.max_sessions} already")
-        return await self._openings.run_or_undo(self._open(options), Session.close)
+        return await self._openings.run_or_undo(self._open(options, principal), Session.close)
 
     async def adopt_session(
-        self, box: Adoptable, secret: bytes, options: SessionOptions, remembered: Sequence[Remembered] = ()
+        self,
+        box: Adoptable,
+        secret: bytes,
+        options: SessionOptions,
+        remembered: Sequence[Remembered] = (),
+        principal: str = LOCAL,
     ) -> InheritedSession:
         """Go on with a session that another node has left: `adoptable` finds it, a durable store remembers the rest.
 
@@ -85,9 +103,13 @@ class Node:
         self._check_open()
         if self._lingering is None:
             raise SessionError("unsupported", "this node's sessions do not outlive it, so it adopts none")
+        if self.broker is not None:
+            await self.broker.start()
         heir = Heir(await take_over(box, secret))
         self._pools.adopt(heir)
-        session = self._add(InheritedSession, options, Identity(box.session, box.epoch, self._will(secret)))
+        session = self._add(
+            InheritedSession, options, Identity(box.session, box.epoch, self._will(secret), principal=principal)
+        )
         try:
             await session.adopt(heir, remembered)
         except BaseException:
@@ -96,12 +118,12 @@ class Node:
             raise
         return session
 
-    def find_again(self, options: SessionOptions, session_id: str, epoch: int, secret: bytes = b"") -> Session:
+    def find_again(self, options: SessionOptions, identity: Identity, secret: bytes = b"") -> Session:
         """A session of an earlier node, which has lost its worker. It is restarted when somebody wants it.
 
         `secret`: what the earlier node had given it.
         """
-        return self._add(Session, options, Identity(session_id, epoch, self._will(secret), lost=True))
+        return self._add(Session, options, identity._replace(will=self._will(secret), lost=True))
 
     def info(self) -> NodeInfo:
         """The node as it is now."""
@@ -115,10 +137,14 @@ class Node:
         self.config = config
         self._environments.configure(config.environments)
         self._pools.configure(config.environments)
+        if self.broker is not None:
+            self._tasks.start(self.broker.reload(config))
 
     async def prepare(self, environment: str = "default") -> None:
-        """Start the zygote of an environment ahead of the first session. Raises EnvironmentFailed or WorkerLost."""
+        """Start broker and zygote ahead of the first session. Raises EnvironmentFailed, WorkerLost, ArgumentError."""
         self._check_open()
+        if self.broker is not None:
+            await self.broker.start()
         await self._environments.zygote(environment)
 
     def warm(self, environment: str = "default") -> None:
@@ -132,25 +158,31 @@ class Node:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await result_of(self._closing)
 
+    async def _ask_people(self, session: str, execution: str, question: Question) -> Answer:
+        found = self._sessions.get(session)
+        return Answer(None, "eof") if found is None else await found.powers.ask_people(execution, question)
+
     def _check_open(self) -> None:
         if self._closing is not None:
             raise SessionError("node_closed", "the node has been closed")
 
     def _add(self, kind: type[S], options: SessionOptions, identity: Identity) -> S:
-        session = kind(
-            options,
+        home = Home(
             self._tasks,
             self._pools,
             self.config.heartbeat_interval,
             self._forget,
             lambda: self.config.max_checkpoint_bytes,
-            identity,
+            self.broker,
         )
+        session = kind(options, home, identity)
         self._sessions[session.id] = session
         return session
 
-    async def _open(self, options: SessionOptions) -> Session:
-        session = self._add(Session, options, Identity(will=self._will()))
+    async def _open(self, options: SessionOptions, principal: str) -> Session:
+        if self.broker is not None:
+            await self.broker.start()
+        session = self._add(Session, options, Identity(will=self._will(), principal=principal))
         await session.start()
         return session
 
@@ -170,3 +202,5 @@ class Node:
         await self._pools.close()
         await self._tasks.close()
         await self._environments.close()
+        if self.broker is not None:
+            await self.broker.close()

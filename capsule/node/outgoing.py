@@ -30,13 +30,18 @@ def cancel(session_id: str, execution: Execution) -> Envelope:
     return Envelope("cancel", body, "", session_id, execution.id, execution.serial, time.time())
 
 
+def interrupt(session_id: str, execution: Execution) -> Envelope:
+    """Interrupt this, which runs in a subshell."""
+    return Envelope("interrupt", {}, "", session_id, execution.id, execution.serial, time.time())
+
+
 def input_reply(session_id: str, request: str, answer: Answer) -> Envelope:
     """The answer to a request for input."""
     return Envelope("input_reply", {"request": request, **answer._asdict()}, session=session_id)
 
 
-def opening(session_id: str, options: SessionOptions, name: str, epoch: int) -> Envelope:
-    """The session is the worker's from here on."""
+def opening(session_id: str, options: SessionOptions, name: str, epoch: int, *, granted: bool = False) -> Envelope:
+    """The session is the worker's from here on; `granted`: its code may call capabilities."""
     body = {
         "environment": options.environment,
         "name": name,
@@ -49,6 +54,7 @@ def opening(session_id: str, options: SessionOptions, name: str, epoch: int) -> 
             "out_cache": options.out_cache,
             "source_cache": options.source_cache,
             "max_open_files": options.max_open_files,
+            **({"capabilities": True} if granted else {}),
             **({"ipython": list(options.ipython)} if options.ipython else {}),
         },
         "epoch": epoch,

@@ -102,8 +102,7 @@ class Points:
             self._next = self._newest = None
         numbers = {execution.serial: execution.told for execution in self._running.values()}
         rests = {execution.serial: execution.rests for execution in self._running.values() if any(execution.rests)}
-        ended = min(numbers, default=self._worker.serial + 1) - 1
-        state = {**self._survival.state(), "numbers": numbers, "rests": rests, "ended": ended}
+        state = {**self._survival.state(), "numbers": numbers, "rests": rests, "newest": self._worker.serial}
         self._stop_timer()
         self._at, self._heard = self._survival.journal.end, self._survival.heard
         point = Point(self._at, state, dict(self._taken))

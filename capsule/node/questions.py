@@ -16,9 +16,11 @@ MAX_OPEN = 256
 """Questions that may be open at once in one session."""
 MAX_FORSAKEN = 10_000
 """Questions without an answer whose asker has left."""
-ALLOWED = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info", "debug"})
-URGENT = frozenset({"debug"})
-"""Those that do not wait for the code that runs."""
+ALLOWED = frozenset(
+    {"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info", "subshell", "debug"}
+)
+URGENT = frozenset({"debug", "subshell"})
+"""Those that do not wait for the code that runs; nor does one that names a subshell."""
 
 
 class Questions:

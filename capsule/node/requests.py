@@ -1,21 +1,59 @@
-"""Checks a request before anything is done for it, so that an error names the argument and nothing is left behind."""
+"""What is asked of a session that is to run something.
+
+It is checked before anything is done for it, so that an error names the argument and nothing is left behind.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from capsule.comms import check_comm
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.errors import ArgumentError, SessionError
 from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.messages.execution import MAX_EXPRESSIONS
 
 if TYPE_CHECKING:
-    from capsule.node.execution import ExecuteRequest
+    from capsule.comms import CommRequest
 
 NAME_LENGTH = 1000
 ENVELOPE_BYTES = 16 * 1024
 """What the rest of an `execute` message takes at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Something that a worker does as it runs a cell, and that is none: the message that asks for it."""
+
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteRequest:
+    """What to run and how.
+
+    `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
+    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
+    that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `comm` or
+    a `turn` there is no code. With a `subshell` it runs there, beside what runs elsewhere.
+    """
+
+    code: str
+    timeout: float | None = None
+    quiet: bool = False
+    store_history: bool = True
+    allow_input: bool = False
+    stop_on_error: bool = False
+    batch: str = ""
+    cell: str | None = None
+    if_epoch: int | None = None
+    user_expressions: dict[str, str] = field(default_factory=dict)
+    payloads: bool = False
+    comm: CommRequest | None = None
+    turn: Turn | None = None
+    subshell: str = ""
 
 
 def check_request(request: ExecuteRequest, message_bytes: int) -> None:
@@ -35,7 +73,7 @@ def check_request(request: ExecuteRequest, message_bytes: int) -> None:
     for name in ("quiet", "store_history", "allow_input", "stop_on_error", "payloads"):
         if not isinstance(getattr(request, name), bool):
             raise ArgumentError(name, f"must be a bool, not {type(getattr(request, name)).__name__}", allowed="bool")
-    for name in ("batch", "cell"):
+    for name in ("batch", "cell", "subshell"):
         value = getattr(request, name)
         if not (isinstance(value, str) and len(value) <= NAME_LENGTH) and not (name == "cell" and value is None):
             raise ArgumentError(name, f"must be text, not {value!r:.80}", allowed=f"at most {NAME_LENGTH} characters")
@@ -55,6 +93,12 @@ def check_expressions(expressions: object, limit: int = DEFAULT_LIMITS.code_byte
     if size > limit:
         raise ArgumentError("user_expressions", f"have {size} bytes", allowed=allowed)
     return size
+
+
+def conflict(key: str | None, execution: str) -> SessionError:
+    """The refusal of a request that came before with another content, by the name that its sender gave it."""
+    what = f"execution {execution[:64]!r}" if key is None else f"the idempotency key {key[:64]!r}"
+    return SessionError("idempotency_conflict", f"{what} was used before with another request")
 
 
 def _check_code(code: object, message_bytes: int) -> None:

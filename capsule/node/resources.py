@@ -136,6 +136,13 @@ def begun(pid: int) -> int:
     return 0 if state in _ENDED else int(fields[18])
 
 
+def pid_of(pidfd: int) -> int:
+    """The number that a process has here; 0 if it is gone, or is in no namespace that is seen from here."""
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii")
+    found = next((line.split()[1] for line in text.splitlines() if line.startswith("Pid:")), "0")
+    return max(0, int(found))
+
+
 def seconds_since(ticks: int) -> float:
     """How long ago that was, in clock ticks since the system booted."""
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

@@ -53,6 +53,11 @@ class Survival:
         """Whether all that has come has been told."""
         return self.replay is None and self._numbers.whole and self._merge.quiet
 
+    def had_ended(self, serial: int) -> bool:
+        """Whether this execution had its verdict at the last mark. Those of subshells end in any order."""
+        state = self.journal.state
+        return serial <= state.get("newest", 0) and serial not in state.get("numbers", {})
+
     def state(self) -> dict[str, Any]:
         """What another node needs to go on from here, while it is quiet."""
         return {**self._merge.state(), "confirmed": self._numbers.known}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope
@@ -10,7 +12,7 @@ from anyio import CancelScope
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
 T = TypeVar("T")
 
@@ -27,6 +29,19 @@ class Tasks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def start_now(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it up to where it first waits, and only from there on as a task: a busy loop's next turn may be far away.
+
+        Up to there it is part of the caller: it must not ask for its task, nor set a time limit.
+        """
+        try:
+            awaited = work.send(None)
+        except StopIteration:
+            return
+        rest = _go_on(work, awaited)
+        rest.send(None)  # a task that is cancelled before its first turn would not even begin it
+        self.start(rest)
 
     async def run_or_undo(self, work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]]) -> T:
         """Run it; when the caller is cancelled, cancel it and wait until nothing of it is left."""
@@ -48,6 +63,30 @@ class Tasks:
             task.cancel()
         if running:
             await asyncio.wait(running)
+
+
+async def _go_on(work: Coroutine[Any, Any, None], awaited: Any) -> None:
+    await _rest(work, awaited)
+
+
+@coroutine
+def _rest(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """What is left of work that has begun. In its first turn the task learns what the work waits for."""
+    step: Callable[[], Any] = iter((awaited,)).__next__
+    waiting = None
+    while True:
+        try:
+            yield waiting
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - for the work to deal with
+            step = partial(work.throw, error)
+        try:
+            waiting = step()
+        except StopIteration:
+            return
+        step = partial(work.send, None)
 
 
 async def result_of(task: asyncio.Task[T]) -> T:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from capsule.events import ErrorInfo, Verdict
-from capsule_protocol.errors import CODES
+from capsule_protocol.codes import CODES
 
 if TYPE_CHECKING:
     from capsule.node.box import ExitStatus
@@ -32,6 +32,18 @@ class Ruling(NamedTuple):
 
     verdict: Verdict
     error: ErrorInfo
+
+
+class Said(TypedDict, total=False):
+    """What a worker's verdict says beside how it ended: fields of `Finished`."""
+
+    text: str
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    execution_count: int
+    duration: float
+    user_expressions: dict[str, Any]
+    payload: list[dict[str, Any]]
 
 
 def of_error(message: Error, execution: Execution) -> Ruling:
@@ -101,9 +113,20 @@ def cancelled(why: str) -> Ruling:
     return Ruling("interrupted", _info("cancelled", f"the execution was cancelled: {why}", "execution_cancelled"))
 
 
+def interrupt_ignored() -> Ruling:
+    """The verdict of an execution of a subshell that does not react, and is not worth the session's state."""
+    text = "the code does not react to an interrupt, and goes on: it waits, or computes, in C"
+    return Ruling("error", _info("InterruptIgnored", text, "interrupt_ignored"))
+
+
 def lost_with_node() -> Ruling:
     """The verdict of an execution whose own verdict a node had heard, and not kept, when it died."""
     return _lost("the execution ended, and its verdict was lost with the node that had heard it")
+
+
+def subshell_gone(name: str) -> Ruling:
+    """The verdict of an execution that waited for a subshell which is not there any more."""
+    return Ruling("error", _info("SessionError", f"there is no subshell {name[:80]!r}", "subshell_unknown"))
 
 
 def hint_of(code: str) -> str:

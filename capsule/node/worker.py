@@ -1,37 +1,26 @@
-"""One worker and all that the node holds of it: its box, both sockets, both pipes, the shared page."""
+"""One worker and all that the node holds of it: its box, the link to it, and what it is heard to say."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from capsule.node.capture import Capture
 from capsule.node.handshake import Greeting
-from capsule.node.journal import GIVEN_UP, MESSAGE, SETTLED, Journal, name_of
+from capsule.node.hearing import LAST_WORDS_BYTES, PATIENCE, Hearing, Owner
+from capsule.node.journal import VERSION, name_of
 from capsule.node.memory import own_bytes
-from capsule.node.merge import Merge
 from capsule.node.replay import Told
-from capsule.node.resources import (
-    Descriptors,
-    Inherited,
-    box_directory,
-    is_shortage,
-    no_descriptor,
-    remove_directory,
-)
-from capsule.node.survival import Survival
+from capsule.node.resources import box_directory, is_shortage, no_descriptor, remove_directory
 from capsule.node.verdicts import Loss, LossCause
-from capsule.node.worker_link import Door
+from capsule.node.worker_link import Link
 from capsule_protocol import page as shared
 from capsule_protocol.errors import CapsuleError, RemoteProtocolError, WorkerLost
 from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.marks import TOKEN_SIZE, TOKEN_START
-from capsule_protocol.messages import Message, parse
-from capsule_protocol.messages.execution import Error, Result
+from capsule_protocol.messages import parse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -39,35 +28,18 @@ if TYPE_CHECKING:
     from capsule.node.adoption import Estate
     from capsule.node.box import Box, ExitStatus
     from capsule.node.launch import Zygote
+    from capsule.node.scratch import Scratch
+    from capsule.node.survival import Survival
     from capsule_protocol.envelope import Envelope
     from capsule_protocol.messages.link import Ready
     from capsule_protocol.negotiation import Agreement
+
+__all__ = ["LAST_WORDS_BYTES", "Owner", "Place", "Preparation", "Worker"]
 
 T = TypeVar("T")
 
 SETTLE = 0.5
 """Seconds that a dead worker's last words may take to arrive; they are here already, as a rule."""
-PATIENCE = 1.0
-"""Seconds after which a verdict no longer waits for a message that was announced before it."""
-STDERR = 1
-LAST_WORDS_BYTES = 8 * 1024
-"""So much is told of what a worker that did not start has written to its stderr; its end, if there is more."""
-
-
-class Owner(Protocol):
-    """What a worker tells its session."""
-
-    def on_output(self, serial: int, stream: int, data: bytes) -> None:
-        """Bytes of a pipe."""
-
-    def on_event(self, message: Message, envelope: Envelope) -> None:
-        """A message that belongs to the stream of an execution, in its place."""
-
-    def on_message(self, message: Message, envelope: Envelope) -> None:
-        """Any other message."""
-
-    def on_lost(self, loss: Loss) -> None:
-        """The worker has ended, and all that it said has been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,57 +66,36 @@ class Worker:
     Its end is told by `on_lost`, once; `died` is done just before, and `gone` says that nothing of it is left.
     """
 
-    survival: Survival | None = None
-    """If it may outlive this node."""
     on_full: Callable[[], object] | None = None
     """Called when the journal is full: nothing is read until something has been dealt with."""
 
     def __init__(self, preparation: Preparation, estate: Estate | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
-        self._owner: Owner | None = None
         self._preparation = preparation
         self._token = TOKEN_START + secrets.token_bytes(TOKEN_SIZE - len(TOKEN_START))
         if estate is not None:
             self._token = estate.token
         self._limits = replace(DEFAULT_LIMITS, message_bytes=preparation.message_bytes)
-        self._cause: LossCause | None = None
+        self.cause: LossCause | None = None
         self._why = ""
         self._greeting = Greeting(loop)
         self._box: Box | None = None
         self.directory = Path()
         """That of its box."""
-        with ExitStack() as undo:  # descriptors may run out at any of these
-            self._fds = Descriptors() if estate is None else Inherited(estate.descriptors)
-            undo.callback(self._fds.close)
-            self._page = shared.Page(self._fds.page)
-            undo.callback(self._page.close)
-            self._merge = Merge(self._token, self._on_output, self._on_tied)
-            journal = None if estate is None else estate.journal
-            if preparation.lasting and journal is None:
-                journal = Journal.create()
-            if journal is not None:
-                undo.callback(journal.close)
-                self.survival = Survival(loop, journal, self._merge)
-            self._capture = Capture(loop, self._fds.take_reads(), self._page, self._merge, self._violation, journal)
-            self._capture.on_full = self._on_full
-            undo.callback(self._capture.close)
-            self._shell = Door(loop, self._limits, self._on_envelope, self._violation)
-            undo.callback(self._shell.close)
-            self._control = Door(loop, self._limits, self._on_envelope, self._violation)
-            undo.pop_all()
-        self._doubted: asyncio.TimerHandle | None = None
-        self._paused = False
+        self._hearing = Hearing(self, self._token, self._greeting, loop)
+        merge, lasting = self._hearing.merge, preparation.lasting
+        self._link = Link(self._limits, merge, self._on_envelope, self.on_violation, estate, lasting=lasting)
+        self._link.capture.on_full = self._on_full
+        self._hearing.link = self._link
+        self.survival: Survival | None = self._link.survival
+        """If it may outlive this node."""
         self._counted = False
-        self._last_words = b""
         self.serial = 0
-        self._serials: dict[str, int] = {}
-        """Of the executions that it has, by id."""
         self.died: asyncio.Future[str] = loop.create_future()
         self.gone = asyncio.Event()
         self.drain_timeout = 10 * PATIENCE
         """Seconds that a verdict may wait for output that the pipes do not bring; its session sets it."""
-        self._undrained = 0.0
         self.watching: asyncio.Task[None] | None = None
         self.agreement: Agreement
         self.ready: Ready
@@ -158,6 +109,17 @@ class Worker:
     def box_pid(self) -> int:
         """The process id of its box."""
         return self._box.pid if self._box is not None else 0
+
+    @property
+    def scratch(self) -> Scratch:
+        """The directory of its box, with the session's files."""
+        assert self._box is not None
+        return self._box.scratch
+
+    @property
+    def sandbox(self) -> str:
+        """The level that its code is held to."""
+        return self._box.sandbox if self._box is not None else ""
 
     @property
     def replaying(self) -> bool:
@@ -184,9 +146,9 @@ class Worker:
         try:
             await worker._launch(place)
             worker.agreement = await worker._unless_exited(
-                lambda exited: worker._greeting.hello(worker._shell.send, worker._limits, exited)
+                lambda exited: worker._greeting.hello(worker._link.shell.send, worker._limits, exited)
             )
-            worker._capture.skip()
+            worker._link.capture.skip()
         except BaseException as error:
             if isinstance(error, WorkerLost):
                 worker._explain(error)
@@ -194,7 +156,7 @@ class Worker:
             if isinstance(error, OSError):  # no descriptor is left, no room on the disk
                 raise _not_started(error) from error
             raise
-        worker._last_words = b""
+        worker._hearing.last_words = b""
         return worker
 
     async def bequeath(self, told: Mapping[str, Any]) -> None:
@@ -202,12 +164,13 @@ class Worker:
         assert self.survival is not None
         assert self._box is not None
         heritage = {
-            "version": 1,
+            "version": VERSION,
             "token": self._token,
             "message_bytes": self._limits.message_bytes,
             "ready": self.ready.model_dump(),
+            "sandbox": self._box.sandbox,
         }
-        given = [*self._capture.descriptors, *self.survival.journal.descriptors]
+        given = [*self._box.scratch.descriptors, *self._link.capture.descriptors, *self.survival.journal.descriptors]
         await self._box.linger({**told, "told": heritage}, given)
         self.survival.journal.release_memory()
 
@@ -221,10 +184,12 @@ class Worker:
         if memory_bytes is not None or max_processes is not None:
             self._box.limit(memory_bytes=memory_bytes, max_processes=max_processes)
         self._counted = max_processes is not None
-        self.ready = await self._unless_exited(lambda exited: self._greeting.open(self._shell.send, opening, exited))
+        self.ready = await self._unless_exited(
+            lambda exited: self._greeting.open(self._link.shell.send, opening, exited)
+        )
         if self.died.done():
             raise WorkerLost("worker_lost", "the worker ended when its session was open")
-        self._owner = owner
+        self._hearing.owner = owner
 
     def memory(self) -> int:
         """The bytes that belong to the worker process alone."""
@@ -239,68 +204,62 @@ class Worker:
         """The serial of the next execution."""
         return self.serial + 1
 
-    def execute(self, envelope: Envelope) -> None:
-        """Send an execution; its serial is the envelope's sequence."""
-        self.serial = self._merge.newest = max(self.serial, envelope.sequence)
-        self._serials[envelope.execution] = envelope.sequence
+    def execute(self, envelope: Envelope, *, aside: bool = False) -> None:
+        """Send an execution; its serial is the envelope's sequence. `aside`: it does not run on the main thread."""
+        self.serial = self._hearing.merge.newest = max(self.serial, envelope.sequence)
+        self._hearing.serials[envelope.execution] = envelope.sequence
         if self.survival is not None:
             self.survival.journal.dispatch(envelope.sequence, name_of(envelope.execution))
         if self._counted and self._box is not None:
             self._box.expect()
-        self._shell.send(envelope)
+        (self._link.control if aside else self._link.shell).send(envelope)
 
     def send(self, envelope: Envelope) -> None:
         """Send on the socket that waits for the main thread."""
-        self._shell.send(envelope)
+        self._link.shell.send(envelope)
 
     def send_urgent(self, envelope: Envelope) -> None:
         """Send on the socket that is served also while code runs."""
-        self._control.send(envelope)
+        self._link.control.send(envelope)
 
     def interrupt(self, serial: int, *, timed_out: bool = False) -> None:
         """Interrupt an execution; one that has ended by then is not harmed, nor is any other."""
         if self._box is None or self.gone.is_set():
             return
-        self._page.set(shared.TARGET, serial)
+        self._link.page.set(shared.TARGET, serial)
         if timed_out:
-            self._page.set(shared.TIMED_OUT, serial)
+            self._link.page.set(shared.TIMED_OUT, serial)
         self._box.signal_worker(shared.INTERRUPT_SIGNAL)
         self._box.interrupt_children(serial)
 
     def started(self, serial: int) -> bool:
         """Whether the worker says that it began this execution."""
-        return serial <= self._page.get(shared.STARTED)
+        return serial <= self._link.page.get(shared.STARTED)
 
     def deal(self, position: int, state: dict[str, Any]) -> None:
         """What was recorded up to this position has been dealt with for good."""
         if self.survival is not None and not self.gone.is_set():
-            self.survival.deal(position, state, self._control.send)
-            self._capture.settle()
+            self.survival.deal(position, state, self._link.control.send)
+            self._link.capture.settle()
 
     def abandon_journal(self) -> None:
         """More was read than it holds, and nothing of it can be dealt with: read on without it."""
         if self.survival is not None:
             self.survival.journal.abandon()
-            self._capture.settle()
+            self._link.capture.settle()
 
     def pause(self) -> None:
         """Read nothing more: the worker blocks once everything between is full."""
-        self._paused = True
-        self._capture.pause()
-        self._shell.pause()
-        self._control.pause()
+        self._link.pause()
 
     def resume(self) -> None:
         """Read again."""
-        self._paused = False
-        self._capture.resume()
-        self._shell.resume()
-        self._control.resume()
+        self._link.resume()
 
     def kill(self, cause: LossCause, why: str = "") -> None:
         """End it; the first cause counts."""
-        if self._cause is None:
-            self._cause, self._why = cause, why
+        if self.cause is None:
+            self.cause, self._why = cause, why
         if self._box is not None:
             self._box.kill()
 
@@ -310,6 +269,11 @@ class Worker:
         if self._box is not None:
             self._box.close()
 
+    def on_violation(self, error: RemoteProtocolError) -> None:
+        """It has broken the protocol: end it."""
+        self.kill("violation", error.message)
+        self._greeting.fail(error)
+
     async def watch(self) -> None:
         """Wait for its end, tell it, and clean up."""
         box = self._box
@@ -318,14 +282,13 @@ class Worker:
         try:
             status = await box.exited()
             self.died.set_result(str(status))
-            self._shell.end()
-            self._control.end()
-            await asyncio.wait([gone, self._shell.disconnected, self._control.disconnected], timeout=SETTLE)
-            self._shell.drain_rest()
-            self._control.drain_rest()
+            self._link.end()
+            hung_up = self._link.shell.disconnected, self._link.control.disconnected
+            await asyncio.wait([gone, *hung_up], timeout=SETTLE)
+            self._link.drain_rest()
             self._finish()
-            if self._owner is not None:
-                self._owner.on_lost(Loss(self._cause or "exit", status, self._why))
+            if self._hearing.owner is not None:
+                self._hearing.owner.on_lost(Loss(self.cause or "exit", status, self._why))
             await gone
         finally:
             gone.cancel()
@@ -335,9 +298,9 @@ class Worker:
     def _finish(self) -> None:
         """It is dead, and all has arrived: deliver what was held back."""
         try:
-            self._capture.finish()
+            self._link.capture.finish()
         except RemoteProtocolError as error:  # of a message that had waited for its place
-            self._violation(error)
+            self.on_violation(error)
 
     async def _launch(self, place: Place) -> None:
         directory = self.directory = box_directory(place.directory, place.zygote.pid)
@@ -349,17 +312,17 @@ class Worker:
             "lasting": self._preparation.lasting,
         }
         try:
-            self._box = await place.zygote.fork(spec, self._fds.given())
+            self._box = await place.zygote.fork(spec, self._link.descriptors.given())
         except BaseException:
             remove_directory(directory)
             raise
-        self._fds.close()
+        self._link.descriptors.close()
         await self._box.bound()
-        self._capture.start()
-        self._shell.connect(directory / "shell.sock")
-        self._control.connect(directory / "control.sock")
-        self._shell.disconnected.add_done_callback(self._on_disconnected)
-        self._control.disconnected.add_done_callback(self._on_disconnected)
+        self._link.capture.start()
+        self._link.shell.connect(directory / "shell.sock")
+        self._link.control.connect(directory / "control.sock")
+        self._link.shell.disconnected.add_done_callback(self._on_disconnected)
+        self._link.control.disconnected.add_done_callback(self._on_disconnected)
 
     async def _unless_exited(self, ask: Callable[[asyncio.Future[ExitStatus]], Awaitable[T]]) -> T:
         """Ask the worker something that its end answers too."""
@@ -372,15 +335,15 @@ class Worker:
 
     def _explain(self, error: WorkerLost) -> None:
         """Add to the error what the worker, which is dead, has said last: a traceback, as a rule."""
-        self._capture.finish()
-        text = self._last_words.decode(errors="replace").strip()
+        self._link.capture.finish()
+        text = self._hearing.last_words.decode(errors="replace").strip()
         if text:
             error.message += f": {text.splitlines()[-1]}"
             error.details["traceback"] = text
 
     async def _abort(self) -> None:
         """Undo a start that failed."""
-        self._fds.close()
+        self._link.descriptors.close()
         if self._box is not None:
             self._box.close()
             self._box.kill()
@@ -388,90 +351,19 @@ class Worker:
         self._release()
 
     def _release(self) -> None:
-        self._fds.close()
-        self._shell.close()
-        self._control.close()
-        self._capture.close()
-        if self.survival is not None:
-            self.survival.close()
-        self._page.close()
-        if self._doubted is not None:
-            self._doubted.cancel()
+        self._link.close()
+        self._hearing.close()
         self.gone.set()
 
     def _on_envelope(self, envelope: Envelope) -> None:
         message = parse(envelope)
         if self.survival is not None and envelope.sequence:
             self.survival.admit(envelope.sequence)
-        self._deliver(Told(message, envelope))
-
-    def _deliver(self, told: Told) -> None:
-        message, envelope = told
-        fence = getattr(message, "fence", None)
-        if fence is not None:
-            if fence == 0 and self._merge.unsettled and not self.replaying and self._capture.drained():
-                if self.survival is not None:
-                    self.survival.note(SETTLED)
-                self._merge.settle()
-            if self.survival is not None and envelope.sequence:
-                self.survival.note(MESSAGE, envelope.sequence)
-            self._merge.message(fence, told, self._serials.get(envelope.execution, 0))
-            self._capture.settle()
-            # A verdict that had no need of a fence may still stand behind one that announced what never comes.
-            last = fence or self._merge.newest_fence
-            if last > self._merge.passed and isinstance(message, Result | Error):
-                self._doubt(last)
-        elif not self._greeting.take(message, envelope) and self._owner is not None:
-            self._owner.on_message(message, envelope)
+        self._hearing.deliver(Told(message, envelope))
 
     def _on_full(self) -> None:
         if self.on_full is not None:
             self.on_full()
-
-    def _on_output(self, serial: int, stream: int, data: bytes) -> None:
-        if self._owner is not None:
-            self._owner.on_output(serial, stream, data)
-        elif stream == STDERR:  # of use to nobody, unless the worker does not start
-            self._last_words = (self._last_words + data)[-LAST_WORDS_BYTES:]
-
-    def _on_tied(self, told: Told) -> None:
-        message, envelope = told
-        if isinstance(message, Result | Error):
-            self._serials.pop(envelope.execution, None)
-        if self._cause == "drain" and isinstance(message, Result | Error):
-            return  # without its output it is no verdict; the loss of the worker gives one
-        if not self._greeting.take(message, envelope) and self._owner is not None:
-            self._owner.on_event(message, envelope)
-
-    def _doubt(self, fence: int) -> None:
-        """A verdict waits for its fence: see to it that it does not wait for what never comes."""
-        if self._doubted is None:
-            self._doubted = self._loop.call_later(min(PATIENCE, self.drain_timeout), self._insist, fence)
-
-    def _insist(self, fence: int) -> None:
-        self._doubted = None
-        if self.gone.is_set() or fence <= self._merge.passed:
-            return
-        if self._capture.drained() and not self._paused and not self.replaying:
-            if self.survival is not None:
-                self.survival.note(GIVEN_UP, fence)
-            try:
-                self._merge.give_up(fence)
-            except RemoteProtocolError as error:
-                self._violation(error)
-            if fence > self._merge.passed:
-                self._undrained += min(PATIENCE, self.drain_timeout)
-        if fence <= self._merge.passed:
-            self._undrained = 0.0
-        elif self._undrained >= self.drain_timeout:
-            what = f"the output of the code was not handed over within drain_timeout={self.drain_timeout:g} s"
-            self.kill("drain", what)
-        else:
-            self._doubt(fence)
-
-    def _violation(self, error: RemoteProtocolError) -> None:
-        self.kill("violation", error.message)
-        self._greeting.fail(error)
 
     def _on_disconnected(self, _future: asyncio.Future[None]) -> None:
         """A worker that hangs up dies at the same time, or is of no use any more."""

@@ -48,6 +48,8 @@ def _complaint(model: type[BaseModel], detail: ErrorDetails) -> Complaint:
     if detail["type"] == "extra_forbidden":
         beside = model_at(model, detail["loc"][:-1]) or model
         return unknown(path, path[-1], beside.model_fields)
+    if detail["type"] == "missing":
+        return Complaint(path, "is missing", "a value for it")
     if detail["type"] == "contradiction":
         return Complaint(path, detail["msg"], _allowed(detail))
     given = "a value that is not shown" if is_secret(model, detail["loc"]) else _short(detail["input"])
@@ -63,6 +65,8 @@ def _kind(model: type[BaseModel], detail: ErrorDetails) -> str | None:
         assert wanted is not None
         article = "an" if wanted.__name__.startswith(("A", "E", "I", "O", "U")) else "a"
         return f"{article} {wanted.__name__}, or a dict with its options: {', '.join(wanted.model_fields)}"
+    if detail["type"] == "string_pattern_mismatch":
+        return f"text that fits {detail['ctx']['pattern']}"
     return _KINDS.get(detail["type"])
 
 

@@ -12,9 +12,11 @@ _ENDS = ('"""', "'''", "]", "}")
 def lines(text: str) -> dict[tuple[str, ...], int]:
     """The line (from 1) in which each table and each value begins, by path. The text must be valid TOML.
 
-    A statement ends with the first line up to which it can be parsed alone.
+    A statement ends with the first line up to which it can be parsed alone. The tables of an array are numbered from
+    "0" on.
     """
     found: dict[tuple[str, ...], int] = {}
+    arrays: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     held, start = "", 0
     for number, line in enumerate(text.split("\n"), 1):
@@ -26,7 +28,7 @@ def lines(text: str) -> dict[tuple[str, ...], int]:
         if statement is None:
             continue
         if held.lstrip().startswith("["):
-            table = _chain(statement)
+            table = _chain(statement, arrays)
             found.setdefault(table, start)
         else:
             _record(found, table, statement, start)
@@ -41,13 +43,17 @@ def _parse(text: str) -> dict[str, Any] | None:
         return None
 
 
-def _chain(header: dict[str, Any]) -> tuple[str, ...]:
-    """The path that the header of a table names."""
+def _chain(header: dict[str, Any], arrays: dict[tuple[str, ...], int]) -> tuple[str, ...]:
+    """The path that the header of a table names; `arrays` has the number of the newest table of each array."""
     path: tuple[str, ...] = ()
     inner: Any = header
     while isinstance(inner, dict) and inner:
         ((name, inner),) = inner.items()
         path = (*path, name)
+        if isinstance(inner, list):
+            arrays[path] = arrays.get(path, -1) + 1
+        if path in arrays:
+            path = (*path, str(arrays[path]))
     return path
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from capsule.settings.sources import Flag, Kind
 
 
+files: set[Path] = set()
+"""Those from which this process has read a configuration."""
+
+
 class Setting(NamedTuple):
     """A value and where it comes from; `place` is the file and its line, the variable, or the flag."""
 
@@ -55,6 +59,7 @@ def read(path: str | os.PathLike[str] | None = None, flags: Iterable[Flag] = ())
     variables, wrong = from_variables()
     layers = [from_flags(flags), variables]
     if file is not None:
+        files.add(file)
         layers.append(from_file(file))
     layers.append(DEFAULTS)
     told = [_tell(complaint, complaint.path[0]) for complaint in wrong]

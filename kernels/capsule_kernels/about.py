@@ -21,9 +21,10 @@ NODE = "CAPSULE_NODE"
 
 
 class CapsuleMagic:
-    """`%capsule info` and `%capsule namespace`; `summary` answers what the namespace holds."""
+    """`%capsule info`, `namespace` and `output`; `summary` answers what the namespace holds."""
 
     def __init__(self, shell: ZMQInteractiveShell, summary: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._shell = shell
         self._summary = summary
         self._opened: dict[str, Any] = {}
         shell.register_magic_function(self.run, "line", "capsule")
@@ -33,9 +34,16 @@ class CapsuleMagic:
         self._opened = {name: body[name] for name in ("name", "environment", "epoch") if name in body} | {"id": session}
 
     def run(self, line: str) -> None:
-        """`%capsule info`: this session and how others reach it. `%capsule namespace`: its variables."""
-        asked = line.strip()
-        if asked == "info":
+        """`%capsule info`: this session and how others reach it. `%capsule namespace`: its variables.
+
+        `%capsule output 5`: what cell 5 has shown, in a notebook; without a number, the cell before this one.
+        """
+        asked, _, rest = line.strip().partition(" ")
+        if asked == "output":
+            self._show_again(rest.strip())
+        elif rest:
+            raise UsageError(f"%capsule {asked} takes nothing more: {rest.strip()!r} is not understood.")
+        elif asked == "info":
             _print(self._info())
         elif asked == "namespace":
             told = self._summary({})
@@ -43,7 +51,17 @@ class CapsuleMagic:
             if told["truncated"]:
                 print(f"and {told['truncated']} more")
         else:
-            raise UsageError(f"%capsule does not know {asked!r}. Write %capsule info or %capsule namespace.")
+            raise UsageError(
+                f"%capsule does not know {asked!r}. Write %capsule info, %capsule namespace or %capsule output."
+            )
+
+    def _show_again(self, number: str) -> None:
+        """The front has what cells have shown; it does what it is asked for when this cell has ended."""
+        if number and not (number.isascii() and number.isdigit() and int(number[:9]) > 0 and len(number) < 10):
+            raise UsageError(f"%capsule output takes the number of a cell, such as 5, not {number!r}.")
+        asked = {"source": "capsule_output", "number": int(number or 0)}
+        if not self._shell.payloads.offer(asked, single=False):
+            raise UsageError("%capsule output is for notebooks: other clients have the output of what they ran.")
 
     def _info(self) -> Iterable[tuple[str, ...]]:
         opened = self._opened

@@ -19,12 +19,17 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from capsule_kernels import descriptors, newborn, system
 from capsule_kernels.bounds import Bounds
 from capsule_kernels.heritage import Heritage
+from capsule_kernels.offspring import Offspring
+from capsule_kernels.sandbox.cgroups import MEMORY, PIDS
 from capsule_protocol.page import INTERRUPTED, RUNNING, SINCE
+
+if TYPE_CHECKING:
+    from capsule_kernels.sandbox.groups import Group
 
 # Each death of a child announces itself, so this only covers a child that /proc left out of a listing while it changed.
 _LEFTOVER_INTERVAL_MS: Final = 50
@@ -39,53 +44,55 @@ def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newbor
     lease = socket.socket(fileno=given.lease)
     lease.settimeout(None)  # a module of the environment may have set another default
     try:
+        spec["sandbox"].settle()
         keeper = os.getpid()
-        pid = os.fork()
+        pid = spec["group"].fork()
     except OSError as error:
         descriptors.send(lease, {"error": {"name": type(error).__name__, "message": str(error)}})
         _leave(spec, lease)
     if pid == 0:
         newborn.become_worker(spec, given, worker, keeper)
     descriptors.close_all_but([given.lease, given.page, lock])
-    _leave(spec, _Box(lease, given.page, pid, spec["dir"]).run())
+    _leave(spec, _Box(lease, given.page, pid, spec).run())
 
 
 class _Box:
     """The life of one worker, seen by its keeper."""
 
-    def __init__(self, lease: socket.socket, page: int, worker: int, directory: str) -> None:
+    def __init__(self, lease: socket.socket, page: int, worker: int, spec: dict[str, Any]) -> None:
         self._lease = lease
         self._page = page
-        self._worker = worker
-        self._directory = directory
+        self._tree = Offspring(worker)
+        self._directory: str = spec["dir"]
         self._heritage: Heritage | None = None
         self._orphaned = False
         self._status: dict[str, Any] = {}
-        self._bounds = Bounds()
+        self._group: Group = spec["group"]
+        self._most_processes: int | None = None if self._group.bounds(PIDS) else spec["sandbox"].max_processes
+        self._bounds = Bounds(max_processes=self._most_processes)
         self._exceeded = ""
         self._expecting = False
-        self._killed: set[int] = set()
-        self._alive = True
-        self._childless = False
         self._signals = system.child_signals()
         self._poll = select.poll()
         self._poll.register(self._signals, select.POLLIN)
         self._poll.register(lease, select.POLLIN)
+        self._alarm = -1
 
     def run(self) -> socket.socket:
         """Wait for the worker's end and then for that of everything it left; returns the lease, to say good-bye."""
-        pidfd = os.pidfd_open(self._worker)
-        descriptors.send(self._lease, {"worker": self._worker}, [pidfd])
+        pidfd = os.pidfd_open(self._tree.first)
+        descriptors.send(self._lease, {"worker": self._tree.first}, [pidfd])
         os.close(pidfd)
+        self._alarm = self._group.watch(self._poll)
         self._reap()
-        while self._alive or self._orphaned:
+        while self._tree.alive or self._orphaned:
             self._wait(self._until_next_look())
             self._check_bounds()
             self._check_orphaned()
-        while not self._childless:
-            self._kill_tree()
+        while not self._tree.childless:
+            self._tree.kill()
             self._reap()
-            if not self._childless:
+            if not self._tree.childless:
                 self._wait(_LEFTOVER_INTERVAL_MS)
         if self._heritage is not None:
             self._heritage.close()
@@ -93,10 +100,10 @@ class _Box:
 
     def _until_next_look(self) -> int | None:
         """In milliseconds; None if there is nothing to look for."""
-        look = self._bounds.interval(busy=self._expecting or self._number(RUNNING) != 0) if self._alive else None
+        look = self._bounds.interval(busy=self._expecting or self._number(RUNNING) != 0) if self._tree.alive else None
         if self._orphaned and self._heritage is not None:
             waits = self._heritage.milliseconds()
-            if not (self._alive or self._childless):
+            if not (self._tree.alive or self._tree.childless):
                 waits = min(waits, _LEFTOVER_INTERVAL_MS)
             return waits if look is None else min(look, waits)
         return look
@@ -105,20 +112,22 @@ class _Box:
         ready = self._poll.poll(timeout)
         if not ready:
             self._expecting = False
-            self._killed.clear()
+            self._tree.look_again()
         for descriptor, _ in ready:
             if descriptor == self._signals:
                 system.clear(self._signals)
                 self._reap()
             elif descriptor == self._lease.fileno():
                 self._obey()
+            elif descriptor == self._alarm:
+                self._run_out()
             elif self._heritage is not None:
                 self._take_heir(self._heritage.hear(descriptor))
 
     def _obey(self) -> None:
         message, given = descriptors.receive(self._lease)
-        if message is not None and message.get("op") == "linger" and self._alive and self._heritage is None:
-            kept = [*given, os.dup(self._page), os.pidfd_open(self._worker)]
+        if message is not None and message.get("op") == "linger" and self._tree.alive and self._heritage is None:
+            kept = [*given, os.dup(self._page), os.pidfd_open(self._tree.first)]
             self._heritage = Heritage(self._directory, message, kept, self._poll)
             descriptors.send(self._lease, {"lingers": True})
             return
@@ -133,16 +142,23 @@ class _Box:
         elif message.get("op") == "expect":
             self._expecting = True
         elif message.get("op") == "limit":
-            self._bounds = Bounds(message["memory_bytes"], message["max_processes"])
-            if self._bounds.max_processes is not None:
-                # Among processes that multiply it would get ever less time to stop them.
-                system.go_first()
+            self._limit(message["memory_bytes"], message["max_processes"])
+
+    def _limit(self, memory_bytes: int | None, max_processes: int | None) -> None:
+        """What the system bounds, nobody has to look for."""
+        if not self._group.limit(memory_bytes, max_processes):
+            self._exceed("memory")
+        looked_for = None if self._group.bounds(MEMORY) else memory_bytes
+        self._bounds = Bounds(looked_for, max_processes or self._most_processes)
+        if self._bounds.max_processes is not None:
+            # Among processes that multiply it would get ever less time to stop them.
+            system.go_first()
 
     def _lose_lease(self) -> None:
         """The node has gone. If it has not said that this is the end, another one may come."""
         self._poll.unregister(self._lease)
         if self._heritage is None:
-            self._kill()
+            self._tree.kill_first()
             return
         self._orphaned = True
         self._heritage.open()
@@ -162,9 +178,9 @@ class _Box:
         """Wait for another node, but not for ever; meanwhile nothing outlives the worker."""
         if self._orphaned and self._heritage is not None and self._heritage.is_over():
             self._orphaned = False
-            self._kill()
-        if self._orphaned and not (self._alive or self._childless):
-            self._kill_tree()
+            self._tree.kill_first()
+        if self._orphaned and not (self._tree.alive or self._tree.childless):
+            self._tree.kill()
             self._reap()
 
     def _interrupt_children(self, serial: int) -> None:
@@ -173,7 +189,7 @@ class _Box:
             since = self._number(SINCE)
             with suppress(OSError):  # it is no page
                 os.pwrite(self._page, serial.to_bytes(8, sys.byteorder), INTERRUPTED)
-            system.signal_all(system.begun_since(system.descendants(self._worker), since), signal.SIGINT)
+            system.signal_all(system.begun_since(system.descendants(self._tree.first), since), signal.SIGINT)
 
     def _number(self, slot: int) -> int:
         try:
@@ -181,47 +197,31 @@ class _Box:
         except OSError:  # it is no page: nothing has been told
             return 0
 
-    def _kill(self) -> None:
-        """Kill the worker and its process group in one step, which no forking in a loop can outrun.
-
-        The worker has not been reaped while this is called, so its number belongs to nobody else.
-        """
-        if self._alive:
-            with suppress(ProcessLookupError):
-                os.killpg(self._worker, signal.SIGKILL)
-            os.kill(self._worker, signal.SIGKILL)
-
-    def _kill_tree(self) -> None:
-        """Kill all that there is below the box, also what left the worker's process group.
-
-        Those that were killed before are passed by: each death wakes the box, and to walk past all that still die would
-        keep it from seeing who is new. Their children have been found, or have come to the box since.
-        """
-        for pid in system.walk(os.getpid(), self._killed):
-            self._killed.add(pid)
-            system.signal_all([pid], signal.SIGKILL)
-
     def _reap(self) -> None:
-        try:
-            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                if ended.si_pid == self._worker:
-                    self._kill()
-                    self._alive = False
-                    status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-                    self._status = {"exit": status, "exceeded": self._exceeded}
-                    if not self._orphaned:
-                        descriptors.send(self._lease, self._status)
-                os.waitpid(ended.si_pid, 0)
-                self._killed.discard(ended.si_pid)  # the number may be another's from here on
-        except ChildProcessError:
-            self._childless = True
+        self._tree.reap(self._note_end)
+
+    def _note_end(self, code: int, _usage: object) -> None:
+        if not self._exceeded and self._group.has_run_out():  # the alarm may not have been heard yet
+            self._exceeded = "memory"
+        self._status = {"exit": code, "exceeded": self._exceeded}
+        if not self._orphaned:
+            descriptors.send(self._lease, self._status)
 
     def _check_bounds(self) -> None:
-        if self._alive and not self._exceeded:
-            self._exceeded = self._bounds.exceeded(os.getpid())
-            if self._exceeded:
-                self._kill()
-                self._kill_tree()
+        if self._tree.alive and not self._exceeded:
+            exceeded = self._bounds.exceeded(os.getpid())
+            if exceeded:
+                self._exceed(exceeded)
+
+    def _run_out(self) -> None:
+        """The system has told that there is no memory left for the group, and has killed one that was in it."""
+        if self._group.has_run_out() and self._tree.alive and not self._exceeded:
+            self._exceed("memory")
+
+    def _exceed(self, bound: str) -> None:
+        self._exceeded = bound
+        self._tree.kill_first()
+        self._tree.kill()
 
 
 def remove_tree(path: str) -> None:
@@ -241,6 +241,7 @@ def remove_tree(path: str) -> None:
 
 
 def _leave(spec: dict[str, Any], lease: socket.socket) -> NoReturn:
+    spec["group"].remove()
     remove_tree(spec["dir"])
     descriptors.send(lease, {"gone": True})
     os._exit(0)

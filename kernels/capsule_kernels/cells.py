@@ -20,8 +20,11 @@ from capsule_kernels.verdicts import failed, succeeded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from capsule_kernels.aside import AsideInterrupts
+    from capsule_kernels.display import CellDisplayHook
     from capsule_kernels.interrupts import Interrupts
     from capsule_kernels.shell import ZMQInteractiveShell
+    from capsule_protocol.envelope import Envelope
 
 _FUTURES = [getattr(future, name) for name in future.all_feature_names]
 
@@ -38,16 +41,33 @@ class Cell(NamedTuple):
     payloads: bool = False
 
 
+def cell_of(envelope: Envelope) -> Cell:
+    """The cell that an `execute` asks for."""
+    body = envelope.body
+    quiet, store = body.get("quiet", False), body.get("store_history", True)
+    return Cell(
+        envelope.sequence,
+        body["code"],
+        quiet,
+        store,
+        body.get("cell"),
+        body.get("user_expressions"),
+        body.get("payloads", False),
+    )
+
+
 class CellRunner:
     """Runs the cells of one session, one after another, on the main thread."""
 
     def __init__(
         self,
         shell: ZMQInteractiveShell,
-        interrupts: Interrupts,
+        interrupts: Interrupts | AsideInterrupts,
         executors: tuple[ThreadedExecutor, AsyncExecutor],
+        hook: CellDisplayHook | None = None,
     ) -> None:
         self._shell = shell
+        self._hook: CellDisplayHook = shell.displayhook if hook is None else hook
         self._interrupts = interrupts
         self._threaded, self._async = executors
         self.bound(SourceCache(shell, 1000), InputCache(shell, 1000))
@@ -56,17 +76,30 @@ class CellRunner:
         """Set what is kept of past cells."""
         self._sources, self._inputs = sources, inputs
 
+    def share(self, other: CellRunner) -> None:
+        """Keep the sources of cells where another one keeps them."""
+        self.bound(other._sources, other._inputs)
+
+    @property
+    def count(self) -> int:
+        """The number of the next cell that is counted."""
+        return int(self._shell.execution_count)
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self._shell.execution_count = value
+
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run a cell; whatever it does, the answer is the body of `result` or `error`."""
         start = time.perf_counter()
-        count = self._shell.execution_count
+        count = self.count
         if cell.payloads:
             self._shell.payloads.begin(wanted=True)
         body = self._armed(cell.serial, self._evaluate, cell, count)
         if cell.payloads:
             body["payload"] = self._shell.payloads.take()
         if cell.store_history and not cell.quiet:
-            self._shell.execution_count = count + 1
+            self.count = count + 1
         body["execution_count"] = count
         body["duration"] = time.perf_counter() - start
         return body
@@ -103,14 +136,12 @@ class CellRunner:
         store = cell.store_history and not cell.quiet
         source, error = self._transform(cell.code)
         if store:
-            self._inputs.add(count, source, cell.code)
-            if shell.past.has_file:
-                shell.past.add(count, source, cell.code)
+            self._note(count, source, cell.code)
         info = ExecutionInfo(cell.code, store, cell.quiet, True, None)  # noqa: FBT003
         self._trigger("pre_execute")
         if not cell.quiet:
             self._trigger("pre_run_cell", info)
-        shell.displayhook.value = None
+        self._hook.value = None
         try:
             if error is not None:
                 raise error
@@ -121,10 +152,16 @@ class CellRunner:
             self._trigger("post_execute")
             if not cell.quiet:
                 self._trigger("post_run_cell", info)
-        body = succeeded(shell.displayhook.value)
+        body = succeeded(self._hook.value)
         if cell.expressions:
             body["user_expressions"] = outcomes(shell, cell.expressions)
         return body
+
+    def _note(self, count: int, source: str, code: str) -> None:
+        """The cell is one of those that the session knows by their numbers."""
+        self._inputs.add(count, source, code)
+        if self._shell.past.has_file:
+            self._shell.past.add(count, source, code)
 
     def _transform(self, code: str) -> tuple[str, Exception | None]:
         try:
@@ -150,7 +187,7 @@ class CellRunner:
                 code = self._code(ast.Expression(nodes[0].value), name, "eval")
             else:
                 code = self._code(ast.Module(nodes, tree.type_ignores), name, "exec")
-            pieces.append(Piece(code, shell.displayhook if is_shown else None))
+            pieces.append(Piece(code, self._hook if is_shown else None))
         return pieces
 
     def _code(self, tree: ast.AST, name: str, mode: str) -> Any:

@@ -28,6 +28,8 @@ PRIVATE = 64
 """The worker's own descriptors begin here, out of the way of user code that counts on low numbers."""
 
 READ_BYTES = 64 * 1024
+LARGE_READ_BYTES = 2**20
+"""When so much comes as was asked for, more may be there."""
 _CHUNKS = 1024
 """What one system call takes (IOV_MAX)."""
 _BACKLOG = 16
@@ -58,6 +60,7 @@ class Channel:
         self._sending = False
         self._poll = select.poll()
         self._away = False
+        self._size = READ_BYTES
         self.nodes = 0
         """How many have connected, one after another."""
         self.deaf = False
@@ -125,12 +128,13 @@ class Channel:
         """What has come, None for nothing."""
         while not (self._away and not self._take_next()):
             try:
-                data = self._socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
+                data = self._socket.recv(self._size, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return None
             except ConnectionResetError:  # it ended with something unread
                 data = b""
             if data:
+                self._size = LARGE_READ_BYTES if len(data) == self._size else READ_BYTES
                 return data
             self._hang_up()
         return None

@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.verdicts import succeeded
-from capsule_protocol.errors import CODES, ArgumentError, CapsuleError, SessionError
+from capsule_protocol.codes import CODES
+from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 from capsule_protocol.limits import CHECKPOINT_NAMES
 
 if TYPE_CHECKING:

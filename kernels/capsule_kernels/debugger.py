@@ -39,6 +39,8 @@ AVAILABLE: bool = ipykernel.debugger._is_debugpy_available  # noqa: SLF001  # it
 HOST = "127.0.0.1"
 FOLDER = _folder_of("pydevd")
 """Where the code is that traces code, and in which it stands at a breakpoint."""
+STATE_RUN, NO_STEP = 1, -1
+"""Of a thread of pydevd's: it does not stand, nor go step by step."""
 _GO_ON = frozenset({"continue", "next", "stepIn", "stepOut"})
 _OWN = str(Path(__file__).parent)
 _INTERNAL = (f"{_OWN}/**", f"{Path(IPython.__file__).parent}/**")
@@ -116,6 +118,18 @@ class CellDebugger(ipykernel.debugger.Debugger):  # type: ignore[misc]  # ipyker
         if not response:
             return _refused(request, "the debugger has not been started: send `initialize` and `attach` first")
         return {**response, "type": "response", "request_seq": request["seq"], "command": request["command"]}
+
+    @staticmethod
+    def let_go() -> None:
+        """On the main thread, between any two steps of it: where it stands, an exception is about to be raised.
+
+        From Python 3.12 on that does not end the tracing, and the next line that is reached would stop it again.
+        """
+        info = getattr(threading.current_thread(), "additional_info", None)
+        if info is not None:
+            info.pydev_original_step_cmd = info.pydev_step_cmd = NO_STEP
+            info.pydev_step_stop = None
+            info.pydev_state = STATE_RUN
 
     @staticmethod
     def trace_again() -> None:

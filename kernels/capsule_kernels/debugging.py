@@ -66,7 +66,7 @@ class Debugging:
         if not AVAILABLE:
             raise ImportError("debugpy cannot be imported")
         self._debugger = CellDebugger(self._shell, self.folder, self._tell)
-        self._interrupts.respect_debugger(FOLDER, self._debugger.trace_again)
+        self._interrupts.respect_debugger(FOLDER, self._debugger.let_go, self._debugger.trace_again)
         return self._debugger
 
     def _tell(self, event: dict[str, Any]) -> None:

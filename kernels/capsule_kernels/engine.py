@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from capsule_kernels import files, system
+from capsule_kernels import caps, files, system
 from capsule_kernels.attribution import OWNER
 from capsule_kernels.caches import InputCache, SourceCache
-from capsule_kernels.cells import Cell, CellRunner
+from capsule_kernels.cells import Cell, CellRunner, cell_of
 from capsule_kernels.configuring import configure
 from capsule_kernels.link import Link, failure, unknown_type
 from capsule_kernels.memory import resident_bytes
 from capsule_kernels.streams import flush_c_output
+from capsule_kernels.subshells import Parts, Subshells
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import ArgumentError, LocalProtocolError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule_kernels.about import CapsuleMagic
+    from capsule_kernels.calls import Calls
     from capsule_kernels.capture import Outlet
     from capsule_kernels.checkpoints import Checkpoints
     from capsule_kernels.comms import Comms
@@ -44,6 +46,8 @@ EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, e
 """Errors of the system that say nothing against what was asked for."""
 OWN_THREADS = 2
 """The main thread and the I/O thread."""
+ABOUT_CALLS = ("capability_reply", "stream_data", "stream_credit")
+"""What the node says of calls under way."""
 WARMUP = -1
 """The serial of the warm-up code, which nobody can interrupt: executions are numbered from 1."""
 
@@ -60,10 +64,12 @@ class Engine:
     loop: SessionLoop
     answers: dict[str, Answer]
     comms: Comms
+    calls: Calls
     debugging: Debugging
     runner: CellRunner
     checkpoints: Checkpoints
     magic: CapsuleMagic
+    subshells: Subshells = field(init=False)
     warmup: str = ""
     epoch: int = 0
     scratch: str = ""
@@ -76,6 +82,20 @@ class Engine:
     started: int = 0
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Held while an execution starts, or is cancelled before its start."""
+
+    def __post_init__(self) -> None:
+        parts = Parts(
+            self.shell,
+            self.link,
+            self.publisher,
+            self.stdin,
+            self.comms,
+            self.runner,
+            self._send_verdict,
+            self._answer,
+            _end_fork,
+        )
+        self.subshells = self.shell.subshells = Subshells(parts)
 
     def serve(self) -> None:
         """Serve until the node asks to shut down."""
@@ -94,6 +114,8 @@ class Engine:
             "confirm": self._confirm,
             "adopt": self._adopt,
             "debug": self.debugging.take,
+            **dict.fromkeys(ABOUT_CALLS, self.calls.hear),
+            **self.subshells.control(self.answers),
         }
         self.link.start(control)
         while self.serving:
@@ -118,22 +140,12 @@ class Engine:
         return envelope
 
     def _execute(self, envelope: Envelope) -> None:
-        body = envelope.body
-        said = body.get("comm")
+        said = envelope.body.get("comm")
         if said is not None:
             hear = partial(self.comms.hear, said, envelope.buffers)
             self._take_turn(envelope, lambda: self.runner.call(envelope.sequence, hear))
             return
-        quiet, store = body.get("quiet", False), body.get("store_history", True)
-        cell = Cell(
-            envelope.sequence,
-            body["code"],
-            quiet,
-            store,
-            body.get("cell"),
-            body.get("user_expressions"),
-            body.get("payloads", False),
-        )
+        cell = cell_of(envelope)
         self._take_turn(envelope, lambda: self.runner.run(cell))
 
     def _checkpoint(self, envelope: Envelope) -> None:
@@ -193,20 +205,28 @@ class Engine:
             self.link.send(failure(envelope, "execution_error", f"{type(error).__name__}: {error}"))
 
     def _hello(self, envelope: Envelope) -> None:
-        """The welcome says that the environment's warm-up code has run.
+        """The welcome says that the environment's warm-up code has run, if it has any.
 
-        Without any, an empty cell has: what each cell touches of the zygote's memory is the worker's own by then, and
-        the first cell of a session need not wait for that.
+        Else an empty cell runs behind it: what each cell touches of the zygote's memory is the worker's own by then,
+        and neither the welcome nor the first cell of a session need wait for that.
         """
-        warmup = self.warmup or "None"
-        answer = self.runner.run(Cell(WARMUP, warmup, quiet=True, store_history=False, name="warmup"))
-        flush_c_output()
-        self.outlet.flush()
-        if answer["verdict"] != "ok":
-            self.link.send(_warmup_failed(envelope, answer))
-            return
+        if self.warmup:
+            self.loop.open()
+            answer = self._warm_up(self.warmup)
+            if answer["verdict"] != "ok":
+                self.link.send(_warmup_failed(envelope, answer))
+                return
         body = {"version": VERSION, "features": FEATURES, "limits": None, "epoch": 0}
         self.link.send(Envelope("welcome", body, session=envelope.session))
+        if not self.warmup:
+            self.loop.open()
+            self._warm_up("None")
+
+    def _warm_up(self, code: str) -> dict[str, Any]:
+        answer = self.runner.run(Cell(WARMUP, code, quiet=True, store_history=False, name="warmup"))
+        flush_c_output()
+        self.outlet.flush()
+        return answer
 
     def _open(self, envelope: Envelope) -> None:
         """Make the worker this session's: environment, directory, files, arguments, path, bounds."""
@@ -227,11 +247,14 @@ class Engine:
             self.link.send(failure(envelope, _code_of(error), f"the session cannot be opened: {error}"))
             return
         try:
-            files.write_all(zip(body.get("files") or (), envelope.buffers, strict=True))
+            if body.get("files"):
+                files.write_all(zip(body["files"], envelope.buffers, strict=True))
         except (OSError, ValueError) as error:
             details = {"argument": "files"}
             self.link.send(failure(envelope, _code_of(error), f"files: {error}", details=details))
             return
+        if options.get("capabilities"):
+            self.shell.add_name(caps.NAME, caps.install(self.calls))
         self.shell.displayhook.cache_size = options.get("out_cache", 1000)
         self.runner.bound(
             SourceCache(self.shell, options.get("source_cache", 1000)),
@@ -274,8 +297,10 @@ class Engine:
             "limits": None,
             "inputs": self.stdin.asked(),
             "execution_count": self.shell.execution_count,
+            "subshells": self.subshells.told(),
         }
         self.link.greet(envelope, Envelope("adopted", answer), body["after"])
+        self.calls.again(lambda request: self.link.answer(envelope, request))
 
     def _heartbeat(self, envelope: Envelope) -> None:
         """On the I/O thread, also while a cell runs."""
@@ -296,8 +321,12 @@ def _apply(body: dict[str, Any], scratch: str) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
-    os.chdir(body.get("cwd") or scratch)
+    cwd, confined = body.get("cwd") or scratch, os.path.lexists(scratch)
+    if not confined:  # in a sandbox it is there
+        os.mkdir(scratch, 0o700)  # noqa: PTH102  # pathlib is not needed for anything else here
+    os.chdir(cwd)
+    if confined:
+        os.close(os.open(cwd, os.O_RDONLY | os.O_DIRECTORY))  # to enter is allowed where nothing else is
     sys.argv[:] = body.get("argv") or [""]
     sys.path[0:0] = body.get("path") or [""]  # as in a notebook: modules are found where the code works
 

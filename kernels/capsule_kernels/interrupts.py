@@ -40,6 +40,8 @@ _LOOP = frozenset(
 )
 _DISPLAY = frozenset(str(module.__file__) for module in (formatters, pretty))
 """IPython's own steps of showing a value: its cleaning up replaces what is raised there by an error, and it goes on."""
+_FOR_USERS = f"{_HERE}/sleeping.py"
+"""Code of ours that stands for a function of the system's."""
 _RETRIES = 8
 """How often an interrupt is put off in those; a value may take long to show."""
 _DEEPEST = 12
@@ -53,12 +55,17 @@ _WAITING = 3
 class Interrupts:
     """The interrupt state of one worker; everything here runs on the main thread."""
 
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    _page: Page
+
+    def __init__(self, page: Page | None = None) -> None:
+        """Without a page nothing can be armed: `attach` is called first."""
+        if page is not None:
+            self._page = page
         self._main = threading.get_ident()
         self._raised = False
         self._put_off = 0
         self._debugger = ""
+        self._let_go: Callable[[], object] = self._raise
         self._trace_again: Callable[[], object] = self._raise
         self._untraced = False
         self.pending: deque[Callable[[], object]] = deque()
@@ -70,15 +77,20 @@ class Interrupts:
         self.again: Callable[[], object] = self._raise
         """Has the signal sent once more, a little later: it came between a coroutine and its first step."""
 
-    def respect_debugger(self, folder: str, trace_again: Callable[[], object]) -> None:
+    def respect_debugger(self, folder: str, let_go: Callable[[], object], trace_again: Callable[[], object]) -> None:
         """There is a debugger now, with its code in this folder: what is raised in there ends its tracing."""
-        self._trace_again = trace_again
+        self._let_go, self._trace_again = let_go, trace_again
         self._debugger = folder
 
     @property
     def asked(self) -> bool:
         """Whether the armed execution has been interrupted."""
         return self._raised
+
+    def attach(self, page: Page) -> None:
+        """This is the worker's page, and the calling thread is its main thread."""
+        self._page = page
+        self._main = threading.get_ident()
 
     def install(self) -> None:
         """Take over the interrupt signal and SIGINT. A cell that replaces the handler of SIGINT harms only itself."""
@@ -136,6 +148,7 @@ class Interrupts:
     def _interrupt(self, frame: FrameType | None) -> None:
         if self._debugger and _within(frame, self._debugger):
             self._untraced = True
+            self._let_go()
             self._raise()
         elif self.cancel is not None:
             self._interrupt_waiting(self.cancel, frame)
@@ -146,7 +159,7 @@ class Interrupts:
         elif self._put_off < _RETRIES and _inside(frame, _DISPLAY, deepest=2):
             self._put_off += 1
             self.again()
-        elif not (self._raised and frame is not None and frame.f_code.co_filename.startswith(_HERE)):
+        elif not (self._raised and is_ours(frame)):
             self._raise()
 
     def _raise(self) -> None:
@@ -159,6 +172,17 @@ class Interrupts:
             raise KeyboardInterrupt
         self._raised = True
         cancel()
+
+
+def is_ours(frame: FrameType | None) -> bool:
+    """Whether the innermost code is the worker's own."""
+    name = "" if frame is None else frame.f_code.co_filename
+    return name.startswith(_HERE) and name != _FOR_USERS
+
+
+def is_whole(frame: FrameType | None) -> bool:
+    """Whether nothing may be raised in this frame: it is in the midst of a step of the worker's, or of IPython's."""
+    return _inside(frame, _WHOLE) or _inside(frame, _DISPLAY, deepest=2)
 
 
 def _inside(frame: FrameType | None, files: frozenset[str], deepest: int = _DEEPEST) -> bool:

@@ -52,6 +52,7 @@ class Link:
         self._node = 1  # which one it is that messages are sent to: the last that has greeted
         self._greeter = 1  # and which connection of the control socket is its
         self._resend = False
+        self._unanswered: set[str] = set()  # what the node has asked on the control socket
         # Both may be used in the midst of themselves: the garbage collector runs user code anywhere, which may send.
         self._outgoing: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
         self._room = out_of_the_way(os.eventfd(OUTGOING, os.EFD_CLOEXEC | os.EFD_SEMAPHORE))
@@ -59,6 +60,7 @@ class Link:
         self._wake = out_of_the_way(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._flush_asked = False
         self._signal_asked = False
+        self._later: list[tuple[float, Callable[[], object]]] = []
         outlet.ask_for_flush = self._ask_for_flush
 
     @property
@@ -155,7 +157,8 @@ class Link:
         flush_at: float | None = None
         while True:
             served = self._serve_next(poller, served)
-            wait = None if flush_at is None else max(0, round((flush_at - time.monotonic()) * 1000))
+            times = [at for at, _ in self._later] + ([] if flush_at is None else [flush_at])
+            wait = max(0, round((min(times) - time.monotonic()) * 1000)) if times else None
             ready = [descriptor for descriptor, _ in poller.poll(wait)]
             if self._wake in ready:
                 os.eventfd_read(self._wake)
@@ -167,11 +170,24 @@ class Link:
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._flush_asked, flush_at = False, None
                 self._outlet.flush_if_possible()
+            if self._later:
+                self._call_what_is_due()
             self._send_outgoing()
             if served in ready:
                 self._take(handlers)
             if self._resend:
                 self._send_kept()
+
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        """On the I/O thread: call this after so many seconds; it must not wait."""
+        self._later.append((time.monotonic() + seconds, call))
+
+    def _call_what_is_due(self) -> None:
+        now = time.monotonic()
+        due = [call for at, call in self._later if at <= now]
+        self._later = [entry for entry in self._later if entry[0] > now]
+        for call in due:
+            call()
 
     def _serve_next(self, poller: select.poll, served: int) -> int:
         """What is to be served, instead of the last: another descriptor, when a node has gone or come."""
@@ -184,14 +200,23 @@ class Link:
 
     def _send_outgoing(self) -> None:
         while not self._outgoing.empty():
-            outgoing = codec.encode(self._outgoing.get(), self._limits)
-            if self._control.nodes == self._greeter:  # else nobody is there who knows what it is about
-                self._control.send(outgoing)
+            outgoing = self._outgoing.get()
+            if self._control.nodes == self._greeter and self._is_wanted(outgoing):
+                self._control.send(codec.encode(outgoing, self._limits))
             os.eventfd_write(self._room, 1)
+
+    def _is_wanted(self, outgoing: Envelope) -> bool:
+        """Whether it answers nothing that only a node which died has asked."""
+        asked = outgoing.body.get("reply_to", "")
+        wanted = not asked or asked in self._unanswered
+        self._unanswered.discard(asked)
+        return wanted
 
     def _take(self, handlers: Mapping[str, Handler]) -> None:
         while (frames := self._control.receive()) is not None:
             envelope = codec.decode(frames, self._limits)
+            if envelope.id:
+                self._unanswered.add(envelope.id)
             handler = handlers.get(envelope.type)
             if handler is None:
                 self.answer(envelope, unknown_type(envelope))
@@ -218,11 +243,13 @@ class Link:
         last = self._kept.last() if self._kept is not None else 0
         self.answer(request, reply._replace(body={**reply.body, "last": last}))
         self._node += 1
+        self._unanswered.clear()
         self._greeter = self._control.nodes
         self._resend = True
 
     def answer(self, request: Envelope, reply: Envelope) -> None:
         """Answer a request of the control socket, on the I/O thread."""
+        self._unanswered.discard(request.id)
         self._control.send(codec.encode(reply._replace(session=request.session), self._limits))
 
 

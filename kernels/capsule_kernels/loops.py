@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import signal
 from asyncio import _get_running_loop, _set_running_loop
 from contextlib import contextmanager
@@ -24,7 +25,23 @@ class SessionLoop(asyncio.SelectorEventLoop):
 
     used = False
     _between_cells = False
+    _selector: selectors.BaseSelector  # asyncio's own
     _csock: socket.socket  # asyncio's own: what is written to it ends a wait
+
+    def __init__(self, *, opened: bool = True) -> None:
+        """Not `opened`: it has no descriptors yet, and can be lent, but not run."""
+        self._opened = opened
+        super().__init__(None if opened else selectors.SelectSelector())
+
+    def open(self) -> None:
+        """Get descriptors. Raises OSError."""
+        self._opened = True
+        self._selector = selectors.DefaultSelector()
+        self._make_self_pipe()
+
+    def _make_self_pipe(self) -> None:
+        if self._opened:
+            super()._make_self_pipe()  # type: ignore[misc]  # asyncio's own
 
     def call_soon(self, *arguments: Any, **keywords: Any) -> asyncio.Handle:  # type: ignore[override]  # passed on
         """As in any loop."""

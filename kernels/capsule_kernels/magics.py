@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.core import page
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.paths import get_ipython_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capsule_kernels.shell import ZMQInteractiveShell
 
 
@@ -28,6 +33,32 @@ class KernelMagics(Magics):  # type: ignore[misc]  # IPython is untyped
         page.page(Path(names[0]).expanduser().read_text(encoding="utf-8", errors="replace"))
 
     @line_magic  # type: ignore[untyped-decorator]  # as above
+    def subshell(self, _line: str) -> None:
+        """Show which subshell runs this, and which there are: `%subshell`."""
+        subshells = self.shell.subshells
+        print(f"subshell id: {subshells.here or None}")
+        print(f"thread id: {threading.get_ident()}")
+        print(f"main thread id: {threading.main_thread().ident}")
+        print(f"pid: {os.getpid()}")
+        print(f"subshell list: {subshells.names}")
+
+    @line_magic  # type: ignore[untyped-decorator]  # as above
+    def store(self, line: str) -> None:
+        """IPython's own `%store`, loaded here: it keeps values in files, for other sessions of this user too."""
+        from IPython.external.pickleshare import PickleShareDB  # late: few sessions need it
+
+        folder = Path(get_ipython_dir()) / "profile_default" / "db"  # of the session, not of its zygote
+        try:
+            self.shell.db = PickleShareDB(str(folder))
+        except OSError as error:
+            raise UsageError(
+                f"%store cannot keep anything in {folder}: {error.strerror}. "
+                "Set IPYTHONDIR to a directory that the session may write to."
+            ) from error
+        self.shell.extension_manager.load_extension("storemagic")  # its magic takes the place of this one
+        self.shell.run_line_magic("store", line)
+
+    @line_magic  # type: ignore[untyped-decorator]  # as above
     def man(self, line: str) -> None:
         """Show a page of the manual in the pager: `%man COMMAND`."""
         done = subprocess.run(
@@ -38,7 +69,31 @@ class KernelMagics(Magics):  # type: ignore[misc]  # IPython is untyped
         page.page(done.stdout)
 
 
+ELSEWHERE = {
+    "connect_info": (
+        "%connect_info is not there: the connection file belongs to whoever has started the kernel. "
+        "%capsule info shows how a Python program reaches this session."
+    ),
+    "qtconsole": (
+        "%qtconsole is not there: a session has no display. "
+        "Start `jupyter qtconsole --existing FILE` yourself, with the kernel's connection file."
+    ),
+    "autosave": "%autosave is not there: a session does not know which page shows it. Set it in the front end.",
+}
+"""Magics of ipykernel that have no meaning in a session, and what to do."""
+
+
+def _refuse(name: str) -> Callable[[str], None]:
+    def refuse(_line: str = "") -> None:
+        raise UsageError(ELSEWHERE[name])
+
+    refuse.__doc__ = ELSEWHERE[name]
+    return refuse
+
+
 def register(shell: ZMQInteractiveShell) -> None:
     """Have them in a shell; `%more` is `%less`."""
     shell.register_magics(KernelMagics)
+    for name in ELSEWHERE:
+        shell.register_magic_function(_refuse(name), "line", name)
     shell.magics_manager.register_alias("more", "less")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import TryNext
+from IPython.core.payload import PayloadManager
 
 from capsule_kernels.display import plain
 
@@ -12,24 +14,42 @@ if TYPE_CHECKING:
     from capsule_kernels.shell import ZMQInteractiveShell
 
 
+class _Here(threading.local):
+    """Of each thread; the main thread's are IPython's own."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.manager = PayloadManager()
+
+
 class Payloads:
     """Those of one shell. Where nobody has asked for them, texts are printed and `exit` ends the cell."""
 
     def __init__(self, shell: ZMQInteractiveShell) -> None:
         self._shell = shell
-        self.wanted = False
+        self._here = _Here()
+
+    @property
+    def _manager(self) -> Any:
+        main = threading.current_thread() is threading.main_thread()
+        return self._shell.payload_manager if main else self._here.manager
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody has asked for those of the cell that the calling thread runs."""
+        return self._here.wanted
 
     def begin(self, *, wanted: bool) -> None:
         """A cell starts."""
-        self.wanted = wanted
+        self._here.wanted = wanted
         if wanted:
-            self._shell.payload_manager.clear_payload()
+            self._manager.clear_payload()
 
     def take(self) -> list[dict[str, Any]]:
         """What the cell has left."""
-        self.wanted = False
-        found = [plain(payload) for payload in self._shell.payload_manager.read_payload()]
-        self._shell.payload_manager.clear_payload()
+        self._here.wanted = False
+        found = [plain(payload) for payload in self._manager.read_payload()]
+        self._manager.clear_payload()
         return found
 
     def offer(self, payload: dict[str, Any], *, single: bool = True) -> bool:
@@ -37,7 +57,7 @@ class Payloads:
         wanted.
         """
         if self.wanted:
-            self._shell.payload_manager.write_payload(payload, single=single)
+            self._manager.write_payload(payload, single=single)
         return self.wanted
 
     def page(self, _shell: Any, text: Any, start: int = 0, **_more: Any) -> None:

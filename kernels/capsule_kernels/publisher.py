@@ -32,6 +32,10 @@ class Publisher:
     def begin(self, serial: int, execution: str) -> None:
         """From here on, events that nobody claims belong to this execution."""
         self.serial = serial
+        self.name(serial, execution)
+
+    def name(self, serial: int, execution: str) -> None:
+        """Events of this serial belong to this execution."""
         self._names[serial] = execution
         if len(self._names) > REMEMBERED:
             self._names.popitem(last=False)

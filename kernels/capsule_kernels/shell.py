@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.compilerop import CachingCompiler
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, default
 
@@ -72,6 +73,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
     kernel: Any = None
     keepkernel_on_exit: Any = None
     payloads: Payloads
+    subshells: Any = None
     past: History
     own_names: Mapping[str, Any] = MappingProxyType({})
 
@@ -164,6 +166,8 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
 
         Front ends that show what IPython asks of them get IPython's parts, each of which may have several lines.
         """
+        if isinstance(error, UsageError):  # as IPython: of a magic's use, and no line of its source
+            return [f"UsageError: {error}"]
         frames = user_frames(error.__traceback__)
         quick = isinstance(error, KeyboardInterrupt) and not self.payloads.wanted
         if quick or isinstance(error, BaseExceptionGroup):

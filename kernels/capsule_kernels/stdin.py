@@ -7,8 +7,10 @@ import getpass
 import io
 import queue
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
+from capsule_kernels.attribution import owner
 from capsule_protocol.ids import MESSAGE, new_id
 
 if TYPE_CHECKING:
@@ -61,6 +63,26 @@ class Stdin(io.TextIOBase):
         self._rest = ""
         self._plain_input = builtins.input
         self.allowed = False
+        self._aside: dict[int, bool] = {}
+        self._threads: dict[int, int] = {}  # those of the executions of subshells
+
+    def begin_aside(self, serial: int, *, allowed: bool) -> None:
+        """An execution of a subshell begins, and may ask or not."""
+        self._aside[serial] = allowed
+        self._threads[serial] = threading.get_ident()
+
+    def end_aside(self, serial: int) -> None:
+        """It has ended."""
+        del self._aside[serial], self._threads[serial]
+
+    def interrupt(self, execution: str) -> bool:
+        """End what an execution asks with KeyboardInterrupt, from another thread; False if it asks nothing."""
+        found = [request for request, told in list(self._asked.items()) if told["execution"] == execution]
+        for request in found:
+            waiting = self._waiting.get(request)
+            if waiting is not None:
+                waiting.put({"error": "interrupted"})
+        return bool(found)
 
     def install(self) -> None:
         """Put this in the place of the process's standard input."""
@@ -133,16 +155,26 @@ class Stdin(io.TextIOBase):
 
     def ask(self, question: dict[str, Any]) -> str:
         """Ask the client what an `input_request` can ask for. Raises as `input`, and InputCanceledError."""
-        if not self.allowed or self._outlet.detached:
+        serial = owner()
+        if not self._aside.get(serial, self.allowed) or self._outlet.detached:
             raise _no_client()
         request = new_id(MESSAGE)
+        waits = threading.get_ident() == self._threads.get(serial, threading.main_thread().ident)
         waiting = self._waiting[request] = queue.SimpleQueue()
         try:
-            number = self._publisher.publish("input_request", question | {"request": request})
-            self._asked[request] = {"request": request, "number": number, "execution": self._publisher.current()}
+            number = self._publisher.publish("input_request", question | {"request": request, "waits": waits})
+            execution = self._publisher.current()
+            asked = {"request": request, "number": number, "execution": execution, "waits": waits}
+            self._asked[request] = asked
             reply = waiting.get()
+            if reply.get("error") == "interrupted":
+                raise KeyboardInterrupt  # noqa: TRY301  # as a signal would
         except KeyboardInterrupt:
-            self.allowed = False  # pdb would catch the interrupt and ask again: from now on it finds no more input
+            # pdb would catch the interrupt and ask again: from now on it finds no more input
+            if serial in self._aside:
+                self._aside[serial] = False
+            else:
+                self.allowed = False
             raise
         finally:
             del self._waiting[request]

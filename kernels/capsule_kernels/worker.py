@@ -8,6 +8,7 @@ import gc
 import inspect
 import linecache
 import os
+import socket
 import sys
 import traceback
 import warnings
@@ -15,26 +16,26 @@ from typing import Any, NoReturn
 
 import msgpack
 
-from capsule_kernels import borrowed, comms, loops, streams
-from capsule_kernels.about import CapsuleMagic
+from capsule_kernels import borrowed, comms, descriptors, loops, sleeping, streams
 from capsule_kernels.asking import Ask
 from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
+from capsule_kernels.calls import Calls
 from capsule_kernels.capture import Outlet
-from capsule_kernels.cells import CellRunner
 from capsule_kernels.channel import out_of_the_way
-from capsule_kernels.checkpoints import Checkpoints
+from capsule_kernels.colours import cheapen
 from capsule_kernels.debugging import Debugging
 from capsule_kernels.display import Progress
 from capsule_kernels.engine import Engine
-from capsule_kernels.executors import AsyncExecutor, ThreadedExecutor
 from capsule_kernels.handlers import Guards
 from capsule_kernels.interrupts import Interrupts
-from capsule_kernels.introspect import Introspection
 from capsule_kernels.link import Link
 from capsule_kernels.newborn import EXIT_FAILED
+from capsule_kernels.prepared import Prepared
 from capsule_kernels.publisher import Publisher
 from capsule_kernels.recognised import show_zmqshell
+from capsule_kernels.sandbox.errors import SandboxError
+from capsule_kernels.sandbox.levels import Sandbox, describe
 from capsule_kernels.shell import ZMQInteractiveShell, build
 from capsule_kernels.stdin import Stdin
 from capsule_kernels.swallowed import ask_again
@@ -42,12 +43,14 @@ from capsule_protocol.limits import Limits
 from capsule_protocol.page import Page
 
 _shell: ZMQInteractiveShell | None = None
+_prepared: Prepared | None = None
 
 
 def preload() -> None:
     """What all workers of a zygote can share; called once, before any fork."""
     global _shell  # noqa: PLW0603  # the one thing that is made before the fork and used after it
     follow_threads()
+    sleeping.install()  # before any `from time import sleep`
     loops.allow_nested_runs()
     # Since Python 3.12. The threads it means are the worker's own, which hold no lock that a child could wait for.
     warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
@@ -55,6 +58,7 @@ def preload() -> None:
     show_zmqshell()
     _shell = build()
     comms.prepare()
+    cheapen()
     # What is made at its first use would be made in each worker, out of memory that it could share.
     asyncio.get_event_loop_policy()
     InputCache(_shell, 1)
@@ -77,17 +81,20 @@ def _show_errors(shell: ZMQInteractiveShell) -> None:
 
 def preloaded() -> None:
     """All that the workers of a zygote share is imported; called once, before any fork."""
+    global _prepared  # noqa: PLW0603  # as above
     inspect.getmodule(preload.__code__, "<nowhere>")  # finds out where the files of all modules are, for tracebacks
+    _prepared = Prepared(_shell or build(), Interrupts())
 
 
 def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, page_fd: int) -> NoReturn:
     """Serve one session; never returns. `spec` is what the node sent with the fork request."""
-    shell = _shell or build()
+    prepared = _prepared or Prepared(_shell or build(), Interrupts())
+    shell, interrupts = prepared.shell, prepared.interrupts
     sys.modules["__main__"] = shell.user_module
     shell.kernel.pid = os.getpid()
     page = Page(page_fd)
     os.close(page_fd)
-    interrupts = Interrupts(page)
+    interrupts.attach(page)
     interrupts.install()
     Guards(interrupts, shell.showtraceback).install()
     outlet = Outlet(_take_descriptors(stdout_fd, stderr_fd), page, spec["token"], interrupts)
@@ -95,8 +102,9 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     link = Link(spec["dir"], limits, outlet, interrupts, lasting=spec.get("lasting", False))
     interrupts.again = link.signal_main
     ask_again(interrupts, link.signal_main)
-    _tell_bound(lease_fd)
-    engine = _build(shell, link, outlet, interrupts)
+    sandbox: Sandbox = spec["sandbox"]
+    _tell_bound(lease_fd, sandbox.level, _confine(lease_fd, sandbox, spec["dir"]))
+    engine = _build(prepared, link, outlet)
     engine.warmup = spec.get("warmup") or ""
     engine.scratch = f"{spec['dir']}/files"
     engine.debugging.folder = f"{spec['dir']}/cells"
@@ -114,19 +122,17 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     os._exit(0)
 
 
-def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: Interrupts) -> Engine:
+def _build(prepared: Prepared, link: Link, outlet: Outlet) -> Engine:
+    shell, loop = prepared.shell, prepared.loop
     publisher = Publisher(link, outlet)
     shell.display_pub.publisher = publisher
     streams.install(outlet)
     stdin = Stdin(publisher, outlet)
     stdin.install()
-    loop = loops.SessionLoop()
-    loop.used = False
     asyncio.set_event_loop(loop)
     os.register_at_fork(after_in_child=loop.forked)
     shell.add_name("capsule_progress", Progress(publisher))
     shell.add_name("capsule_ask", Ask(stdin))
-    introspection = Introspection(shell)
     heard = comms.install(publisher)
     shell.kernel.serve(publisher, heard.manager)
     return Engine(
@@ -136,12 +142,13 @@ def _build(shell: ZMQInteractiveShell, link: Link, outlet: Outlet, interrupts: I
         publisher=publisher,
         stdin=stdin,
         loop=loop,
-        answers={**introspection.answers(), "comm_info": heard.answer},
+        answers={**prepared.introspection.answers(), "comm_info": heard.answer},
         comms=heard,
-        debugging=Debugging(shell, link, publisher, interrupts),
-        runner=CellRunner(shell, interrupts, (ThreadedExecutor(loop), AsyncExecutor(loop, interrupts))),
-        checkpoints=Checkpoints(shell, interrupts),
-        magic=CapsuleMagic(shell, introspection.namespace),
+        calls=Calls(publisher, link, outlet),
+        debugging=Debugging(shell, link, publisher, prepared.interrupts),
+        runner=prepared.runner,
+        checkpoints=prepared.checkpoints,
+        magic=prepared.magic,
     )
 
 
@@ -161,7 +168,18 @@ def _private(descriptor: int) -> int:
     return out_of_the_way(os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
-def _tell_bound(lease_fd: int) -> None:
-    """The sockets are bound: the node may connect. The worker keeps no copy of the lease."""
-    os.write(lease_fd, msgpack.packb({"bound": True}))
-    os.close(lease_fd)
+def _confine(lease_fd: int, sandbox: Sandbox, directory: str) -> int:
+    """Enter the sandbox; the node is told why, if that cannot be. Gives the descriptor of the scratch, or -1."""
+    try:
+        return sandbox.enter(directory)
+    except (OSError, SandboxError) as error:
+        os.write(lease_fd, msgpack.packb({"unavailable": describe(error)}))
+        raise
+
+
+def _tell_bound(lease_fd: int, level: str, scratch: int) -> None:
+    """The sockets are bound: the node may connect. The worker keeps no copy of the lease, nor of what it sends."""
+    with socket.socket(fileno=lease_fd) as lease:
+        descriptors.send(lease, {"bound": level}, [scratch] if scratch >= 0 else [])
+    if scratch >= 0:
+        os.close(scratch)

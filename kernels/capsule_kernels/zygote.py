@@ -22,10 +22,17 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from capsule_kernels import box, descriptors, directories, newborn, system
+from capsule_kernels import box, descriptors, directories, hugepages, newborn, system
 from capsule_kernels.recognised import notebook_environment
+from capsule_kernels.rehearsal import rehearse
+from capsule_kernels.sandbox.errors import SandboxError
+from capsule_kernels.sandbox.levels import Sandbox
+from capsule_kernels.sandbox.trial import try_out
+
+if TYPE_CHECKING:
+    from capsule_kernels.sandbox.groups import Group
 
 DEFAULT_WORKER = "capsule_kernels.worker:main"
 _TRACEBACK_CHARACTERS = 32_000
@@ -36,9 +43,10 @@ class _Zygote:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._boxes: set[int] = set()
+        self._boxes: dict[int, Group] = {}
         self._directory = ""
         self._worker: newborn.WorkerMain
+        self._sandbox: Sandbox
 
     def setup(self) -> None:
         """Import all that the children share; the answer tells how that went."""
@@ -52,17 +60,33 @@ class _Zygote:
         directories.sweep(self._directory)
         try:
             self._worker = _preload(message)
+            self._sandbox = Sandbox(message.get("sandbox") or {})
         except BaseException as error:  # noqa: BLE001 (SystemExit of a module is its failure too)
             self._disarm()
             descriptors.send(self._sock, {"ok": False, "error": _describe(error)})
             _end()
+        self._try_sandbox()
         _silence()
         _dump_no_cores()
         _default_signals()
         system.adopt_orphans()
         system.set_name("capsule-zygote")
+        newborn.prepare()
+        rehearse()
+        hugepages.gather()
         gc.freeze()
         self._disarm()
+
+    def _try_sandbox(self) -> None:
+        """What a session would be refused, all are refused now."""
+        if self._sandbox.level == "none":
+            return
+        try:
+            try_out(self._sandbox, self._directory)
+        except SandboxError as error:
+            self._disarm()
+            descriptors.send(self._sock, {"ok": False, "error": _describe(error)})
+            _end()
 
     def serve(self) -> NoReturn:
         """Fork on request and reap, until the node has gone."""
@@ -71,7 +95,9 @@ class _Zygote:
         poll.register(signals, select.POLLIN)
         poll.register(self._sock, select.POLLIN)
         self._reap()
-        descriptors.send(self._sock, {"ok": True, "pid": os.getpid()})
+        self._sandbox.groups.sweep()
+        descriptors.send(self._sock, {"ok": True, "pid": os.getpid(), "groups": self._sandbox.groups.folders})
+        self._sandbox.groups.prepare()  # when the node knows where
         while True:
             for descriptor, _ in poll.poll():
                 if descriptor == signals:
@@ -85,6 +111,7 @@ class _Zygote:
         if message is None:
             if self._directory:
                 directories.remove_empty(self._directory, os.getpid())
+            self._sandbox.groups.close()
             _end()
         reply: dict[str, Any] = {"id": message.get("id")}
         try:
@@ -94,18 +121,29 @@ class _Zygote:
         finally:
             descriptors.close_all(given)
         descriptors.send(self._sock, reply)
+        self._sandbox.groups.prepare()
 
     def _fork(self, spec: dict[str, Any], given: list[int]) -> int:
         _check(spec, given)
         _flush()
+        spec["sandbox"] = self._sandbox
+        group = spec["group"] = self._sandbox.groups.take()
+        try:
+            pid = self._fork_box(spec, given)
+        except BaseException:
+            group.remove()
+            raise
+        self._boxes[pid] = group
+        return pid
+
+    def _fork_box(self, spec: dict[str, Any], given: list[int]) -> int:
         with directories.held(spec["dir"]) as lock:
-            pid = os.fork()
+            pid = self._sandbox.fork()
             if pid == 0:
                 try:
                     box.main(spec, descriptors.BoxDescriptors(*given), self._worker, lock)
                 finally:
                     os._exit(newborn.EXIT_FAILED)
-        self._boxes.add(pid)
         return pid
 
     def _reap(self) -> None:
@@ -118,8 +156,9 @@ class _Zygote:
                 pid, status = changed
                 if os.WIFSTOPPED(status):  # user code can do that, and nobody would then end the box
                     os.kill(pid, signal.SIGKILL)
-                else:
-                    self._boxes.discard(pid)
+                elif pid in self._boxes:
+                    self._sandbox.groups.leave(self._boxes.pop(pid))
+        self._sandbox.groups.clear()
         system.signal_all([pid for pid in system.children(os.getpid()) if pid not in self._boxes], signal.SIGKILL)
 
     def _disarm(self) -> None:
@@ -197,7 +236,8 @@ def _describe(error: BaseException) -> dict[str, str]:
     text = "".join(lines.format())[-_TRACEBACK_CHARACTERS:]
     last = "".join(lines.format_exception_only()).strip()
     message = last.removeprefix(f"{type(error).__name__}: ")[-_TRACEBACK_CHARACTERS // 8 :]
-    return {"name": type(error).__name__, "message": message, "traceback": text}
+    told = {"name": type(error).__name__, "message": message, "traceback": text}
+    return told | {"message": error.message, "hint": error.hint} if isinstance(error, SandboxError) else told
 
 
 def _end() -> NoReturn:

@@ -7,13 +7,15 @@ msgpack map with text keys. Nothing here keeps state, so any thread may call it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from itertools import chain
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from msgpack import Packer, UnpackException, unpackb
 
 from capsule_protocol.envelope import Buffer, Envelope, Frames
 from capsule_protocol.errors import LocalProtocolError, RemoteProtocolError
-from capsule_protocol.limits import DEFAULT_LIMITS, Limits
+from capsule_protocol.limits import DEFAULT_LIMITS, STRUCTURE, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,10 @@ MAJOR = 1
 _HEADER_ITEMS = 7
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _CONTAINERS = (dict, list, tuple)
+_TEXT = frozenset({str})
+_FEW = 64
+"""Maps and arrays of one level that are looked at one by one, which for few is quicker."""
+_values = methodcaller("values")
 _LARGE = 2**18
 """From this size on a body is counted while it is unpacked: a byte can become an object of 64."""
 
@@ -39,9 +45,7 @@ def encode(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Frames:
     """
     kind, content, id_, session, execution, sequence, time, buffers = envelope
     header = _pack((MAJOR, kind, id_, session, execution, sequence, time))
-    inner = _inner(content, LocalProtocolError)
-    if inner:
-        _check_structure(inner, len(content), limits, LocalProtocolError)
+    check_structure(content, limits, LocalProtocolError)
     body = _pack(content)
     size = len(header) + len(body)
     if not buffers:
@@ -70,9 +74,7 @@ def decode(frames: Sequence[Any], limits: Limits = DEFAULT_LIMITS) -> Envelope:
     body = _unpack(frames[1], "body") if len(frames[1]) < _LARGE else _unpack_large(frames[1], limits.items)
     if type(body) is not dict:
         _refuse("the body is not a map")
-    inner = _inner(body, RemoteProtocolError)
-    if inner:
-        _check_structure(inner, len(body), limits, RemoteProtocolError)
+    check_structure(body, limits, RemoteProtocolError)
     buffers = () if count == 2 else tuple(f if type(f) is bytes else memoryview(f) for f in frames[2:])
     return Envelope._make((kind, body, id_, session, execution, sequence, time, buffers))
 
@@ -122,16 +124,23 @@ def _unpack_large(frame: Buffer, items: int) -> Any:
     """As `_unpack`, but stop as soon as there are more items than allowed, not when all of them lie in memory."""
     count = 0
 
-    def add(container: Any) -> Any:
+    def add_list(container: list[Any]) -> list[Any]:
         nonlocal count
-        count += len(container)
+        count += len(container) + STRUCTURE
         if count > items:
             raise _over(RemoteProtocolError, "items", items, count)
         return container
 
-    bounds: dict[str, Any] = {"max_ext_len": 0, "max_array_len": items, "max_map_len": items}
+    def add_map(container: dict[str, Any]) -> dict[str, Any]:
+        nonlocal count
+        count += (len(container) + 1) * STRUCTURE
+        if count > items:
+            raise _over(RemoteProtocolError, "items", items, count)
+        return container
+
+    bounds: dict[str, Any] = {"max_ext_len": 0, "max_array_len": items, "max_map_len": items // STRUCTURE}
     try:
-        return unpackb(frame, ext_hook=_no_extension, list_hook=add, object_hook=add, **bounds)
+        return unpackb(frame, ext_hook=_no_extension, list_hook=add_list, object_hook=add_map, **bounds)
     except (ValueError, UnpackException) as error:
         raise _not_msgpack("body", error) from error
 
@@ -141,32 +150,95 @@ def _not_msgpack(part: str, error: Exception) -> RemoteProtocolError:
     return RemoteProtocolError("invalid_message", f"the {part} is not valid msgpack: {reason}")
 
 
-def _check_structure(level: list[Any], count: int, limits: Limits, error: Side) -> None:
+def check_structure(body: dict[str, Any], limits: Limits, error: Side) -> None:
     """Refuse what is nested too deep (its reader may recurse) or has too many items.
 
-    `level` is what the body holds, at depth 2, and `count` the number of the body's own items.
+    The keys of a map must be text, or it would not survive as JSON.
     """
-    for _ in range(limits.depth - 1):
-        count += sum(map(len, level))
-        if count > limits.items:
-            raise _over(error, "items", limits.items, count)
-        level = [item for container in level if container for item in _inner(container, error)]
-        if not level:
+    count = STRUCTURE * (len(body) + 1)
+    level = _containers(body, error)
+    depth = 1
+    while level and depth < limits.depth and count <= limits.items:
+        if len(level) > _FEW:
+            _check_many(level, _Counted(depth, count), limits, error)
             return
-    raise _over(error, "depth", limits.depth, limits.depth + 1)
+        depth += 1
+        count += sum(map(_weight, level))
+        level = [item for container in level if container for item in _containers(container, error)]
+    if level or count > limits.items:
+        _check_counted(_Counted(depth + bool(level), count), limits, error)
 
 
-def _inner(container: Any, error: Side) -> list[Any]:
-    """The maps and arrays directly inside one; the keys of a map must be text, or it would not survive as JSON."""
+class _Counted(NamedTuple):
+    """How deep a body has been looked at, and what it held so far."""
+
+    depth: int
+    items: int
+
+
+def _check_many(level: list[Any], counted: _Counted, limits: Limits, error: Side) -> None:
+    """The same from some level on, for bodies that have much in them: in a few passes of C for each level.
+
+    What a peer may send without a pause for others is bounded by what this costs.
+    """
+    maps = [item for item in level if isinstance(item, dict)]
+    lists = [item for item in level if not isinstance(item, dict)]
+    depth, count = counted
+    while maps or lists:
+        depth += 1
+        if maps and not _TEXT.issuperset(map(type, chain.from_iterable(maps))):
+            _check_keys(maps, error)
+        count += STRUCTURE * (sum(map(len, maps)) + len(maps) + len(lists)) + sum(map(len, lists))
+        _check_counted(_Counted(depth, count), limits, error)
+        maps, lists = _inner(maps, lists)
+
+
+def _check_counted(counted: _Counted, limits: Limits, error: Side) -> None:
+    if counted.items > limits.items:
+        raise _over(error, "items", limits.items, counted.items)
+    if counted.depth > limits.depth:
+        raise _over(error, "depth", limits.depth, limits.depth + 1)
+
+
+def _weight(container: Any) -> int:
+    return STRUCTURE * (len(container) + 1) if isinstance(container, dict) else len(container) + STRUCTURE
+
+
+def _containers(container: Any, error: Side) -> list[Any]:
+    """The maps and arrays directly inside one."""
     if isinstance(container, dict):
         try:
-            "".join(container)  # the quickest way to see it
+            "".join(container)  # the quickest way to see that all keys are text
         except TypeError:
-            raise error("invalid_message", "a map in the body has a key that is not text") from None
+            raise _no_text(error) from None
         container = container.values()
     if _SCALARS.issuperset(map(type, container)):
         return []
     return [item for item in container if isinstance(item, _CONTAINERS)]
+
+
+def _inner(maps: list[Any], lists: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The maps and the arrays directly inside of these."""
+    level = [*chain.from_iterable(map(_values, maps)), *chain.from_iterable(lists)]
+    kinds = set(map(type, level)) - _SCALARS
+    if not kinds:
+        return [], []
+    dicts = {kind for kind in kinds if issubclass(kind, dict)}
+    arrays = {kind for kind in kinds if issubclass(kind, list | tuple)}
+    return (
+        [item for item in level if type(item) in dicts] if dicts else [],
+        [item for item in level if type(item) in arrays] if arrays else [],
+    )
+
+
+def _check_keys(maps: list[Any], error: Side) -> None:
+    """Whether all are text, though some are of a kind of text."""
+    if not all(isinstance(key, str) for key in chain.from_iterable(maps)):
+        raise _no_text(error)
+
+
+def _no_text(error: Side) -> LocalProtocolError | RemoteProtocolError:
+    return error("invalid_message", "a map in the body has a key that is not text")
 
 
 def _as_bytes(buffer: Buffer) -> Buffer:

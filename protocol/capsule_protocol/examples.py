@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from capsule_protocol.messages.base import Failure, Message
-from capsule_protocol.messages.capability import CapabilityReply, CapabilityRequest
+from capsule_protocol.messages.capability import CapabilityCancel, CapabilityReply, CapabilityRequest
 from capsule_protocol.messages.checkpoints import (
     Discard,
     LeftOut,
@@ -52,6 +52,8 @@ from capsule_protocol.messages.introspection import (
     NamespaceEntry,
     NamespaceSummary,
     NamespaceSummaryReply,
+    Subshell,
+    SubshellReply,
 )
 from capsule_protocol.messages.link import (
     Ack,
@@ -61,6 +63,7 @@ from capsule_protocol.messages.link import (
     Heartbeat,
     Hello,
     LinkLimits,
+    OpenSubshell,
     PendingInput,
     Ready,
     Shutdown,
@@ -113,6 +116,7 @@ _OF_AN_EXECUTION = EVENTS | {
     "watching",
     "capability_request",
     "capability_reply",
+    "capability_cancel",
     "input_reply",
     "write_state",
     "read_state",
@@ -134,7 +138,15 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Heartbeat(number=3, rss=50331648, busy=True, serial=2, threads=4), ()),
     (Shutdown(restart=False), ()),
     (Adopt(versions=["1.0"], features=["stdin"], epoch=2, after=17), ()),
-    (Adopted(version="1.0", last=18, inputs=[PendingInput(request="m_input", number=17, execution="x_1")]), ()),
+    (
+        Adopted(
+            version="1.0",
+            last=18,
+            inputs=[PendingInput(request="m_input", number=17, execution="x_1")],
+            subshells=[OpenSubshell(name="b_0123456789abcdef", execution_count=3, seconds=0.5)],
+        ),
+        (),
+    ),
     (Confirm(number=64), ()),
     (Open(name="é", env={"A": "1", "B": None}, cwd="/tmp", argv=["x.py"], path=["/tmp"]), ()),  # noqa: S108 (a sample)
     (Open(files=["data/in.csv", "empty"]), (b"a,b\n", b"")),
@@ -195,6 +207,8 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     ),
     (CommOpen(comm="c1", target="jupyter.widget", data={"state": {"value": 1}}, metadata={"version": "2.1.0"}), ()),
     (CommMsg(comm="c1", data={"method": "update"}), (b"\x01\x02",)),
+    (Subshell(action="open"), ()),
+    (SubshellReply(reply_to="m1", subshell="b_0123456789abcdef", subshells=["b_0123456789abcdef"]), ()),
     (Debug(request={"type": "request", "seq": 1, "command": "debugInfo"}), ()),
     (DebugReply(reply_to="m1", response={"type": "response", "request_seq": 1, "success": True}), ()),
     (DebugEvent(event={"type": "event", "event": "stopped", "body": {"threadId": 1}}), ()),
@@ -202,9 +216,13 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (CommInfo(target="jupyter.widget"), ()),
     (CommInfoReply(reply_to="m1", comms={"c1": "jupyter.widget"}), ()),
     (Execute(code="", comm=Said(action="message", comm="c1", data={"method": "update"})), (b"\x01",)),
-    (CapabilityRequest(request="c1", capability="files.read", arguments={"path": "a.txt"}), ()),
-    (CapabilityReply(request="c1", value={"size": 3}), (b"abc",)),
-    (CapabilityReply(request="c2", error=Failure(code="unsupported", message="no provider")), ()),
+    (CapabilityRequest(request=1, capability="files.read", positional=["data/a.txt"], window=4194304), ()),
+    (CapabilityRequest(request=2, capability="files.write", arguments={"path": "data/b"}, more=True), (b"abc",)),
+    (CapabilityReply(request=1, body="bytes"), (b"abc",)),
+    (CapabilityReply(request=4, value={"size": 3}), ()),
+    (CapabilityReply(request=2, outcome="denied", error=Failure(code="capability_denied", message="no grant")), ()),
+    (CapabilityCancel(request=3), ()),
+    (Execute(code="total", subshell="b_0123456789abcdef"), ()),
     (StreamOpen(stream="t1", metadata={"name": "a.bin"}), ()),
     (StreamData(stream="t1"), (b"\x00" * 8, b"\x01" * 4)),
     (StreamCredit(stream="t1", size=1048576), ()),

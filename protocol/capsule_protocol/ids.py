@@ -8,6 +8,7 @@ from base64 import urlsafe_b64encode
 SESSION = "s_"
 EXECUTION = "x_"
 MESSAGE = "m_"
+SUBSHELL = "b_"
 
 
 def new_id(prefix: str) -> str:
@@ -16,3 +17,8 @@ def new_id(prefix: str) -> str:
     The bits come from the system each time: a batch kept in memory would be handed out twice after a fork.
     """
     return prefix + urlsafe_b64encode(os.urandom(12)).decode("ascii")
+
+
+def stream_of(request: int) -> str:
+    """The name of the streams of the bodies of a capability's call. It stands here because a worker needs it too."""
+    return f"call:{request}"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MIB = 2**20
+STRUCTURE: Final = 4
+"""As much as so many numbers is what a pair of a map costs its reader, or a map or array that is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,10 @@ class Limits:
     """The frames behind header and body."""
     depth: int = 64
     """How deep maps and arrays of a body may be nested; the body itself is level 1."""
-    items: int = 2**21
-    """Items of all maps and arrays of a body together: what bounds the memory that a decoded body takes."""
+    items: int = 2**19
+    """What a body holds altogether: an item of an array counts once; a pair of a map, and each map and array itself,
+    STRUCTURE times. It bounds the memory that a decoded body takes, and the time for which its reader can do nothing
+    else."""
     streams: int = 1024
     """Streams of a link that are not over."""
     code_bytes: int = 16 * MIB

@@ -36,7 +36,9 @@ BACKGROUND = (EVENTS - {"status"}) | {"debug_event"}
 """What comes without a number: of executions that are over, and of none."""
 
 STREAMS = frozenset({"stream_open", "stream_data", "stream_credit", "stream_close"})
-_QUESTIONS = frozenset({"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info", "debug"})
+_QUESTIONS = frozenset(
+    {"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info", "subshell", "debug"}
+)
 _REPLIES = frozenset(f"{kind}_reply" for kind in _QUESTIONS)
 _BOTH_WAYS = frozenset({"heartbeat", "shutdown", "error"}) | STREAMS
 _FILES = frozenset({"upload", "download", "files"})
@@ -68,7 +70,7 @@ SENDS: dict[Link, dict[Role, frozenset[str]]] = {
     },
     "worker": {
         "node": _BOTH_WAYS | _COMMANDS | _QUESTIONS | _STATE | {"capability_reply", "adopt", "confirm"},
-        "worker": (_BOTH_WAYS | _ANSWERS | {"capability_request", "adopted"}) - {"gap"},
+        "worker": (_BOTH_WAYS | _ANSWERS | {"capability_request", "capability_cancel", "adopted"}) - {"gap"},
     },
 }
 """Which types each end of a link may send."""

@@ -85,6 +85,19 @@ def test_a_slider_moves_code_and_code_moves_the_slider(lab: Lab, page: Page) -> 
     expect(notebook.output(1)).to_contain_text("twice is 82")
 
 
+def test_a_slider_moves_code_while_a_cell_runs(lab: Lab, page: Page) -> None:
+    """JupyterLab says what widgets say to a subshell."""
+    lab.write("busy.ipynb", SLIDER, DOUBLED, "print('busy')\nwhile slider.value < 4: pass\nprint('moved')")
+    notebook = Notebook(page, lab, "busy.ipynb")
+    notebook.expect_state("Idle")
+    notebook.run(0, 1, 2)
+    expect(notebook.output(2)).to_contain_text("busy")
+    notebook.output(0).locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    expect(notebook.output(2)).to_contain_text("moved")
+    expect(notebook.output(1)).to_contain_text("twice is 8")
+
+
 def test_a_slider_draws_anew_into_the_output_of_its_widget(lab: Lab, page: Page) -> None:
     lab.write("interact.ipynb", INTERACT)
     notebook = Notebook(page, lab, "interact.ipynb")
@@ -125,10 +138,10 @@ def test_a_restart_begins_anew_even_out_of_a_cell_that_holds_the_interpreter(lab
 
 
 def test_a_kernel_whose_page_was_closed_goes_on_and_is_found_again(lab: Lab, page: Page) -> None:
-    """What a cell says without a page is lost to JupyterLab, but not what it does."""
+    """What a cell says without a page is lost to JupyterLab, but not what it does; who asks for it is shown it."""
     os.mkfifo(lab.folder / "pipe")
-    going = "print('waits')\nheard = open('pipe').read()\nprint(heard, file=open('pipe', 'w'))"
-    lab.write("closed.ipynb", going, "heard")
+    going = "print('waits')\nheard = open('pipe').read()\nprint(heard, file=open('pipe', 'w'))\nprint('unseen')"
+    lab.write("closed.ipynb", going, "heard", "%capsule output 1")
     notebook = Notebook(page, lab, "closed.ipynb")
     notebook.expect_state("Idle")
     notebook.run(0)
@@ -141,3 +154,5 @@ def test_a_kernel_whose_page_was_closed_goes_on_and_is_found_again(lab: Lab, pag
     again.run(1)
     expect(again.output(1)).to_contain_text("said while nobody looked")
     again.expect_count(1, 2)
+    again.run(2)
+    expect(again.output(2)).to_contain_text("unseen")

@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ["protocol", "pool", "bridge", "kernels", "bench"]
+STUBS = "caps-stubs"
+"""What type checkers are told of a module that only sessions have."""
 
 
 def setuptools_table() -> dict[str, Any]:
@@ -24,7 +26,7 @@ def packages_below(folder: Path, base: Path) -> set[str]:
 
 
 def packages_of_the_tree() -> set[str]:
-    found = packages_below(ROOT / "capsule", ROOT)
+    found = packages_below(ROOT / "capsule", ROOT) | {STUBS}
     for room in ROOMS:
         found |= packages_below(ROOT / room / f"capsule_{room}", ROOT / room)
     return found
@@ -39,7 +41,7 @@ def test_every_top_level_package_outside_the_root_has_its_folder() -> None:
     outside = {name for name in setuptools_table()["packages"] if "." not in name and name != "capsule"}
     assert set(mapped) == outside
     for name, folder in mapped.items():
-        assert (ROOT / folder / "__init__.py").is_file(), name
+        assert (ROOT / folder / ("__init__.pyi" if name == STUBS else "__init__.py")).is_file(), name
 
 
 def test_no_folder_with_modules_lacks_an_init() -> None:
@@ -49,7 +51,7 @@ def test_no_folder_with_modules_lacks_an_init() -> None:
             assert (module.parent / "__init__.py").is_file(), module
 
 
-@pytest.mark.parametrize("name", setuptools_table()["packages"])
+@pytest.mark.parametrize("name", [name for name in setuptools_table()["packages"] if name != STUBS])
 def test_a_package_comes_from_this_tree(name: str) -> None:
     origin = importlib.import_module(name).__file__
     assert origin is not None
@@ -58,6 +60,6 @@ def test_a_package_comes_from_this_tree(name: str) -> None:
 
 def test_every_top_level_package_says_that_it_is_typed() -> None:
     for name in packages_of_the_tree():
-        if "." not in name:
+        if "." not in name and name != STUBS:  # which is types and nothing else
             folder = setuptools_table()["package-dir"].get(name, name)
             assert (ROOT / folder / "py.typed").is_file(), name

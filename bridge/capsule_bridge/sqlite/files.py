@@ -43,6 +43,7 @@ class Lock:
         self._path = os.fspath(lock_path(store))
         self._use = use
         self._descriptor = -1
+        self._identity: tuple[int, int] | None = None
 
     def acquire(self) -> None:
         """Raises StoreError, `store_locked`, if another store has it, in this process or in another."""
@@ -50,6 +51,8 @@ class Lock:
         while not self.held():
             self.release()
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            status = os.fstat(self._descriptor)
+            self._identity = status.st_dev, status.st_ino
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -64,7 +67,7 @@ class Lock:
 
     def held(self) -> bool:
         """Whether it is still ours. A lock on a file that was removed or replaced keeps nobody out."""
-        return self._descriptor >= 0 and same_file(self._descriptor, self._path)
+        return self._descriptor >= 0 and identity(self._path) == self._identity
 
     def release(self) -> None:
         """Let go of it; idempotent."""
@@ -77,12 +80,6 @@ def lock_owner(content: bytes) -> tuple[str, str]:
     """The process and its use of the store, out of the file of a lock."""
     process, _, use = content.decode("ascii", "replace").strip().partition(" ")
     return process, use
-
-
-def same_file(descriptor: int, path: str | Path) -> bool:
-    """Whether the path leads to the file that is open."""
-    opened = os.fstat(descriptor)
-    return identity(path) == (opened.st_dev, opened.st_ino)
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:

@@ -9,22 +9,28 @@ from typing import TYPE_CHECKING
 
 from capsule_bridge import rules
 from capsule_bridge.records import Created, Expired, Log, Settled, Started
+from capsule_bridge.sqlite.files import INLINE_BYTES
 from capsule_bridge.store import READ_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule_bridge.records import Fence, NewPromise, Promise, Retention, Settlement
-    from capsule_bridge.sqlite.rows import LogHead, Row, Rows
+    from capsule_bridge.sqlite.recent import Row
+    from capsule_bridge.sqlite.rows import LogHead, Rows
     from capsule_protocol.errors import SessionError
 
 
 def create(rows: Rows, new: NewPromise, now: int) -> Created:
     """As `PromiseStore.create`."""
+    if new.parent is None and len(new.param) <= INLINE_BYTES:
+        promise = rules.made(new, None, now)
+        if rows.insert(promise, new.log):  # by far the most are new: so the others are looked for only if it is not
+            return Created(promise, fresh=True)
     row = requested(rows, new)
     if row is not None:
         return Created(keep(rows, row, rules.projected(row.promise, now)), fresh=False)
-    parent = None if new.parent is None else rows.promise("promise_by_id", new.parent)
+    parent = None if new.parent is None else rows.find(new.parent)
     promise = rules.made(new, parent and parent.promise, now)
     rows.insert(promise, new.log)
     return Created(promise, fresh=True)
@@ -78,8 +84,7 @@ def check_settlements(rows: Rows, settlements: Sequence[Settlement], now: int) -
 def append(rows: Rows, id_: str, events: Sequence[bytes], after: int, fence: Fence | None) -> int:
     """As `PromiseStore.append`."""
     head, added = _new_events(rows, id_, events, after, fence)
-    rows.insert_events(head.n, head.tail.last + 1, added)
-    return head.tail.last + len(added)
+    return rows.append(head, added)
 
 
 def _new_events(
@@ -95,8 +100,7 @@ def trim(rows: Rows, id_: str, upto: int) -> None:
     head = _find_log(rows, id_)
     upto = min(upto, head.tail.last)
     if upto > head.tail.trimmed:
-        rows.delete_events(head.n, upto)
-        rows.all("set_trimmed", (upto, head.n))
+        rows.trim(head, upto)
 
 
 def look(rows: Rows, id_: str, now: int) -> Promise:
@@ -141,7 +145,7 @@ def forget(rows: Rows, now: int, retention: Retention, limit: int) -> tuple[str,
 
 def find(rows: Rows, id_: str) -> Row:
     """The row of an id. Raises SessionError: `promise_unknown`, `promise_expired`."""
-    row = rows.promise("promise_by_id", id_)
+    row = rows.find(id_)
     if row is not None:
         return row
     raise _missing(rows, id_)
@@ -167,12 +171,12 @@ def keep(rows: Rows, row: Row, promise: Promise) -> Promise:
     """Write the promise down if it has changed, and cancel all below it if it has just been settled."""
     if promise is row.promise:
         return promise
+    settled = [] if promise.pending else [(promise, rows.children(promise.id))]
     rows.update(row, promise)
-    settled = [] if promise.pending else [promise]
     while settled:  # not by recursion: a long line of descendants must not make a promise that nobody can settle
-        parent = settled.pop()
-        for child in rows.promises("pending_children", (parent.id,)):
+        parent, children = settled.pop()
+        for child in children:
             orphan = rules.orphaned(child.promise, parent)
+            settled.append((orphan, rows.children(orphan.id)))
             rows.update(child, orphan)
-            settled.append(orphan)
     return promise

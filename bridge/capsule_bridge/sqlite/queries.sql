@@ -1,4 +1,5 @@
 -- Each query is introduced by its name. Columns of promises come in the order in which `rows.Rows` takes them.
+-- `insert_promises`, `update_promises` and `insert_events` are for one row of parameters or for several.
 
 -- name: promise_by_id
 SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state, value,
@@ -37,14 +38,23 @@ SELECT n, id, kind, session, fingerprint, param, principal, key, parent, timeout
        epoch, version, started_at, settled_at, param_file, value_file
 FROM promises WHERE settled_at <= ? ORDER BY settled_at LIMIT ?;
 
--- name: insert_promise
-INSERT INTO promises (id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state,
+-- name: insert_promises
+INSERT INTO promises (n, id, kind, session, fingerprint, param, principal, key, parent, timeout_at, created_at, state,
                       value, epoch, version, started_at, settled_at, param_file)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+SELECT * FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) AS new
+WHERE NOT EXISTS (SELECT 1 FROM tombstones
+                  WHERE id = new.column2
+                        OR (principal = new.column7 AND session = new.column4 AND key = new.column8))
+ON CONFLICT DO NOTHING;
 
--- name: update_promise
-UPDATE promises SET state = ?, value = ?, epoch = ?, version = ?, started_at = ?, settled_at = ?, value_file = ?
-WHERE n = ?;
+-- name: last_promise
+SELECT coalesce(max(n), 0) FROM promises;
+
+-- name: update_promises
+UPDATE promises
+SET state = new.column1, value = new.column2, epoch = new.column3, version = new.column4, started_at = new.column5,
+    settled_at = new.column6, value_file = new.column7
+FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?)) AS new WHERE n = new.column8;
 
 -- name: delete_promise
 DELETE FROM promises WHERE n = ?;
@@ -52,7 +62,7 @@ DELETE FROM promises WHERE n = ?;
 -- name: events_behind
 SELECT sequence, data, data_file FROM events WHERE promise = ? AND sequence > ? ORDER BY sequence LIMIT ?;
 
--- name: insert_event
+-- name: insert_events
 INSERT INTO events (promise, sequence, data, data_file) VALUES (?, ?, ?, ?);
 
 -- name: event_files

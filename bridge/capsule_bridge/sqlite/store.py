@@ -13,6 +13,7 @@ from capsule_bridge import rules
 from capsule_bridge.sqlite import operations
 from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
 from capsule_bridge.sqlite.damage import Examination, store_error, unclean
+from capsule_bridge.sqlite.doorbell import Doorbells
 from capsule_bridge.sqlite.faults import no_fault
 from capsule_bridge.sqlite.files import Blobs, Lock, identity, make_directory, sync_directory, values_path
 from capsule_bridge.sqlite.reader import Reader
@@ -57,6 +58,7 @@ class SqliteStore:
         self._lock = Lock(path, durability)
         self._blobs = Blobs(values_path(path), fault)
         self._identity: tuple[int, int] | None = None
+        self._bells = Doorbells()
         self._guard = threading.Lock()
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-closer")
         self._closing: Future[None] | None = None
@@ -97,7 +99,8 @@ class SqliteStore:
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""
         size = sum(len(each.value) for each in settlements)
-        return await self._write(lambda rows: operations.settle(rows, settlements, now), size)
+        urgent = any(each.action == "cancel" for each in settlements)
+        return await self._write(lambda rows: operations.settle(rows, settlements, now), size, urgent=urgent)
 
     async def append(
         self,
@@ -146,7 +149,7 @@ class SqliteStore:
         # Whoever closes it may be canceled; the closing goes on.
         await asyncio.shield(asyncio.wrap_future(self._closing))
 
-    async def _write(self, run: Callable[[Rows], T], size: int = 0) -> T:
+    async def _write(self, run: Callable[[Rows], T], size: int = 0, *, urgent: bool = False) -> T:
         """What the operation answers, after its commit."""
         if (damage := self._damage) is not None:
             raise StoreError(damage.code, damage.message)
@@ -154,7 +157,7 @@ class SqliteStore:
         future: asyncio.Future[Any] = loop.create_future()
         with self._guard:  # nothing may be queued behind the last job
             self._check_open()
-            self._writer.submit(Job(run, size, loop, future))
+            self._writer.submit(Job(run, size, self._bells.of(loop), future, urgent))
         answer: T = await future
         return answer
 
@@ -192,4 +195,5 @@ class SqliteStore:
             self.examination.stop()
         self._reader.stop()
         self._writer.stop()
+        self._bells.close()
         self._lock.release()

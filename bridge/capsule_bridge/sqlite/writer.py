@@ -1,28 +1,33 @@
 """The thread that writes: group commit without a window.
 
 Operations queue up while a commit runs, and the next transaction takes all of them. So a lone caller waits for one
-commit only, and many callers share one. Answers go out after the commit, never before. If it fails, all of the batch
-hear `store_unavailable`, the connection is dropped, and the next batch opens another: nothing is kept in memory that
-the file does not have, so there is nothing to repair.
+commit only, and many callers share one. What is urgent does not wait for its turn: it has the next transaction, or the
+one behind that, to itself. Answers go out after the commit, never before. If it fails, all of the batch hear
+`store_unavailable`, the connection is dropped, and the next batch opens another: nothing is kept in memory that the
+file does not have, so there is nothing to repair.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from capsule_bridge.sqlite.connect import LOG_BYTES
 from capsule_bridge.sqlite.damage import store_error
+from capsule_bridge.sqlite.deferred import TakenError
 from capsule_protocol.errors import CapsuleError, StoreError
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from capsule_bridge.sqlite.doorbell import Doorbell
     from capsule_bridge.sqlite.faults import Fault
     from capsule_bridge.sqlite.files import Blobs
     from capsule_bridge.sqlite.rows import Rows
@@ -53,8 +58,9 @@ class Job:
 
     run: Callable[[Rows], Any]
     size: int
-    loop: asyncio.AbstractEventLoop
+    bell: Doorbell
     future: asyncio.Future[Any]
+    urgent: bool = False
     answer: Any = None
     error: Exception | None = None
 
@@ -70,13 +76,16 @@ class Writer:
         self._fault = fault
         self._rows: Rows | None = connect()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._urgent: list[Job] = []
+        self._hurries = self._stopping = False
         self._unchecked = 0
         self._thread = threading.Thread(target=self._serve, name="capsule-store", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
         """Queue a job, from any thread. Raises StoreError, `store_unavailable`, if too many wait."""
-        if self._queue.qsize() >= MAX_QUEUED:
+        if self._queue.qsize() + len(self._waiting) >= MAX_QUEUED:
             raise StoreError(
                 "store_unavailable", f"{MAX_QUEUED:,} operations wait for the disk: this one was not begun"
             )
@@ -101,27 +110,45 @@ class Writer:
         self._drop()
 
     def _take(self) -> tuple[list[Job], bool]:
-        """All that waits, up to the bounds, and whether it is the last."""
+        """What waits, up to the bounds, and whether it is the last; what is urgent by itself, if there is any."""
+        if not (self._waiting or self._urgent):
+            self._sort(self._queue.get())
+        with suppress(Empty):
+            while True:
+                self._sort(self._queue.get_nowait())
+        self._hurries = bool(self._urgent) and not (self._hurries and self._waiting)  # the others wait for one at most
+        batch = self._take_urgent() if self._hurries else self._take_waiting()
+        return batch, self._stopping and not (self._waiting or self._urgent)
+
+    def _sort(self, job: Job | None) -> None:
+        if job is None:
+            self._stopping = True
+        elif job.urgent:
+            self._urgent.append(job)
+        else:
+            self._waiting.append(job)
+
+    def _take_urgent(self) -> list[Job]:
+        batch, self._urgent = self._urgent, []
+        return batch
+
+    def _take_waiting(self) -> list[Job]:
         batch: list[Job] = []
         size = 0
-        job = self._queue.get()
-        while job is not None:
+        while self._waiting and len(batch) < BATCH_OPERATIONS and size < BATCH_BYTES:
+            job = self._waiting.popleft()
             batch.append(job)
             size += job.size
-            if len(batch) == BATCH_OPERATIONS or size >= BATCH_BYTES:
-                return batch, False
-            try:
-                job = self._queue.get_nowait()
-            except Empty:
-                return batch, False
-        return batch, True
+        return batch
 
-    def _commit(self, batch: list[Job]) -> None:
+    def _commit(self, batch: list[Job], *, careful: bool = False) -> None:
         try:
-            self._transact(batch)
+            self._transact(batch, careful)
         except Exception as error:  # noqa: BLE001  whatever it is, each caller has to hear of it
             self._roll_back()
-            if isinstance(error, _OF_THE_STORE) and not isinstance(error, _OF_A_JOB):
+            if isinstance(error, TakenError):  # one of them asks for what is there: all at once once more, and look
+                self._commit(batch, careful=True)
+            elif isinstance(error, _OF_THE_STORE) and not isinstance(error, _OF_A_JOB):
                 self._fail(batch, error)
             elif len(batch) > 1:
                 # One of them is at fault, and the others shall not suffer for it.
@@ -132,27 +159,32 @@ class Writer:
             else:  # a value that no row can hold, or a mistake of ours
                 batch[0].error = error
 
-    def _transact(self, batch: list[Job]) -> None:
+    def _transact(self, batch: list[Job], careful: bool) -> None:
         self._usable()
         if self._rows is None:
             self._rows = self._connect()
         rows = self._rows
+        rows.careful = careful
         rows.connection.execute("BEGIN IMMEDIATE")
         self._fault("begun")
+        written = _COMMIT_BYTES
         for job in batch:
+            written += job.size + _JOB_BYTES
             try:
                 job.answer, job.error = job.run(rows), None
             except CapsuleError as refusal:
                 job.answer, job.error = None, refusal
             self._fault("executed")
+        rows.write()
         self._fault("before_commit")
         # If the commit fails nobody knows yet whether the next start will find it: only that one may remove its files.
         rows.written.clear()
         rows.connection.execute("COMMIT")
         self._fault("committed")
         self.failure = None
-        self._unchecked += _COMMIT_BYTES + sum(job.size + _JOB_BYTES for job in batch)
-        self._remove(rows.dropped)
+        self._unchecked += written
+        if rows.dropped:
+            self._remove(rows.dropped)
 
     def _fail(self, batch: list[Job], error: Exception) -> None:
         self.failure = error
@@ -166,7 +198,7 @@ class Writer:
         if self._rows is not None:
             with suppress(sqlite3.Error):  # the connection is dropped, or the transaction is gone already
                 self._rows.connection.rollback()
-            self._rows.dropped.clear()
+            self._rows.forget()
             self._remove(self._rows.written)
 
     def _remove(self, names: list[str]) -> None:
@@ -194,9 +226,8 @@ class Writer:
 
 def _answer(batch: list[Job]) -> None:
     """Wake the callers, all of a loop at once."""
-    for loop in {job.loop for job in batch}:
-        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-            loop.call_soon_threadsafe(_resolve, [job for job in batch if job.loop is loop])
+    for bell in {job.bell for job in batch}:
+        bell.ring(partial(_resolve, [job for job in batch if job.bell is bell]))
 
 
 def _resolve(batch: list[Job]) -> None:

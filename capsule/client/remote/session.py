@@ -129,8 +129,9 @@ class RemoteSession:
         self.end(SessionError("session_closed", f"the session {self.name!r} has been closed"))
 
     async def ask(self, type: str, body: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:  # noqa: A002 - the protocol's word
-        """Ask the worker something between two executions."""
-        return await self._ask(type, body, REQUEST_TIMEOUT if timeout is None else timeout)
+        """Ask the worker something between two executions; on another connection again, if that changes nothing."""
+        again = type != "debug" and (type != "subshell" or body.get("action") == "list")
+        return await self._ask(type, body, REQUEST_TIMEOUT if timeout is None else timeout, again=again)
 
     async def info(self) -> SessionInfo:
         """The session as it is now."""

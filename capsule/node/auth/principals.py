@@ -36,11 +36,15 @@ class Principal:
     @property
     def sees_all(self) -> bool:
         """Whether the sessions of others exist for it."""
-        return _RANK[self.role] >= _RANK["operator"]
+        return self.is_at_least("operator")
 
     def may(self, kind: str) -> bool:
         """Whether its role is enough for a message of this type."""
-        return _RANK[self.role] >= _RANK[NEEDED.get(kind, "user")]
+        return self.is_at_least(NEEDED.get(kind, "user"))
+
+    def is_at_least(self, role: Role) -> bool:
+        """Whether its role is this one, or one that may do more."""
+        return _RANK[self.role] >= _RANK[role]
 
 
 LOCAL: Final = Principal(f"uid:{os.getuid()}", "admin")

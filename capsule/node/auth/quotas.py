@@ -22,6 +22,7 @@ RATED: Final = frozenset({"open", "execute", "upload", "download", "files", "sav
     "history",
     "namespace_summary",
     "comm_info",
+    "subshell",
     "debug",
 }
 """Messages that are refused over `bytes_per_second`; each has an answer.

@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from capsule.node.checkpoints.manifest import Manifest
+    from capsule.node.scratch import Scratch
 
 FOLDER: Final = "checkpoints"
 """The folder of a box's directory where they are; its code has no business there."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def prepare(box: Path, name: str) -> None:
+def prepare(box: Path | Scratch, name: str) -> None:
     """Make the folder, and see to it that there is no file of this name."""
     make_folder(box, FOLDER)
     remove(box, name)
 
 
-def sign(box: Path, values: str, name: str, key: bytes, fields: dict[str, Any]) -> Manifest:
+def sign(box: Path | Scratch, values: str, name: str, key: bytes, fields: dict[str, Any]) -> Manifest:
     """Make a checkpoint of the values that the worker has written. Raises SessionError, and then nothing is left."""
     top = _top(box)
     try:
@@ -49,7 +50,7 @@ def sign(box: Path, values: str, name: str, key: bytes, fields: dict[str, Any]) 
         os.close(top)
 
 
-def check(box: Path, name: str, key: bytes, owner: str, max_bytes: int) -> Manifest:
+def check(box: Path | Scratch, name: str, key: bytes, owner: str, max_bytes: int) -> Manifest:
     """The manifest of an uploaded checkpoint, if it is this key's and this owner's. Raises SessionError."""
     top = _top(box)
     try:
@@ -69,7 +70,7 @@ def check(box: Path, name: str, key: bytes, owner: str, max_bytes: int) -> Manif
     return manifest
 
 
-def remove(box: Path, name: str) -> None:
+def remove(box: Path | Scratch, name: str) -> None:
     """Remove a file if it is there."""
     try:
         top = open_top(box, FOLDER)
@@ -82,7 +83,7 @@ def remove(box: Path, name: str) -> None:
         os.close(top)
 
 
-def _top(box: Path) -> int:
+def _top(box: Path | Scratch) -> int:
     try:
         return open_top(box, FOLDER)
     except OSError as error:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from capsule_protocol.errors import SessionError
 from capsule_protocol.limits import CHECKPOINT_NAMES
-from capsule_protocol.messages.checkpoints import LeftOut, SavedName  # noqa: TC001 (pydantic asks for them)
+from capsule_protocol.messages.checkpoints import LeftOut, SavedName
 
 
 class Manifest(BaseModel):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from capsule.config import SessionOptions
     from capsule.node.checkpoints.manifest import Manifest
     from capsule.node.execution import Execution
+    from capsule.node.scratch import Scratch
     from capsule_protocol.messages.link import Ready
 
 R = TypeVar("R", bound=BaseModel)
@@ -88,7 +89,7 @@ class _Attempt:
 class SessionCheckpoints:
     """Those of one worker: the session's next worker has others. `files` moves them to and from clients."""
 
-    def __init__(self, host: Host, box: Path, ready: Ready) -> None:
+    def __init__(self, host: Host, box: Path | Scratch, ready: Ready) -> None:
         self.files = SessionFiles(box, files.FOLDER)
         self._host = host
         self._box = box

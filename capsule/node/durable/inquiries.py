@@ -53,8 +53,12 @@ class Inquiries:
                 found.append(None)
 
     async def waited(self, execution: str) -> float:
-        """For how many seconds an execution has waited for answers; several at once count once."""
-        asked = [promise for promise in await self.recall(execution) if promise is not None]
+        """For how many seconds an execution has waited for answers; several at once count once.
+
+        Those that threads of it asked do not count.
+        """
+        found = [promise for promise in await self.recall(execution) if promise is not None]
+        asked = [promise for promise in found if unpack_question(promise).waits]
         total, until = 0, 0
         for promise in asked:  # in the order in which they were made
             end = _end(promise, self.bridge.now())
@@ -130,7 +134,7 @@ class Inquirer:
             logger.exception("a question of %s has no answer", execution.id)
             answer = Answer(None, "canceled", "the node could not see to this question; see its log")
         self._promises.pop(question.request, None)
-        execution.deliver(question.request, answer)
+        execution.inputs.deliver(question.request, answer)
 
     async def _number(self, execution: str, request: str) -> str:
         """The id of a request's promise: of one that an earlier node made, or the next."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,10 +24,11 @@ from capsule.node.durable.records import (
 from capsule.node.durable.scribe import Reader, Scribe
 from capsule.node.durable.sharing import entry
 from capsule.node.inheritance import Remembered
+from capsule.node.requests import conflict
 from capsule.node.verdicts import cancelled
 from capsule.wire import pack_event, unpack_event
 from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Watched, promise_id, session_promise
-from capsule_protocol.errors import CapsuleError, LocalProtocolError, SessionError, WorkerLost
+from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, SessionError, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -71,6 +73,7 @@ class Ledger:
         self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
         self._fences: dict[str, Fence] = {}  # of the sessions
+        self._tidy_now = asyncio.Event()
         # Nodes that share a store keep off what is another one's, by leases. Without leases anybody may settle it.
         self._judged_elsewhere = isinstance(bridge.store, Watched) and not isinstance(bridge.store, Leases)
 
@@ -149,13 +152,13 @@ class Ledger:
             param=pack_request(request),
             principal=owner,
             key=key,
-            epoch=session.epoch if session.has_room(ahead) else None,
-            log=(pack_event(Started("", 1, session.next_count)),) if at_once else (),
+            epoch=session.epoch if session.has_room(request, ahead) else None,
+            log=(pack_event(Started("", 1, session.count_of(request))),) if at_once else (),
         )
         promise, fresh = await self.bridge.accept(new)
         if promise.id != new.id:  # who asks again has to name the same execution, whose events are numbered
             other = execution_of(promise)
-            message = f"the idempotency key belongs to execution {other!r}, and not to {execution[:64]!r}"
+            message = f"the idempotency key {key!r:.80} belongs to execution {other!r}, and not to {execution[:64]!r}"
             raise SessionError("idempotency_conflict", message, details={"execution": other})
         return Entry(promise, fresh, at_once)
 
@@ -214,7 +217,7 @@ class Ledger:
             Settlement(promise.id, action_of(finished), pack_verdict(finished), fence, log=log, after=last)
         )
 
-    async def known(self, session: str, request: ExecuteRequest, execution: str) -> bool:
+    async def known(self, session: str, request: ExecuteRequest, execution: str, key: str) -> bool:
         """Whether this request has been accepted before. Raises SessionError `idempotency_conflict` for another one."""
         try:
             promise = await self.find(session, execution)
@@ -223,9 +226,7 @@ class Ledger:
                 raise
             return False
         if promise.fingerprint != fingerprint_of(request):
-            raise SessionError(
-                "idempotency_conflict", f"execution {execution[:64]!r} was asked for with another request"
-            )
+            raise conflict(key, execution)
         return True
 
     async def find(self, session: str, execution: str) -> Promise:
@@ -236,14 +237,19 @@ class Ledger:
         return promise
 
     async def part(self, execution: str, after: int, *, wait: float) -> tuple[Log, bool]:
-        """What it told behind a number, and whether that ends with the verdict; waits so long if there is nothing."""
+        """What it told behind a number, and whether that ends with the verdict; waits so long if there is nothing.
+
+        Raises ArgumentError for a number that no event of it has.
+        """
         log, ended = await self.bridge.part(promise_id(execution), after, wait=wait)
+        last = log.last
         if ended:
-            last = log.events[-1].sequence if log.events else log.last
             ending = foreign_ending(await self.bridge.get(promise_id(execution)), last)
-            if ending is not None and ending.sequence > after:
-                told = LoggedEvent(ending.sequence, pack_event(ending))
-                log = Log(log.first, ending.sequence, (*log.events, told))
+            if ending is not None:
+                last = ending.sequence
+                if last > after:
+                    log = Log(log.first, last, (*log.events, LoggedEvent(last, pack_event(ending))))
+        check_after(after, last)
         return log, ended
 
     async def by_id(self, execution: str, principal: Principal) -> Promise:
@@ -298,6 +304,7 @@ class Ledger:
     async def keep_tidy(self, retention: Callable[[], Retention]) -> None:
         """For ever: write down what is due, and forget what is old."""
         while True:
+            self._tidy_now.clear()
             try:
                 while (await self.bridge.expire(retention())).more:
                     await asyncio.sleep(0)
@@ -305,7 +312,22 @@ class Ledger:
                 logger.warning("what is old in the store could not be forgotten: %s", error)
             except Exception:  # a mistake of the store's: the next look is another one
                 logger.exception("what is old in the store could not be forgotten")
-            await asyncio.sleep(min(EXPIRY_INTERVAL, retention().results / 2000))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(EXPIRY_INTERVAL, retention().results / 2000)):
+                    await self._tidy_now.wait()
+
+    def works(self) -> bool:
+        """Whether its store could write the last time. If not it is tried again, so whoever asks hears of it soon."""
+        if self.bridge.store.failure is None:
+            return True
+        self._tidy_now.set()
+        return False
+
+
+def check_after(after: int, last: int) -> None:
+    """Raises ArgumentError for a number behind which nobody can go on: no event has it."""
+    if after > last:
+        raise ArgumentError("after", f"is {after}", allowed=f"at most {last}, the last event")
 
 
 def execution_unknown(execution: str) -> SessionError:

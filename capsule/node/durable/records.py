@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from capsule_bridge import Action, Promise
 
 _OPTIONS = tuple(field.name for field in fields(ExecuteRequest))
+_values_of = attrgetter(*_OPTIONS)
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
 
 
@@ -71,7 +73,7 @@ def unpack_session(data: bytes) -> tuple[SessionOptions, bytes]:
 
 
 def _options(request: ExecuteRequest) -> dict[str, Any]:
-    options = {name: getattr(request, name) for name in _OPTIONS}
+    options = dict(zip(_OPTIONS, _values_of(request), strict=True))
     if request.comm is not None:
         options["comm"] = asdict(request.comm)
     return options

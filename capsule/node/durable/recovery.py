@@ -12,6 +12,7 @@ from capsule.node.durable.ledger import Entry
 from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import execution_of, unpack_request, unpack_session
 from capsule.node.durable.sharing import claim, owner_of
+from capsule.node.home import Identity
 from capsule_protocol.errors import CapsuleError, StoreError, WorkerLost
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Recovery:
         self._started: dict[str, list[Promise]] = {}
         self._waiting: dict[str, list[Promise]] = {}
         self._hosted: dict[str, Hosted] = {}
-        self._stopped: set[tuple[str, str]] = set()  # sessions and batches
+        self._stopped: set[tuple[str, str, str]] = set()  # sessions, subshells and batches
 
     async def run(self, boxes: Sequence[Adoptable]) -> None:
         """Go on with the sessions whose boxes have waited; find the others again, and rule on what they had started.
@@ -148,7 +149,7 @@ class Recovery:
         for promise in lost:
             request = unpack_request(promise.param)
             if request.stop_on_error:
-                self._stopped.add((promise.session, request.batch))
+                self._stopped.add((promise.session, request.subshell, request.batch))
 
     async def _adopt(self, box: Adoptable) -> bool:
         """Go on with a session, if its box is still there, and is the one that the store knows."""
@@ -159,11 +160,13 @@ class Recovery:
         started = self._started.get(box.session, [])
         remembered = [await until_committed(one.id, partial(self._ledger.remember, one)) for one in started]
         try:
-            session = await self._node.adopt_session(box, secret, options, remembered)
+            session = await self._node.adopt_session(box, secret, options, remembered, promise.principal)
         except CapsuleError as error:
             logger.warning("session %s does not go on: %s", box.session, error)
             return False
         hosted = self._hosted[box.session] = self._registry.find_again(session, promise.principal)
+        if box.session in self._waiting:
+            hosted.complete.clear()  # before anything that its executions tell is written down
         self._started.pop(box.session, None)
         for one, known in zip(started, remembered, strict=True):
             execution = session.recalled.get(execution_of(one))
@@ -177,7 +180,8 @@ class Recovery:
 
     def _find_again(self, promise: Promise) -> None:
         options, secret = unpack_session(promise.param)
-        session = self._node.find_again(options, promise.session, promise.epoch, secret)
+        identity = Identity(promise.session, promise.epoch, principal=promise.principal)
+        session = self._node.find_again(options, identity, secret)
         hosted = self._hosted[promise.session] = self._registry.find_again(session, promise.principal)
         hosted.asleep = True
         hosted.detach(self._patience(hosted))
@@ -217,8 +221,9 @@ class Recovery:
             return
         for promise in promises:
             request = unpack_request(promise.param)
-            stopped = (promise.session, request.batch) in self._stopped or request.batch in hosted.session.stopped
-            if request.stop_on_error and stopped:
+            batch = request.subshell, request.batch
+            stopped = (promise.session, *batch) in self._stopped or batch in hosted.session.stopped
+            if stopped:
                 await self._settle(promise, partial(self._cancel, promise))
             else:
                 entry = Entry(promise, fresh=True, begun=False)

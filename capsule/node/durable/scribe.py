@@ -12,15 +12,16 @@ from capsule.node.durable.elsewhere import story
 from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import action_of, pack_verdict
 from capsule.wire import pack_event
-from capsule_bridge import Settlement
-from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_bridge import Settlement, promise_id
+from capsule_protocol.errors import CapsuleError, SessionError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import asyncio
+    from collections.abc import Callable, Sequence
 
     from capsule.events import Event
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Bridge, Fence
+    from capsule_bridge import Bridge, Fence, Promise
 
 logger = logging.getLogger("capsule.bridge")
 
@@ -47,20 +48,27 @@ class Scribe:
 
     `fence` says that the execution is this node's. If it is not any more, or somebody else has given its verdict, the
     reader hears what others have written down.
+
+    The verdicts of those that it has `stopped` are written down together with its own, which waits until all of an
+    earlier node's are `complete`: if this node died in between, the next one would run what should not be run.
     """
 
     def __init__(self, bridge: Bridge, promise: str, tasks: Tasks, reader: Reader) -> None:
         self.fence: Fence | None = None
+        self.stopped: Callable[[], Sequence[Finished]] = tuple
+        self.complete: asyncio.Event | None = None
         self._bridge = bridge
         self._promise = promise
         self._tasks = tasks
         self._reader = reader
         self._value: bytes | None = None  # our own verdict
         self._batch: list[Event] = []
+        self._under_way: list[Event] = []
         self._writing = False
         self._over = False
         self._kept: deque[tuple[int, int]] = deque()  # numbers and sizes of what is in the store's log
         self._held = 0
+        self._counted = 0
 
     async def start(self, epoch: int) -> None:
         """Write down that it is about to be sent to the worker. Waits for a failed store.
@@ -83,27 +91,41 @@ class Scribe:
         self._tasks.start(self._watch())
 
     def write(self, event: Event) -> None:
-        """Write it down together with what else comes until the last commit is done."""
+        """Have it written down with the next `flush`."""
         self._batch.append(event)
-        if not (self._writing or self._over):
+
+    def flush(self) -> None:
+        """Write down what there is, together with what else comes until the last commit is done.
+
+        A verdict waits for no commit: it takes with it what is under way, and to write that down twice changes nothing.
+        """
+        if self._over or not self._batch:
+            return
+        if not self._writing:
             self._writing = True
-            self._tasks.start(self._write())
+            self._tasks.start_now(self._write())
+        elif isinstance(self._batch[-1], Finished):
+            batch, self._batch = [*self._under_way, *self._batch], []
+            self._tasks.start_now(self._put(batch))
 
     async def _write(self) -> None:
         try:
-            while self._batch:
-                batch, self._batch = self._batch, []
-                try:
-                    await self._commit(batch)
-                except CapsuleError as error:  # the promise is another node's, or has its verdict from elsewhere
-                    logger.warning("%s is not written down by this node any more: %s", self._promise, error)
-                    self.give_way()
-                if self._over:
-                    return
-                for event in batch:
-                    self._reader.tell(event)
+            while self._batch and not self._over:
+                self._under_way, self._batch = self._batch, []
+                await self._put(self._under_way)
         finally:
             self._writing = False
+
+    async def _put(self, batch: Sequence[Event]) -> None:
+        try:
+            await self._commit(batch)
+        except CapsuleError as error:  # the promise is another node's, or has its verdict from elsewhere
+            if not self._over:
+                logger.warning("%s is not written down by this node any more: %s", self._promise, error)
+            self.give_way()
+        for event in batch:
+            if not self._over and event.sequence > self._reader.last:
+                self._reader.tell(event)
 
     async def _commit(self, batch: Sequence[Event]) -> None:
         data = tuple(map(pack_event, batch))
@@ -115,11 +137,23 @@ class Scribe:
         if isinstance(last, Finished):
             self._value = pack_verdict(last)
             ending = Settlement(self._promise, action_of(last), self._value, self.fence, data, after)
-            ((promise, _),) = await self._bridge.settle(ending)
+            promise = await self._settle(ending, ok=last.verdict == "ok")
             if promise.value != self._value:  # else it is ours, if perhaps by an attempt that is said to have failed
                 raise SessionError("promise_settled", "it has its verdict from elsewhere")
         else:
             await self._bridge.append(self._promise, data, after, self.fence)
+
+    async def _settle(self, ending: Settlement, *, ok: bool) -> Promise:
+        if self.complete is not None and not ok:
+            await self.complete.wait()
+        others = [_whole(each) for each in self.stopped() if each.sequence == 1]
+        try:
+            (promise, _), *_ = await self._bridge.settle(ending, *others)
+        except StoreError:
+            raise
+        except CapsuleError:  # one of them may be somebody else's by now
+            (promise, _), *_ = await self._bridge.settle(ending)
+        return promise
 
     async def _watch(self) -> None:
         with suppress(CapsuleError):  # the store was closed
@@ -137,8 +171,10 @@ class Scribe:
     async def _trim(self, batch: Sequence[Event], data: Sequence[bytes]) -> None:
         """Keep the log within its bound, in large steps."""
         for event, packed in zip(batch, data, strict=True):
-            self._kept.append((event.sequence, len(packed)))
-            self._held += len(packed)
+            if event.sequence > self._counted:
+                self._counted = event.sequence
+                self._kept.append((event.sequence, len(packed)))
+                self._held += len(packed)
         if self._held <= 2 * LOG_BYTES:
             return
         upto = 0
@@ -149,3 +185,9 @@ class Scribe:
             await self._bridge.store.trim(self._promise, upto)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, it is tried again with the next step
             logger.warning("the log of %s could not be trimmed: %s", self._promise, error)
+
+
+def _whole(finished: Finished) -> Settlement:
+    """The end of what told nothing else: it was never sent."""
+    promise = promise_id(finished.execution_id)
+    return Settlement(promise, action_of(finished), pack_verdict(finished), log=(pack_event(finished),))

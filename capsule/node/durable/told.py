@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from capsule.broker import approvals
 from capsule.node.asking import Answer
 from capsule.node.durable.elsewhere import text_of
 from capsule.node.durable.inquiries import unpack_question, written
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 PROMPT_CHARACTERS = 1000
 """Of a prompt that is told in a list."""
-KINDS = frozenset({"input", "execute"})
+KINDS = frozenset({"input", "execute", "approval"})
 """Promises that somebody may wait for, or settle."""
 
 
@@ -35,13 +36,17 @@ def summary(promise: Promise) -> dict[str, Any]:
     if promise.kind == "input":
         question = unpack_question(promise)
         row |= {"prompt": question.prompt[:PROMPT_CHARACTERS], "password": question.password}
+    elif promise.kind == approvals.KIND:
+        row |= {"prompt": approvals.prompt(promise)[:PROMPT_CHARACTERS]}
     return row
 
 
 def description(promise: Promise) -> dict[str, Any]:
     """All of it, with the answer."""
     row = summary(promise)
-    if promise.kind == "input":
+    if promise.kind == approvals.KIND:
+        row |= {"value": approvals.describe(promise), "message": approvals.said(promise).get("reason", "")}
+    elif promise.kind == "input":
         question = unpack_question(promise)
         row |= {"prompt": question.prompt, "choices": question.choices, "schema": question.schema}
         if promise.value:

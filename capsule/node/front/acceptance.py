@@ -85,7 +85,7 @@ class Acceptance:
         except CapsuleError as refusal:
             if key is None:
                 raise
-            return self._again_or(refusal, ledger, request, execution)
+            return self._again_or(refusal, ledger, request, execution, key)
         place = _Place(self._last, asyncio.Event(), tuple(islice(self.requests, WINDOW)))
         self._last = place.passed
         self._under_way.setdefault(execution, request)
@@ -118,10 +118,10 @@ class Acceptance:
         return log
 
     async def _again_or(
-        self, refusal: CapsuleError, ledger: Ledger, request: ExecuteRequest, execution: str
+        self, refusal: CapsuleError, ledger: Ledger, request: ExecuteRequest, execution: str, key: str
     ) -> EventLog | None:
         """What is refused now may have been accepted once: then that is the answer."""
-        if not await ledger.known(self._host.session.id, request, execution):
+        if not await ledger.known(self._host.session.id, request, execution, key):
             raise refusal
         return self._host.logs.get(execution)
 

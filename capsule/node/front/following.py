@@ -8,12 +8,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from capsule.events import Finished, Gap, Started
-from capsule.node.durable.ledger import History, execution_unknown
+from capsule.node.durable.ledger import History, check_after, execution_unknown
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.log import WINDOW
 from capsule.wire import comm_request, size_of
 from capsule_protocol.envelope import Envelope
-from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
+from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -143,6 +143,7 @@ class Following:
             message.user_expressions,
             message.payloads,
             comm_request(message.comm, envelope),
+            subshell=message.subshell,
         )
         execution = envelope.execution
         try:
@@ -153,7 +154,7 @@ class Following:
                 self._desk.gate.check_execute(hosted.owner, hosted)
             if hosted.ledger is not None:
                 accepted = hosted.accept(hosted.ledger, request, execution, message.key)
-                self._desk.tasks.start(self._accept(hosted, hosted.ledger, accepted, envelope))
+                self._desk.tasks.start_now(self._accept(hosted, hosted.ledger, accepted, envelope))
                 return
             log = hosted.submit(request, execution, message.key)
         except CapsuleError as error:
@@ -190,7 +191,7 @@ class Following:
             log = hosted.logs.get(envelope.execution)
             if log is None:
                 raise execution_unknown(envelope.execution)
-            _check_after(message.after, log.last)
+            check_after(message.after, log.last)
         except CapsuleError as error:
             self._line.refuse(error, envelope.session, envelope.execution, envelope.type)
             return
@@ -200,7 +201,7 @@ class Following:
         """Tell what is logged behind a number; then what comes."""
         try:
             missing, events, last = await _logged(hosted, ledger, envelope.execution, after)
-            _check_after(after, last)
+            check_after(after, last)
         except CapsuleError as error:
             self._line.refuse(error, envelope.session, envelope.execution, envelope.type)
             return
@@ -277,8 +278,3 @@ async def _logged(hosted: Hosted, ledger: Ledger | None, execution: str, after: 
     if log is None:
         raise execution_unknown(execution)
     return History(missing, events, log.last)
-
-
-def _check_after(after: int, last: int) -> None:
-    if after > last:
-        raise ArgumentError("after", f"is {after}", allowed=f"at most {last}, the last event")

@@ -15,6 +15,7 @@ from capsule.node.front.acceptance import Acceptance
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
+from capsule.node.requests import conflict
 from capsule_bridge import promise_id
 from capsule_protocol.errors import CapsuleError, SessionError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from capsule.node.front.watch import Onlooker
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Promise
+    from capsule_bridge import Fence, Promise
 
 logger = logging.getLogger("capsule.front")
 
@@ -113,7 +114,7 @@ class Hosted:
         Raises SessionError: `idempotency_conflict` if it came before with another request, and what `Session.submit`
         raises.
         """
-        known = self._known(request, execution)
+        known = self._known(request, execution, key)
         if known is not None:
             return known
         log = self._begin(self.session.submit(request, execution), keep=key is not None)
@@ -129,7 +130,7 @@ class Hosted:
         It counts from now on. Raises as `submit` does, at once; what is waited for raises SessionError
         `idempotency_conflict` and `promise_expired`, and StoreError.
         """
-        known = self._known(request, execution)
+        known = self._known(request, execution, key)
         if known is not None:
             return _that(known)
         return self._acceptance.take(ledger, request, execution, key)
@@ -166,33 +167,30 @@ class Hosted:
             why = error
             await until_committed(execution, lambda: ledger.give_up(entry.promise, why, started=False))
             return None
-        made.consult(ledger.inquiries.clerk(self.session.id, self.owner))
+        made.inputs.consult(ledger.inquiries.clerk(self.session.id, self.owner))
         if entry.begun:
             made.begin()
-        log = self._begin(made, ledger=ledger, written=int(entry.begun))
-        assert log.scribe is not None
-        log.scribe.fence = entry.promise.fence if started else None
-        return log
+        fence = entry.promise.fence if started else None
+        return self._begin(made, fence, ledger=ledger, written=int(entry.begun))
 
     def go_on(self, ledger: Ledger, promise: Promise, execution: Execution) -> None:
         """An execution that the worker has from an earlier node: what it tells from here on is written down."""
-        execution.consult(ledger.inquiries.clerk(self.session.id, self.owner, inherited=True))
-        log = self._begin(execution, ledger=ledger, after=execution.told)
-        assert log.scribe is not None
-        log.scribe.fence = promise.fence
+        execution.inputs.consult(ledger.inquiries.clerk(self.session.id, self.owner, inherited=True))
+        self._begin(execution, promise.fence, ledger=ledger, after=execution.told)
 
-    def _known(self, request: ExecuteRequest, execution: str) -> EventLog | None:
+    def _known(self, request: ExecuteRequest, execution: str, key: str | None) -> EventLog | None:
         known = self.logs.get(execution)
         if known is not None:
             if known.execution.request != request:
-                message = f"execution {execution[:64]!r} was asked for with another request"
-                raise SessionError("idempotency_conflict", message)
+                raise conflict(key, execution)
         elif len(self.logs) + len(self._acceptance) >= MAX_LOGS:
             raise SessionError("queue_full", f"{MAX_LOGS} executions have verdicts that no client has acknowledged")
         return known
 
-    def _begin(self, execution: Execution, **how: Any) -> EventLog:
+    def _begin(self, execution: Execution, fence: Fence | None = None, **how: Any) -> EventLog:
         log = self.logs[execution.id] = EventLog(execution, self._on_event, **how)
+        if log.scribe is not None:
+            log.scribe.fence, log.scribe.complete = fence, self.complete  # before it writes anything
         self._unfinished[log] = None
         log.pump()
         return log

@@ -53,6 +53,8 @@ class EventLog:
         self.last = after
         self.overruled = False
         self.scribe = ledger.scribe(execution.id, self) if ledger is not None else None
+        if self.scribe is not None:
+            self.scribe.stopped = lambda: [one.verdict for one in execution.stopped if one.verdict is not None]
         self._written = written
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -83,6 +85,8 @@ class EventLog:
                 self.tell(event)
             else:
                 self.scribe.write(event)
+        if self.scribe is not None:
+            self.scribe.flush()
 
     def _has_room(self) -> bool:
         return self._untold < WINDOW and (self._ahead < WINDOW or self._loose)

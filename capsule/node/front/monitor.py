@@ -68,7 +68,8 @@ class Monitor:
         if front.draining:
             return ["draining"]
         pools = front.node.info().pools
-        return [
+        away = front.ledger is not None and not front.ledger.works()
+        return ["the store cannot commit"] * away + [
             f"the breaker of environment {name} is open" for name, one in pools.items() if one.breaker.state == "open"
         ]
 
@@ -116,7 +117,7 @@ class Snapshot(Collector):
                 _keys(front.registry.verdicts),
             ),
         ]
-        self._metrics = metrics + _sizes(front) + _bridge(front)
+        self._metrics = metrics + _sizes(front) + _bridge(front) + _broker(front)
 
 
 def _sizes(front: Front) -> list[Metric]:
@@ -150,6 +151,14 @@ def _bridge(front: Front) -> list[Metric]:
         _counter("bridge_conflicts", "Requests whose key belonged to another one.", info.conflicts),
         _labelled(CounterMetricFamily, "bridge_verdicts", "Verdicts.", ("state",), _keys(info.verdicts)),
     ]
+
+
+def _broker(front: Front) -> list[Metric]:
+    """What became of calls of capabilities; none where there is no policy."""
+    broker = front.node.broker
+    counts = {} if broker is None else broker.checkpoint.counts
+    text = "Calls of capabilities that have an outcome."
+    return [_labelled(CounterMetricFamily, "capability_calls", text, ("capability", "outcome"), counts)]
 
 
 _SIZES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from capsule.broker import approvals
 from capsule.node.asking import Answer
 from capsule.node.durable.inquiries import unpack_question
 from capsule.node.durable.records import execution_of
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capsule.node.asking import Question
+    from capsule.node.auth.principals import Role
     from capsule.node.durable import Ledger
     from capsule.node.front.desk import Office
     from capsule.node.front.requests import Caller
-    from capsule_bridge import Promise
+    from capsule_bridge import Promise, Settled
     from capsule_protocol.envelope import Envelope
 
 LISTED = 200
@@ -57,11 +59,26 @@ class Promises:
                 # The answer is not written down, so it cannot be passed on.
                 await self._desk.registry.seek(self._caller.principal, promise.session)
             promise, decided = await self._ledger().inquiries.settle(promise.id, answer_of(message, question))
+        elif promise.kind == approvals.KIND:
+            promise, decided = await self._decide(promise, message)
         else:
             decided = await self._cancel(promise, message.action)
             promise = await self._find(promise.id)
         info = {"promise": description(promise), "decided": decided}
         self._caller.answer("info_reply", {"info": info}, envelope)
+
+    async def _decide(self, promise: Promise, message: Any) -> Settled:
+        """Somebody approves a call, or does not. Raises SessionError `permission_denied`."""
+        broker, principal = self._desk.node.broker, self._caller.principal
+        if broker is None:
+            raise SessionError("unsupported", "this node has no policy, so nothing of it is approved")
+        said = _said(message)._replace(by=principal.name)
+        wanted: Role = "admin" if said.break_glass else "operator"
+        if said.approve and not principal.is_at_least(wanted):
+            error = SessionError("permission_denied", f"to approve a call needs the role {wanted}")
+            await broker.refuse(promise, said, error)
+            raise error
+        return await broker.decide(promise.id, said)
 
     async def _cancel(self, promise: Promise, action: str) -> bool:
         """The code is interrupted, or taken out of the queue; what comes of that is the verdict."""
@@ -88,6 +105,15 @@ class Promises:
             hint = "Give it a store: `[store] durability` in its configuration."
             raise SessionError("unsupported", "this node keeps no promises", hint=hint)
         return ledger
+
+
+def _said(message: Any) -> approvals.Decision:
+    """What `settle` says of an approval. Raises ArgumentError."""
+    given = message.value if isinstance(message.value, dict) else {}
+    flags = {name: given[name] for name in ("for_session", "break_glass") if given.get(name)}
+    if any(flag is not True for flag in flags.values()) or given.keys() - {"for_session", "break_glass"}:
+        raise ArgumentError("value", "is no word on an approval", allowed="{'for_session': bool, 'break_glass': bool}")
+    return approvals.Decision(message.action == "resolve", "", message.message, **flags)
 
 
 def answer_of(message: Any, question: Question) -> Answer:

@@ -189,7 +189,7 @@ class Registry:
         try:
             if name is not None:
                 await self._check_elsewhere(owner, name, "name_taken")
-            session = await self._node.open_session(options)
+            session = await self._node.open_session(options, owner)
         except BaseException:
             if name is not None:
                 del self._names[owner, name]

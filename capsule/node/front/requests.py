@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.front")
 
+AT_ONCE = frozenset({"cancel", "interrupt"})
+"""Requests that do not wait for the loop's next turn."""
 MAX_REQUESTS = 256
 """Requests of one connection that may be under way at once; executions are not among them."""
 
@@ -115,7 +117,8 @@ class Requests:
             self._peer.fail(error, envelope)
             return True
         self._under_way += 1
-        self._desk.tasks.start(self._run(request, message, envelope))
+        start = self._desk.tasks.start_now if envelope.type in AT_ONCE else self._desk.tasks.start
+        start(self._run(request, message, envelope))
         return True
 
     async def _run(self, request: Request, message: Any, envelope: Envelope) -> None:

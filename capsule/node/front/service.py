@@ -15,6 +15,7 @@ from capsule.node.durable.sharing import Share
 from capsule.node.front.front import Front
 from capsule.node.front.notify import notify
 from capsule.node.node import Node
+from capsule.node.sandboxing import check_sandboxes
 from capsule.runtime import BOXES, SOCKET, lock, make_directory, node_name, runtime_directory, store_path
 from capsule_bridge import Bridge, Leases, Retention, open_store
 
@@ -108,7 +109,7 @@ class Service:
             lingering = Lingering(seconds, self._directory / BOXES)
             make_directory(lingering.directory)
         on_pool_event = None if monitor is None else monitor.pools
-        return Node(self._config, on_pool_event=on_pool_event, lingering=lingering)
+        return Node(self._config, on_pool_event=on_pool_event, lingering=lingering, bridge=bridge)
 
     def _monitor(self) -> Monitor | None:
         if self._config.serve.http is None:
@@ -135,6 +136,7 @@ class Service:
             household = Household(front.ledger, front.registry, node, lambda: self._config.serve)
             await self._join(front.ledger, household, front.tasks)
             await household.begin(boxes)
+        await check_sandboxes(self._config.environments)
         await node.prepare()
         node.warm()  # nobody waits for it, so no code of the environment keeps the service from being ready
         if front.ledger is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from capsule.node.info import FileInfo
+    from capsule.node.scratch import Scratch
 
 MAX_TRANSFERS: Final = 8
 """Uploads and downloads of a session at once."""
@@ -34,7 +35,7 @@ GATHERING: Final = "uploads"
 class SessionFiles:
     """Those of one worker in a folder of its box: the session's next worker has others."""
 
-    def __init__(self, box: Path, folder: str = SCRATCH) -> None:
+    def __init__(self, box: Path | Scratch, folder: str = SCRATCH) -> None:
         self.closed = False
         self._folder = folder
         self._box = box
@@ -130,13 +131,16 @@ class SessionFiles:
             raise SessionError("too_many_transfers", f"the session has {MAX_TRANSFERS} transfers under way already")
 
 
-def make_folder(box: Path, folder: str) -> None:
+def make_folder(box: Path | Scratch, folder: str) -> None:
     """Make a folder of a box's directory, if it is not there; what is wrong with it is told when it is opened."""
     with suppress(OSError):
-        Path(box, folder).mkdir(mode=0o700)
+        if isinstance(box, Path):
+            Path(box, folder).mkdir(mode=0o700)
+        else:
+            box.make(folder)
 
 
-def _top(box: Path, folder: str) -> int:
+def _top(box: Path | Scratch, folder: str) -> int:
     try:
         return open_top(box, folder)
     except OSError as error:
@@ -144,7 +148,7 @@ def _top(box: Path, folder: str) -> int:
         raise SessionError("file_refused", message) from error
 
 
-def _list(box: Path, folder: str) -> list[FileInfo]:
+def _list(box: Path | Scratch, folder: str) -> list[FileInfo]:
     top = _top(box, folder)
     try:
         return list_files(top)
@@ -152,12 +156,12 @@ def _list(box: Path, folder: str) -> list[FileInfo]:
         os.close(top)
 
 
-def _gather(box: Path, folder: str, name: str) -> Incoming:
+def _gather(box: Path | Scratch, folder: str, name: str) -> Incoming:
     if folder != SCRATCH:
         make_folder(box, folder)
     top = _top(box, folder)
     try:
-        Path(box, GATHERING).mkdir(mode=0o700, exist_ok=True)
+        make_folder(box, GATHERING)
         gathering = _top(box, GATHERING)
     except OSError as error:
         os.close(top)
@@ -173,5 +177,5 @@ def _discard(parts: Iterable[Incoming]) -> None:
         part.discard()
 
 
-def _give_out(box: Path, folder: str, name: str) -> Outgoing:
+def _give_out(box: Path | Scratch, folder: str, name: str) -> Outgoing:
     return Outgoing(_top(box, folder), name)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from capsule.node.info import FileInfo
-from capsule.node.transfers.beneath import explained, failed, folder_of, open_file
+from capsule.node.transfers.beneath import explained, failed, folder_of, give, open_file
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Incoming:
         try:
             with _placing(name), folder_of(top, name, create=True):  # a name that leads astray is refused at once
                 self._descriptors.append(os.open(self._part, _GATHER, 0o666, dir_fd=gathering))
+                give(self._descriptors[-1], top)
         except BaseException:
             self._close()
             raise

@@ -6,8 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from capsule.beneath import FOLDER, MAX_DEPTH
 from capsule.node.info import FileInfo
-from capsule.node.transfers.beneath import FOLDER, MAX_DEPTH
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.executors.base import Piece, evaluate
@@ -12,16 +13,19 @@ from capsule_kernels.executors.base import Piece, evaluate
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Sequence
 
+    from capsule_kernels.aside import AsideInterrupts
     from capsule_kernels.interrupts import Interrupts
     from capsule_kernels.loops import SessionLoop
 
 _MISSING = object()
+_BELOW = str(Path(asyncio.__file__).parent), __file__
+"""Where the code is that waits for a cell."""
 
 
 class AsyncExecutor:
     """Runs a cell as a task. While the task waits, an interrupt cancels it; while it runs, it raises in its code."""
 
-    def __init__(self, loop: SessionLoop, interrupts: Interrupts) -> None:
+    def __init__(self, loop: SessionLoop, interrupts: Interrupts | AsideInterrupts) -> None:
         self._loop = loop
         self._interrupts = interrupts
 
@@ -49,7 +53,7 @@ class AsyncExecutor:
             if variable.get(_MISSING) is not value:
                 variable.set(value)
         if isinstance(raised, asyncio.CancelledError) and self._interrupts.asked:
-            raise KeyboardInterrupt().with_traceback(raised.__traceback__) from None  # it shows where the code waited
+            raise KeyboardInterrupt().with_traceback(where_it_waited(raised.__traceback__)) from None
         if raised is not None:
             raise raised
 
@@ -95,3 +99,16 @@ async def _in_order(pieces: Sequence[Piece], namespace: dict[str, Any]) -> None:
             value = await value
         if piece.show is not None:
             piece.show(value)
+
+
+def where_it_waited(frames: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback to the line that waited. Below that stands how asyncio waits, which costs long to show."""
+    kept: list[types.TracebackType] = []
+    while frames is not None:
+        kept.append(frames)
+        frames = frames.tb_next
+    while kept and kept[-1].tb_frame.f_code.co_filename.startswith(_BELOW):
+        kept.pop()
+    for frame in reversed(kept):
+        frames = types.TracebackType(frames, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return frames

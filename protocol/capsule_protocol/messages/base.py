@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 
 from capsule_protocol.envelope import Envelope
+from capsule_protocol.failing import stop_early
 
 if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
     from capsule_protocol.envelope import Buffer
     from capsule_protocol.errors import CapsuleError
 
 Count = Annotated[int, Field(ge=0)]
 """A natural number."""
+MAX_SUBSHELL = 200
+"""Characters of the name of a subshell."""
+MAX_SUBSHELLS = 64
+"""That may be open in one session."""
 Data = dict[str, Any]
 """A map with text keys: a MIME bundle, its metadata, arguments."""
 
@@ -23,6 +30,12 @@ class Part(BaseModel):
 
     # Values stay out of errors: they may be secret or huge.
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A peer chooses how much of a body is wrong, so what is wrong costs no more than what is right."""
+        checked: CoreSchema = stop_early(handler(source))
+        return checked
 
 
 class Message(Part):

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from capsule_protocol.messages.base import Count, Data, Message, Part
-from capsule_protocol.messages.introspection import Reply
+from capsule_protocol.messages.introspection import Question, Reply
 
 MAX_NAME = 1000
 """Characters of the id of a comm, and of the name of a target."""
@@ -58,7 +58,7 @@ class CommClose(Message):
     fence: Count = 0
 
 
-class CommInfo(Message):
+class CommInfo(Question):
     """Which comms are open? With `target`, only those that were opened to it."""
 
     TYPE: ClassVar[str] = "comm_info"

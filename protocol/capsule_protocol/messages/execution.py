@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from capsule_protocol.answers import MAX_SECONDS, Terms
-from capsule_protocol.messages.base import Count, Data, Message
+from capsule_protocol.messages.base import MAX_SUBSHELL, Count, Data, Message
 from capsule_protocol.messages.comms import Said  # noqa: TC001 (pydantic evaluates it)
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class Execute(Message):
     `if_epoch`: only if the session is in this epoch, so that nobody runs on an empty heap by mistake.
     `user_expressions`: expressions by names, whose values the verdict `ok` has. `payloads`: what IPython asks of its
     front end is told in the verdict. With `comm` there is no code: what the client says on a comm is handed to whom
-    the code has registered for it, as an execution of its own; its buffers are those of the message.
+    the code has registered for it, as an execution of its own; its buffers are those of the message. With `subshell`
+    it runs there, beside what runs elsewhere.
     """
 
     TYPE: ClassVar[str] = "execute"
@@ -44,6 +45,7 @@ class Execute(Message):
     user_expressions: Annotated[dict[str, str], Field(max_length=MAX_EXPRESSIONS)] = {}
     payloads: bool = False
     comm: Said | None = None
+    subshell: Annotated[str, Field(max_length=MAX_SUBSHELL)] = ""
 
 
 class Output(Message):
@@ -140,7 +142,7 @@ class Cancel(Message):
 
 
 class Interrupt(Message):
-    """Interrupt what the session in the header runs now."""
+    """Interrupt what the session in the header runs now; a worker is told which execution of a subshell it is."""
 
     TYPE: ClassVar[str] = "interrupt"
 
@@ -176,6 +178,7 @@ class InputRequest(Message):
     """The code waits for a line of text; `password`: do not show it. `promise`: that of the answer, if there is one.
 
     With `choices` or a `json_schema` the answer is JSON: one of these values, or what fits. `timeout`: for how long.
+    Unless `waits`, another thread asks than the one that runs the code, whose time goes on.
     """
 
     TYPE: ClassVar[str] = "input_request"
@@ -187,6 +190,7 @@ class InputRequest(Message):
     choices: list[Any] | None = None
     json_schema: Data | None = None
     timeout: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
+    waits: bool = True
 
     def model_post_init(self, _context: Any, /) -> None:
         """Only what an answer can be held to; ArgumentError is a ValueError."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from capsule_protocol.messages.base import Count, Data, Message, Part
+from capsule_protocol.messages.base import MAX_SUBSHELL, Count, Data, Message, Part
 
 
 class Reply(Message):
@@ -16,7 +16,13 @@ class Reply(Message):
     reply_to: str = ""
 
 
-class Complete(Message):
+class Question(Message):
+    """What questions share: the subshell that answers, in its turn. Without one the main shell does, between cells."""
+
+    subshell: Annotated[str, Field(max_length=MAX_SUBSHELL)] = ""
+
+
+class Complete(Question):
     """What can follow at the cursor?"""
 
     TYPE: ClassVar[str] = "complete"
@@ -34,7 +40,7 @@ class CompleteReply(Reply):
     metadata: Data = {}
 
 
-class Inspect(Message):
+class Inspect(Question):
     """What is the object at the cursor? `detail` 1 asks for its source too."""
 
     TYPE: ClassVar[str] = "inspect"
@@ -52,7 +58,7 @@ class InspectReply(Reply):
     metadata: Data = {}
 
 
-class IsComplete(Message):
+class IsComplete(Question):
     """Can this code be run, or does it need more lines?"""
 
     TYPE: ClassVar[str] = "is_complete"
@@ -67,7 +73,7 @@ class IsCompleteReply(Reply):
     indent: str = ""
 
 
-class History(Message):
+class History(Question):
     """Earlier sources: the last `n`, those from `start` to before `stop`, or those that match a glob `pattern`.
 
     `session` is for a range: 0 is this one, a negative number counts back from it.
@@ -92,7 +98,7 @@ class HistoryReply(Reply):
     entries: list[Annotated[list[int | str | list[str | None] | None], Field(min_length=3, max_length=3)]] = []
 
 
-class NamespaceSummary(Message):
+class NamespaceSummary(Question):
     """Which names has the user defined?"""
 
     TYPE: ClassVar[str] = "namespace_summary"
@@ -114,6 +120,22 @@ class NamespaceSummaryReply(Reply):
     TYPE: ClassVar[str] = "namespace_summary_reply"
     entries: list[NamespaceEntry] = []
     truncated: Count = 0
+
+
+class Subshell(Message):
+    """Open a subshell, which runs code beside the main shell, close one, or list those that there are."""
+
+    TYPE: ClassVar[str] = "subshell"
+    action: Literal["open", "close", "list"]
+    subshell: Annotated[str, Field(max_length=MAX_SUBSHELL)] = ""
+
+
+class SubshellReply(Reply):
+    """The subshells that are open, and which one was opened."""
+
+    TYPE: ClassVar[str] = "subshell_reply"
+    subshell: str = ""
+    subshells: list[str] = []
 
 
 class Debug(Message):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from capsule_protocol.messages.base import Count, Message, Part
+from capsule_protocol.messages.base import MAX_SUBSHELL, MAX_SUBSHELLS, Count, Message, Part
 
 
 class LinkLimits(Part):
@@ -98,17 +98,27 @@ class Adopt(Message):
 
 
 class PendingInput(Part):
-    """A request for input that has no answer yet: its name, its number as a message, whose code asks."""
+    """A request for input that has no answer yet: its name, its number as a message, whose code asks, if it waits."""
 
     request: str
     number: Count = 0
     execution: str = ""
+    waits: bool = True
+
+
+class OpenSubshell(Part):
+    """An open subshell: the number of the code that it runs, or will run next, and for how long that has run."""
+
+    name: Annotated[str, Field(max_length=MAX_SUBSHELL)]
+    execution_count: Count = 1
+    seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Adopted(Message):
     """The answer to `adopt`: as `welcome`, what the code waits for, and the number of the last message sent so far.
 
-    `execution_count` is the number of the code that runs, or will run next.
+    `execution_count` is the number of the code that runs, or will run next; `subshells` are those that are open, in the
+    order in which they were opened.
     """
 
     TYPE: ClassVar[str] = "adopted"
@@ -118,6 +128,7 @@ class Adopted(Message):
     last: Count = 0
     execution_count: Count = 0
     inputs: list[PendingInput] = []
+    subshells: Annotated[list[OpenSubshell], Field(max_length=MAX_SUBSHELLS)] = []
 
 
 class Confirm(Message):

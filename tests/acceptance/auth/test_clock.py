@@ -77,11 +77,10 @@ def clocked(folder: Path, clock: Clock, config: str = "") -> Iterator[Guarded]:
         assert "Traceback" not in running.log.read_text(encoding="utf-8")
 
 
-async def heard(session: AsyncSession, shift: int) -> None:
-    """Wait until the node has taken the new date from its clock."""
-    async with asyncio.timeout(LONG):
-        while abs((await session.info()).last_heartbeat - time.time() - shift) > HOUR / 2:
-            await asyncio.sleep(0.01)
+async def heard(client: AsyncClient, shift: int) -> None:
+    """The node has taken the new date from its clock: that of a session which it opens now."""
+    async with asyncio.timeout(LONG), client.session() as fresh:
+        assert abs((await fresh.info()).last_heartbeat - time.time() - shift) < HOUR / 2
 
 
 async def connects(client: AsyncClient) -> bool:
@@ -94,11 +93,11 @@ async def connects(client: AsyncClient) -> bool:
     return True
 
 
-async def ended(client: AsyncClient, name: str) -> None:
-    """Wait until there is no session of this name."""
+async def ended(watcher: AsyncSession) -> None:
+    """Wait until the session that is watched is over."""
     async with asyncio.timeout(LONG):
-        while name in {one.name for one in await client.sessions()}:
-            await asyncio.sleep(0.01)
+        async for _ in watcher.watch():
+            pass
 
 
 @pytest.mark.parametrize("jumps", [(HOUR, 0), (-HOUR, 0), (HOUR, -HOUR, HOUR)], ids=["forward", "back", "to and fro"])
@@ -122,7 +121,7 @@ async def test_sessions_time_limits_and_connections_do_not_notice(
                 running = session.submit("import time; time.sleep(0.5); 'slept'", timeout=LONG)
                 endless = session.submit("while True: pass", timeout=1.0)
                 clock.set(shift)
-                await heard(session, shift)
+                await heard(client, shift)
                 assert (await running.result()).text == "'slept'"
                 assert (await endless.result()).verdict == "timeout"
                 assert (await session.run("6 * 7")).text == "42"
@@ -138,9 +137,11 @@ async def test_a_clock_that_goes_back_prolongs_no_session(folder: Path, clock: C
         token = node.new("someone", "--token", "--role", "operator")
         async with node.client(token) as client, client.session() as session:
             await (await client.session(name="left")).detach()
+            watcher = await client.attach("left", watch=True)
             clock.set(-HOUR)
-            await heard(session, -HOUR)
-            await ended(client, "left")
+            await heard(client, -HOUR)
+            await ended(watcher)
+            assert "left" not in {one.name for one in await client.sessions()}
             assert (await session.run("6 * 7")).text == "42"
 
 
@@ -154,7 +155,7 @@ async def test_keys_end_when_the_clock_says_so_and_whoever_is_connected_goes_on_
         async with node.client(brief) as client, client.session() as session:
             for shift, valid in ((0, True), (HOUR, False), (0, True), (-HOUR, True)):
                 clock.set(shift)
-                await heard(session, shift)
+                await heard(client, shift)
                 for word, expected in ((brief, valid), (key, valid), (lasting, True)):
                     assert await connects(node.client(word)) == expected, (shift, word[:10])
                 assert (await session.run("6 * 7")).text == "42"

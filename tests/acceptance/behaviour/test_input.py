@@ -188,3 +188,36 @@ async def test_the_time_that_somebody_takes_to_answer_does_not_count_for_the_cod
 async def test_after_the_answer_the_time_of_the_code_goes_on(session: AsyncSession) -> None:
     result = await run(session, "input()\nwhile True: pass", on_input=lambda _: "x", timeout=1.5)
     assert result.verdict == "timeout"
+
+
+IN_A_THREAD = """
+import threading
+asked = threading.Event()
+def ask():
+    asked.set()
+    input("in a thread? ")
+threading.Thread(target=ask, daemon=True).start()
+"""
+
+
+@pytest.mark.anyio
+async def test_while_only_a_thread_waits_the_time_of_the_code_goes_on(session: AsyncSession) -> None:
+    """It stood still for ever, and so the code never ended."""
+
+    async def never(request: InputRequest) -> str:
+        return str(await asyncio.get_running_loop().create_future())
+
+    async with asyncio.timeout(HANG):
+        result = await run(session, f"{IN_A_THREAD}\nwhile True: pass", on_input=never, timeout=1.5)
+    assert result.verdict == "timeout"
+
+
+@pytest.mark.anyio
+async def test_while_a_thread_waits_too_the_time_of_the_answer_does_not_count(session: AsyncSession) -> None:
+    async def slowly(request: InputRequest) -> str:
+        if request.prompt:
+            return str(await asyncio.get_running_loop().create_future())
+        await asyncio.sleep(2)  # longer than the code may take
+        return "at last"
+
+    assert (await ok(session, f"{IN_A_THREAD}\ninput()", on_input=slowly, timeout=1.5)).text == "'at last'"

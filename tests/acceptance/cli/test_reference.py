@@ -59,6 +59,9 @@ def test_every_command_has_its_options() -> None:
             "save",
             "restore",
             "promises",
+            "approvals",
+            "policy",
+            "audit",
         }
         | operators
     )

@@ -87,6 +87,22 @@ def test_check_tells_by_its_exit_code(path: Path) -> None:
     assert "exec:2" in line
 
 
+@pytest.mark.parametrize("command", ["info", "check", "compact", "export"])
+def test_a_resonate_server_is_looked_at_by_the_file_of_its_node(command: str) -> None:
+    """It said that there was no such file."""
+    done = run("store", command, "resonate+http://localhost:8001")
+    assert (done.returncode, done.stdout) == (2, b"")
+    told = done.stderr.decode()
+    assert "'resonate+http://localhost:8001' is a Resonate server" in told
+    assert "allowed: the PATH of that file" in told
+
+
+def test_what_is_no_url_of_a_database_is_refused_by_its_name() -> None:
+    done = run("store", "info", "mysql://me:secret@localhost/capsule")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "is 'mysql://me:***@localhost/capsule'" in done.stderr.decode()
+
+
 def test_compact(path: Path) -> None:
     done = asked("compact", path)
     assert (done["forgotten"], done["timed_out"]) == (1, 0)

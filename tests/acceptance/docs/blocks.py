@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
 FENCE = re.compile(r"^```(\w*)\s*$")
 SKIPPED = re.compile(r"<!-- not run: (\S.*?) -->\s*$")
-LANGUAGES = ("python", "text", "console")
-"""`text` is what the Python block above it prints; `console` has commands behind `$`."""
+LANGUAGES = ("python", "text", "console", "toml")
+"""`text` is what the Python block above it prints; `console` has commands behind `$`; `toml` is read."""
 MARK = "--- output of the block in line"
 
 
@@ -52,6 +53,8 @@ def examples(path: Path) -> list[Example]:
     last: Block | None = None
     for block in blocks(lines):
         assert block.language in LANGUAGES, f"the block in line {block.line} is {block.language!r}, not of {LANGUAGES}"
+        if block.language == "toml":
+            tomllib.loads("\n".join(block.text))
         if block.language == "text":
             assert last is not None, f"the text in line {block.line} does not follow a Python block"
             assert last.line + len(last.text) + 3 == block.line, f"the text in line {block.line} stands alone"

@@ -94,6 +94,24 @@ async def test_what_is_not_there_is_unknown_and_what_is_no_number_is_refused(ser
             await anext(client.execution("x_nothing").events(after=-1))
 
 
+async def test_behind_what_it_has_not_told_nobody_goes_on(served: Served, place: Path) -> None:
+    """It ended silently, or never while the code ran."""
+    go = place / "go"
+    code = f"import os\nprint('one', flush=True)\nwhile not os.path.exists({str(go)!r}): pass"
+    async with served.client() as client, asyncio.timeout(LONG):
+        session = await client.session()
+        running = session.stream(code)
+        await anext(running)  # it has been accepted
+        handle = client.execution(running.execution_id)
+        with pytest.raises(ArgumentError, match=r"after.* is 9\b.*at most [12], the last event"):
+            await anext(handle.events(after=9))
+        go.touch()
+        last = [event async for event in handle.events()][-1].sequence
+        assert [event async for event in handle.events(after=last)] == []
+        with pytest.raises(ArgumentError, match=rf"is {last + 1}\b.*at most {last}, the last event"):
+            await anext(handle.events(after=last + 1))
+
+
 @pytest.mark.parametrize("wrong", ["", "x" * 1001])
 async def test_what_can_be_no_id_is_refused_at_once(served: Served, wrong: str) -> None:
     async with served.client() as client:

@@ -71,7 +71,7 @@ async def test_a_key_gets_the_same_answer_from_the_next_node(place: Path) -> Non
                 again = await other.attach("work")
                 async with again.stream(code, key="k") as events:
                     after = [event async for event in events]
-                with pytest.raises(SessionError) as caught:
+                with pytest.raises(SessionError, match="the idempotency key 'k' was used before with") as caught:
                     await again.run("something else", key="k")
                 assert caught.value.code == "idempotency_conflict"
                 written = (await other.info()).bridge
@@ -117,22 +117,21 @@ async def test_what_was_behind_a_cell_that_stops_its_batch_was_not_started_and_n
             running = session.submit(cell, batch="b", stop_on_error=True)
             code = f"with open({str(done)!r}, 'a') as file: file.write('x')"
             behind = [session.submit(code, batch="b", stop_on_error=stop_on_error) for _ in range(3)]
+            others = [session.submit(code, batch="c", stop_on_error=stop_on_error) for _ in range(2)]
             await begun(running, mark)
             async with asyncio.timeout(LONG):
-                while (await session.info()).queue < len(behind):
+                while (await session.info()).queue < len(behind + others):
                     await asyncio.sleep(0.005)
             killed(first)
             with Served(first.directory):
                 async with asyncio.timeout(LONG):
-                    results = await asyncio.gather(running.result(), *(each.result() for each in behind))
+                    results = await asyncio.gather(running.result(), *(each.result() for each in behind + others))
     assert results[0].error is not None
     assert results[0].error.details["started"] is True
-    if stop_on_error:  # as if the cell had failed under a living node
-        assert [result.error and result.error.code for result in results[1:]] == ["execution_cancelled"] * 3
-        assert not done.exists()
-    else:
-        assert [result.verdict for result in results[1:]] == ["ok"] * 3
-        assert done.read_text() == "xxx"
+    # As if the cell had failed under a living node, where it does not matter what those behind it say for themselves.
+    assert [result.error and result.error.code for result in results[1:4]] == ["execution_cancelled"] * 3
+    assert [result.verdict for result in results[4:]] == ["ok"] * 2
+    assert done.read_text() == "xx"
 
 
 async def test_a_service_that_ended_in_peace_leaves_its_sessions_to_the_next_one(place: Path) -> None:

@@ -255,6 +255,16 @@ def test_the_kernel_tells_what_it_is_on_both_channels(client: BlockingKernelClie
     assert on_control["implementation"] == "capsule"
 
 
+def test_the_ports_are_told_on_both_channels(client: BlockingKernelClient, manager: KernelManager) -> None:
+    message = client.session.msg("connect_request")
+    client.shell_channel.send(message)
+    on_shell = reply_to(client, message["header"]["msg_id"])
+    client.control_channel.send(client.session.msg("connect_request"))
+    assert client.get_control_msg(timeout=LONG)["content"] == on_shell
+    names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+    assert on_shell == {"status": "ok", **{name: getattr(manager, name) for name in names}}
+
+
 def test_what_it_uses_is_told(client: BlockingKernelClient) -> None:
     _, told = run(client, "import os; print(os.getpid())")
     for _ in range(2):
@@ -331,6 +341,23 @@ def test_an_interrupt_ends_what_runs(client: BlockingKernelClient, manager: Kern
     assert run(client, "1")[0]["status"] == "ok"
 
 
+@pytest.mark.parametrize("by", ["signal", "message"])
+def test_an_interrupt_ends_one_execution_and_none_that_waits_behind_it(
+    client: BlockingKernelClient, manager: KernelManager, by: str
+) -> None:
+    running = client.execute("while True: pass", stop_on_error=False)
+    wait_for_start(client)
+    waiting = [client.execute(f"print({n})") for n in range(20)]
+    if by == "signal":
+        manager.interrupt_kernel()
+    else:
+        client.control_channel.send(client.session.msg("interrupt_request"))
+        assert client.get_control_msg(timeout=LONG)["content"] == {"status": "ok"}
+    assert reply_to(client, running)["ename"] == "KeyboardInterrupt"
+    for request in waiting:
+        assert reply_to(client, request)["status"] == "ok"
+
+
 @pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
 def test_a_signal_to_nothing_does_nothing(home: support.Home, name: str) -> None:
     """A stand-in takes its time to relay a signal, and what is sent right behind it may be there first."""
@@ -379,6 +406,20 @@ def test_two_clients_share_a_kernel(client: BlockingKernelClient, manager: Kerne
         assert reply_to(other, asked)["status"] == "ok"
         (result,) = [one for one in drain(other, asked) if one["msg_type"] == "execute_result"]
         assert result["content"]["data"]["text/plain"] == "'mine'"
+
+
+def test_a_client_that_comes_back_by_its_name_gets_the_answers(manager: KernelManager) -> None:
+    """A front end that lost its connection may be there again before the kernel has noticed."""
+    session = Session(key=manager.session.key)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as first, context.socket(zmq.DEALER) as second:
+        for socket in (first, second, first):
+            if socket.getsockopt(zmq.IDENTITY) != b"the same":
+                socket.setsockopt(zmq.IDENTITY, b"the same")
+                socket.setsockopt(zmq.LINGER, 0)
+                socket.connect(f"tcp://{manager.ip}:{manager.shell_port}")
+                session.send(socket, "kernel_info_request", {})
+                assert socket.poll(int(LONG * 1000))
+                socket.recv_multipart()
 
 
 # Hostile messages

@@ -12,17 +12,21 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 
+import capsule
 from capsule.jupyter import kernelspecs, lease
+from capsule.jupyter.door import MAX_LINE
 from capsule_protocol.errors import ArgumentError
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, connected, gone, managed, run, text_of
+from tests.acceptance.jupyter.support import LONG, connected, drain, gone, managed, reply_to, run, text_of
 from tests.acceptance.serve.support import Served
 
 if TYPE_CHECKING:
@@ -121,6 +125,50 @@ def test_a_service_takes_kernels_too(fresh: support.Home, tmp_path: Path) -> Non
         assert fresh.nodes() == []
         given.close()
         assert served.stop() == 0
+
+
+def test_a_service_whose_sessions_outlive_it_has_subshells(fresh: support.Home) -> None:
+    with Served(fresh.root / "node", linger=5.0) as served:
+        given = lease.open_kernel(sys.executable, REQUEST, directory=str(served.directory))
+        client = client_of(given.connection)
+        assert reply_to(client, client.kernel_info())["supported_features"] == ["debugger", "kernel subshells"]
+        client.control_channel.send(client.session.msg("create_subshell_request"))
+        made = client.get_control_msg(timeout=LONG)["content"]
+        assert made["status"] == "ok"
+        main = client.execute("import threading; go = threading.Event(); _ = go.wait()")
+        aside = client.session.msg("execute_request", {"code": "print('aside'); go.set()"})
+        aside["header"]["subshell_id"] = made["subshell_id"]
+        client.shell_channel.send(aside)
+        assert text_of(drain(client, aside["header"]["msg_id"])) == "aside\n"
+        assert reply_to(client, main)["status"] == "ok"
+        client.stop_channels()
+        given.close()
+        assert served.stop() == 0
+
+
+def test_of_a_kernel_whose_service_is_killed_the_session_waits_for_others(fresh: support.Home) -> None:
+    """Who starts the kernel again has its ports and a new session; what was computed can be fetched by id."""
+    with Served(fresh.root / "node", linger=10.0) as first:
+        given = lease.open_kernel(sys.executable, REQUEST, directory=str(first.directory))
+        client = client_of(given.connection)
+        _, told = run(client, "x = 6 * 7\n%capsule info")
+        found = re.search(r'attach\("(.+?)"', text_of(told))
+        assert found is not None
+        first.kill()
+        assert select.select([given], [], [], LONG)[0]
+        assert given.poll() == 1
+        given.close()
+        first.process.wait(LONG)
+    with Served(fresh.root / "node", linger=10.0) as second:
+        again = lease.open_kernel(
+            sys.executable, REQUEST | {"connection": given.connection}, directory=str(second.directory)
+        )
+        assert reply_to(client, client.execute("x"))["ename"] == "NameError"
+        with capsule.Client(second.address) as other, other.attach(found[1]) as session:
+            assert (session.run("x").text, session.epoch) == ("42", 1)
+        client.stop_channels()
+        again.close()
+        assert second.stop() == 0
 
 
 def test_a_node_that_is_not_there_is_told(fresh: support.Home, tmp_path: Path) -> None:
@@ -268,12 +316,14 @@ def test_a_stand_in_loads_nothing_but_a_little_of_the_standard_library() -> None
         ({"connection": {"ip": "0.0.0.0"}}, "loopback"),
         ({"connection": {"transport": "carrier pigeon"}}, "transport"),
         ({"connection": {"shell_port": 70_000}}, "shell_port"),
-        ({"connection": {"key": ""}}, "key"),
+        ({"connection": {"key": ""}}, "key: must not be empty: without a key anybody could have code run"),
+        ({"connection": {"transport": "ipc", "ip": ""}}, "ip: must be a path of 1 to 90 characters"),
     ],
 )
 def test_a_request_for_a_kernel_that_cannot_be_had(home: support.Home, request_: dict[str, Any], message: str) -> None:
-    with pytest.raises(lease.LeaseError, match=re.escape(message)):
+    with pytest.raises(lease.LeaseError, match=re.escape(message)) as caught:
         ask(**request_)
+    assert "Value error" not in str(caught.value)
 
 
 def test_a_port_that_is_taken_is_told(home: support.Home) -> None:
@@ -295,8 +345,24 @@ def test_a_line_that_is_no_request_is_answered(home: support.Home, line: bytes) 
         asking.sendall(line + b"\n")
         told = json.loads(asking.recv(65_536))
         assert (told["event"], told["code"]) == ("error", "invalid_argument")
+        assert '"start", "signal" (with a "number" from 1 to 64) or "end"' in told["message"]
         asking.sendall(b'{"op": "start"}\n')  # the connection is as good as ever
         assert json.loads(asking.recv(65_536))["event"] == "started"
+    kept.close()
+
+
+def test_a_line_without_an_end_is_hung_up_on(home: support.Home) -> None:
+    kept = ask()
+    path = next(home.runtime.glob(f"capsule/*/{lease.SOCKET}"))
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(LONG)
+        asking.connect(str(path))
+        padded = {"op": "signal", "number": 2, "padding": "x" * (MAX_LINE - 1000)}
+        asking.sendall(json.dumps(padded).encode() + b"\n")
+        assert json.loads(asking.recv(65_536)) == {"event": "signalled"}
+        with suppress(BrokenPipeError, ConnectionResetError):  # it does not read to the end
+            asking.sendall(b"x" * (MAX_LINE + 2**20))
+            assert asking.recv(1) == b""
     kept.close()
 
 
@@ -334,6 +400,38 @@ def test_what_is_no_name_for_a_kernel_replaces_nothing(home: support.Home, name:
     assert sorted((home.root / "data").rglob("*")) == before
 
 
+def test_kernels_of_one_name_are_all_listed_and_those_that_nobody_finds_are_marked(
+    home: support.Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("first", "second", "third"):
+        made = tmp_path / folder / "kernels" / "twin"
+        made.mkdir(parents=True)
+        spec = json.loads(Path(kernelspecs.install(user=True).directory, "kernel.json").read_text())
+        spec["display_name"] = folder
+        if folder == "first":
+            del spec["metadata"]["capsule"]  # somebody else's
+        (made / "kernel.json").write_text(json.dumps(spec))
+    broken = tmp_path / "first" / "kernels" / "broken"
+    broken.mkdir()
+    (broken / "kernel.json").write_text("{")
+    paths = [str(tmp_path / "second"), str(tmp_path / "third")]
+    monkeypatch.setenv("JUPYTER_PATH", os.pathsep.join(paths))
+
+    def twins() -> list[tuple[str, bool]]:
+        return [(one.display_name, one.hidden) for one in kernelspecs.installed() if one.name == "twin"]
+
+    assert twins() == [("second", False), ("third", True)]
+    capsule = Path(sys.executable).with_name("capsule")
+    listed = subprocess.run([capsule, "kernels", "list"], capture_output=True, text=True, check=True).stdout
+    (hidden,) = [line for line in listed.splitlines() if "hidden by another kernel" in line]
+    assert "third" in hidden
+    removed = subprocess.run([capsule, "kernels", "remove", "twin"], capture_output=True, text=True, check=True).stdout
+    assert removed.splitlines()[1] == f"another one of this name is in {tmp_path / 'third' / 'kernels' / 'twin'}"
+    assert twins() == [("third", False)]
+    monkeypatch.setenv("JUPYTER_PATH", os.pathsep.join([str(tmp_path / "first"), *paths]))
+    assert twins() == [("third", True)]
+
+
 def test_a_kernel_of_another_environment(home: support.Home) -> None:
     config = home.root / "capsule.toml"
     config.write_text('[environments.data]\nenv = { PLACE = "data" }\n')
@@ -367,8 +465,22 @@ class stand_in:
 
     def __enter__(self) -> tuple[subprocess.Popen[bytes], BlockingKernelClient]:
         self.process = subprocess.Popen(command(self.file))
-        self.client = client_of(self.connection)
+        try:
+            self._wait_for_a_beat()
+            self.client = client_of(self.connection)
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
         return self.process, self.client
+
+    def _wait_for_a_beat(self) -> None:
+        """A client of Jupyter's takes a kernel for dead that is not there within a second."""
+        with zmq.Context() as context, context.socket(zmq.REQ) as heart:
+            heart.linger = 0
+            heart.connect(f"tcp://127.0.0.1:{self.connection['hb_port']}")
+            heart.send(b"ping")
+            assert heart.poll(int(LONG * 1000))
 
     def __exit__(self, *_: object) -> None:
         self.client.stop_channels()

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from queue import Empty
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,7 +18,7 @@ from tests.acceptance.jupyter import support
 from tests.acceptance.jupyter.support import LONG, connected, drain, gone, managed, reply_to, run, text_of
 
 if TYPE_CHECKING:
-    pass
+    from jupyter_client.blocking.client import BlockingKernelClient
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -51,6 +52,54 @@ def test_a_restart_loses_no_request(home: support.Home, name: str, now: bool) ->
             (result,) = [one for one in drain(client, request) if one["msg_type"] == "execute_result"]
             assert result["content"]["data"]["text/plain"] == "False"
             assert (manager.shell_port, manager.iopub_port, manager.session.key) == ports
+
+
+SPIN = "print('running', flush=True)\nwhile True: pass"
+STUBBORN = (
+    "print('running', flush=True)\nwhile True:\n    try:\n        while True: pass\n    except BaseException: pass"
+)
+
+
+def answers(client: BlockingKernelClient, requests: set[str]) -> dict[str, str]:
+    """The status of the reply to each, when each is over."""
+    replies: dict[str, str] = {}
+    while not requests <= replies.keys():
+        message = client.get_shell_msg(timeout=LONG)
+        replies[message["parent_header"]["msg_id"]] = message["content"]["status"]
+    idle: set[str] = set()
+    while not requests <= idle:
+        message = client.get_iopub_msg(timeout=LONG)
+        if message["content"].get("execution_state") == "idle":
+            idle.add(message["parent_header"].get("msg_id", ""))
+    return replies
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+@pytest.mark.parametrize("now", [False, True])
+@pytest.mark.parametrize("code", [SPIN, STUBBORN])
+def test_what_runs_at_a_restart_and_what_waits_is_answered(home: support.Home, name: str, now: bool, code: str) -> None:
+    with managed(name) as manager, connected(manager) as client:
+        running = client.execute(code)
+        while client.get_iopub_msg(timeout=LONG)["msg_type"] != "stream":
+            pass
+        waiting = client.execute("print('never')")
+        manager.restart_kernel(now=now)
+        again = client.execute("print('again')")
+        replies = answers(client, {running, waiting, again})
+        assert (replies[running], replies[again]) == ("error", "ok")
+        assert replies[waiting] in {"aborted", "error"}
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+def test_what_killed_a_kernel_is_answered_when_that_runs_again(home: support.Home, name: str) -> None:
+    with managed(name) as manager, connected(manager) as client:
+        deadly = client.execute("import os; os._exit(7)")
+        while client.get_iopub_msg(timeout=LONG)["msg_type"] != "error":
+            pass
+        with pytest.raises(Empty):  # for that is how clients see that a kernel is dead
+            client.get_shell_msg(timeout=0.3)
+        manager.restart_kernel(now=True)
+        assert answers(client, {deadly, client.execute("1")})[deadly] == "error"
 
 
 @pytest.mark.parametrize("name", support.ROUTES)

@@ -24,6 +24,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read = 0
+        self._known: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, kind: str, /, **fields: Any) -> None:
         """Write a line; when this returns it is kept."""
@@ -32,10 +34,21 @@ class Store:
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
         """What has been written whole."""
+        self._read_on()
+        return self._known.get(kind, [])
+
+    def _read_on(self) -> None:
+        """Read what has come since: whoever waits for a line looks again and again, and takes no time from the node."""
         if not self.path.exists():
-            return []
-        *whole, _ = self.path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line)[1] for line in whole if line.startswith(f'["{kind}"') and line.endswith("}]")]
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(end)
+        for line in whole.split(b"\n"):
+            if line.startswith(b'["') and line.endswith(b"}]"):
+                kind, fields = json.loads(line)
+                self._known.setdefault(kind, []).append(fields)
 
     def session(self, session: Session) -> None:
         self.add("session", id=session.id, secret=session.secret.hex(), options=session.options.model_dump())
@@ -51,14 +64,19 @@ class Store:
         assert execution.verdict is not None
         return execution.verdict
 
+    def told(self, execution: str = "x_0") -> int:
+        """How many events of an execution there are."""
+        return sum(line["fields"]["execution_id"] == execution for line in self.lines("event"))
+
     def events(self, execution: str = "x_0") -> list[Event]:
         """Those of one execution, or of the first."""
         found = []
         for line in self.lines("event"):
-            if line["fields"]["execution_id"] == execution:
-                if line["fields"].get("error"):
-                    line["fields"]["error"] = events.ErrorInfo(**line["fields"]["error"])
-                found.append(getattr(events, line["kind"])(**line["fields"]))
+            fields = dict(line["fields"])
+            if fields["execution_id"] == execution:
+                if fields.get("error"):
+                    fields["error"] = events.ErrorInfo(**fields["error"])
+                found.append(getattr(events, line["kind"])(**fields))
         return found
 
     def remembered(self) -> list[Remembered]:

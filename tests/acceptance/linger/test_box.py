@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,14 @@ from capsule.node.resources import begun
 from capsule_kernels.box import remove_tree
 from capsule_protocol.adoption import SOCKET
 from capsule_protocol.errors import NodeError, WorkerLost
-from tests.acceptance.linger.support import LONG, normal
+from tests.acceptance.linger.support import LONG, normal, written
 from tests.acceptance.linger.victim import config
 from tests.unit.kernels.forked import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capsule.events import Event
     from tests.acceptance.linger.support import Place
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +114,28 @@ async def test_a_worker_that_was_killed_meanwhile_is_told_with_its_reason(place:
     assert verdict.error.details["signal_name"] == "SIGSEGV"
     assert normal(place.store.events()) == [("stdout", "begun\n"), ("crashed", "", 0)]
     await gone(box)
+
+
+async def test_a_worker_that_dies_while_it_is_adopted_is_told_with_its_reason(place: Place) -> None:
+    """The new node asks its store meanwhile; it came to no end and no start when the worker ended just then."""
+    place.start("import time\nprint('begun', flush=True)\ntime.sleep(100)", fault=("mark", False, 1))
+    await place.until(lambda: False)
+    place.kill()
+    (one,) = place.store.remembered()
+    box = place.box()
+
+    async def dies(number: int) -> Sequence[Event]:
+        os.kill(box.worker[0], signal.SIGKILL)
+        while Path(f"/proc/{box.box[0]}").exists():
+            await asyncio.sleep(0.01)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return await one.events_after(number)
+
+    async with place.adopted([replace(one, events_after=dies)]) as session:
+        (verdict,) = await place.finish(session)
+    assert verdict.verdict == "crashed"
+    assert written(place.store.events()) == "begun\n"
 
 
 async def test_a_box_that_was_killed_cannot_be_adopted(place: Place) -> None:

@@ -43,6 +43,7 @@ class Plan(BaseModel):
     """What it runs, one behind the other; none: it adopts what another one has left."""
     seconds: float = 10.0
     options: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
     fault: tuple[str, bool, int] | None = None
     eager: bool = False
     """Whether it marks at once what has been dealt with; else it does so once in a while."""
@@ -66,9 +67,9 @@ def arm(step: str, after: bool, number: int) -> None:
     setattr(owner, name, dying)
 
 
-def config() -> NodeConfig:
+def config(environment: dict[str, Any] | None = None) -> NodeConfig:
     """A node that makes no worker ahead."""
-    return NodeConfig(environments={"default": EnvironmentConfig(min_idle=0)})
+    return NodeConfig(environments={"default": EnvironmentConfig(**{"min_idle": 0, **(environment or {})})})
 
 
 async def start(node: Node, plan: Plan, store: Store) -> list[Execution]:
@@ -96,7 +97,7 @@ async def main(plan: Plan) -> None:
         points.POINT_BYTES = 0  # type: ignore[misc]  # final for everybody else
     if plan.fault is not None:
         arm(*plan.fault)
-    async with Node(config(), lingering=Lingering(plan.seconds, plan.directory / "records")) as node:
+    async with Node(config(plan.environment), lingering=Lingering(plan.seconds, plan.directory / "records")) as node:
         executions = await (start if plan.cells else adopt)(node, plan, store)
         store.add("node", pid=os.getpid())
         await asyncio.gather(*map(store.follow, executions))

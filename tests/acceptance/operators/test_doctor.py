@@ -7,13 +7,15 @@ import os
 import re
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from capsule.doctor import CODES, clock, sqlite
+from capsule.config import EnvironmentConfig, NodeConfig, Sandbox
+from capsule.doctor import CODES, clock, sandbox, sqlite
 from capsule_protocol.errors import CODES as ERRORS
 from tests.acceptance.cli.support import CAPSULE, HANG, clean_environment
 from tests.acceptance.serve.support import Served
@@ -210,3 +212,70 @@ def test_a_sqlite_that_is_too_old_or_has_a_fault_is_told(version: tuple[int, ...
     assert (finding.code, finding.severity) == ("sqlite", severity)
     assert ".".join(map(str, version)) in finding.message
     assert bool(finding.hint) == (severity != "ok")
+
+
+@pytest.mark.parametrize("level", ["landlock", "namespaces"])
+def test_a_sandbox_that_cannot_be_had_is_an_error_for_who_asks_for_it(level: Sandbox, tmp_path: Path) -> None:
+    """Asked of an interpreter that has nothing of Capsule; the other level is of no concern to anybody."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    environments = {"boxed": EnvironmentConfig(sandbox=level, python=str(python))}
+    findings = {found.code: found for found in sandbox.examine(NodeConfig(environments=environments))}
+    asked = findings.pop(f"sandbox_{level}")
+    assert asked.severity == "error"
+    assert "'boxed'" in asked.message
+    assert next(iter(findings.values())).severity in {"ok", "info"}
+
+
+def test_a_sandbox_that_can_be_had_is_found_so() -> None:
+    namespaces = EnvironmentConfig(sandbox="namespaces")
+    landlock = EnvironmentConfig(sandbox="landlock", uid=0)
+    findings = sandbox.examine(NodeConfig(environments={"a": namespaces, "b": landlock}))
+    assert [found.severity for found in findings] == ["ok", "ok"], findings
+
+
+def test_it_tells_which_control_groups_can_be_had(home: Path) -> None:
+    """Those that a zygote would find, by their version, and for each other one why it cannot be had."""
+    _, findings = examine(XDG_RUNTIME_DIR=str(home))
+    command = [sys.executable, "-P", "-m", "capsule_kernels.sandbox.cgroups"]
+    found = json.loads(subprocess.check_output(command, timeout=HANG))
+    finding = findings["cgroups"]
+    assert found["versions"].keys() | found["missing"].keys() == {"memory", "pids", "cpu"}
+    for name, version in found["versions"].items():
+        assert f"{name} (version {version})" in finding["message"]
+    for name, why in found["missing"].items():
+        assert f"not {name}: {why}" in finding["message"]
+    assert finding["severity"] == ("info" if found["missing"] else "ok")
+    assert bool(finding["hint"]) == bool(found["missing"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user may have been given some")
+def test_a_user_who_can_make_no_control_groups_is_told_why() -> None:
+    code = (
+        "import os, json; from capsule_kernels.sandbox.cgroups import discover\n"
+        "os.setgroups([]); os.setresuid(65534, 65534, 65534); print(json.dumps(discover().missing))"
+    )
+    missing = json.loads(subprocess.check_output([sys.executable, "-c", code], timeout=HANG))
+    assert missing.keys() == {"memory", "pids", "cpu"}
+    assert all(missing.values())
+
+
+def test_a_policy_that_cannot_be_kept(place: Path, home: Path) -> None:
+    """`capsule serve` would not start with it."""
+    file, policy = place / "capsule.toml", place / "policy.toml"
+    file.write_text(f'[broker]\npolicy = "{policy}"\n', encoding="utf-8")
+
+    def found() -> dict[str, Any]:
+        code, findings = examine("--config", file, XDG_RUNTIME_DIR=str(home))
+        assert (code == 1) == (findings["policy"]["severity"] == "error")
+        return findings["policy"]
+
+    assert "cannot be read: No such file or directory" in found()["message"]
+    policy.write_text('version = 1\npack = "strict"\n', encoding="utf-8")
+    assert "needs at least 'landlock', and this one has 'none'" in found()["message"]
+    policy.write_text('version = 1\nsandbox = "none"\n', encoding="utf-8")
+    assert found()["severity"] == "ok"
+    policy.write_text('version = 1\nsandbox = "none"\nmoed = "observe"\n', encoding="utf-8")
+    assert "did you mean 'mode'?" in found()["message"]
+    assert found()["hint"] == "`capsule policy check` tells all that is wrong with it."

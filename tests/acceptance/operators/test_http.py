@@ -128,6 +128,19 @@ async def test_metrics_count_what_clients_do(watched: Watched) -> None:
     assert after["capsule_executions_running",] == 0
 
 
+async def test_metrics_count_the_outcomes_of_calls(place: Path) -> None:
+    policy = place / "policy.toml"
+    policy.write_text('version = 1\nsandbox = "none"\n[[grants]]\nname = "time"\ncapabilities = ["system.time"]\n')
+    with Watched(place / "counted", f'{CONFIG}\n[broker]\npolicy = "{policy}"\n') as counted:
+        async with counted.client() as client, client.session() as session:
+            calls = "caps.system.time, caps.system.time, caps.system.usage, caps.made.up"
+            code = f"for call in ({calls}):\n    try: call()\n    except PermissionError: pass"
+            assert (await session.run(code)).ok
+            samples = await scrape(counted)
+            found = {name[1:]: value for name, value in samples.items() if name[0] == "capsule_capability_calls_total"}
+            assert found == {("system.time", "accepted"): 2, ("system.usage", "denied"): 1, ("unknown", "denied"): 1}
+
+
 async def test_metrics_tell_of_detached_sessions_and_of_offences(watched: Watched) -> None:
     before = await scrape(watched)
     async with watched.client() as client:
@@ -193,6 +206,22 @@ async def test_not_ready_while_a_breaker_is_open(place: Path) -> None:
                     pass
             assert await get(f"{watched.url}/readyz") == (503, "the breaker of environment broken is open\n")
             assert (await scrape(watched))["capsule_pool_breaker_state", "broken"] == 2
+
+
+async def test_not_ready_while_the_store_is_away(place: Path) -> None:
+    with Watched(place / "away") as watched:
+        store, aside = (watched.directory / name for name in ("store.db", "aside.db"))
+        async with watched.client() as client:
+            store.rename(aside)
+            with pytest.raises(CapsuleError) as caught:
+                await client.session()
+            assert caught.value.code == "store_unavailable"
+            assert await get(f"{watched.url}/readyz") == (503, "the store cannot commit\n")
+            assert (await get(f"{watched.url}/healthz"))[0] == 200
+            aside.rename(store)
+            async with asyncio.timeout(LONG):  # nobody asks for anything
+                while (await get(f"{watched.url}/readyz"))[0] != 200:
+                    pass
 
 
 async def test_it_is_asked_while_the_node_starts(place: Path) -> None:

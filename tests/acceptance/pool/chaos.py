@@ -85,13 +85,13 @@ class Boxes:
 
     def of(self, state: str) -> list[int]:
         used = [entry.member for entry in self._roster._in_use.values()]
-        busy = {session._worker for session in self._node.sessions.values() if _runs(session)}
+        busy = {session._tenancy.worker for session in self._node.sessions.values() if _runs(session)}
         made = self._factory.made = {worker for worker in self._factory.made if not worker.gone.is_set()}
         known = {
             "idle": [entry.member for entry in self._roster._idle.values()],
             "assigned": [worker for worker in used if worker not in busy],
             "running": [worker for worker in used if worker in busy],
-            "closing": [worker for worker in made if worker._cause == "close"],
+            "closing": [worker for worker in made if worker.cause == "close"],
         }
         if state in known:
             return [worker._box.pid for worker in known[state] if worker._box is not None]
@@ -102,7 +102,7 @@ class Boxes:
 def _runs(session: Session) -> bool:
     """Whether the worker says that it has begun what it was sent."""
     head = session._lineup.head
-    return head is not None and session._worker is not None and session._worker.started(head.serial)
+    return head is not None and session._tenancy.worker is not None and session._tenancy.worker.started(head.serial)
 
 
 class Chaos:

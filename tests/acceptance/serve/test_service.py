@@ -188,7 +188,7 @@ async def test_a_key_runs_code_once_and_gives_the_same_events_again(remote: Asyn
             ("1", "once\n", results[0].execution_id)
         }
         assert (await session.run("counted")).text == "1"
-        with pytest.raises(SessionError) as caught:
+        with pytest.raises(SessionError, match="the idempotency key 'k' was used before with another") as caught:
             await session.run("another", key="k")
         assert caught.value.code == "idempotency_conflict"
 

@@ -29,8 +29,9 @@ def _errors_of_sqlite3() -> Iterator[None]:
 class Cursor:
     """All rows of a query."""
 
-    def __init__(self, rows: Iterable[Any], lastrowid: int) -> None:
+    def __init__(self, rows: Iterable[Any], lastrowid: int, rowcount: int) -> None:
         self.lastrowid = lastrowid
+        self.rowcount = rowcount
         self._rows = iter(rows)
 
     def __iter__(self) -> Iterator[Any]:
@@ -57,7 +58,7 @@ class Connection:
     def execute(self, query: str, parameters: Any = ()) -> Cursor:
         with _errors_of_sqlite3():
             rows = list(self._apsw.execute(query, parameters))
-            return Cursor(rows, self._apsw.last_insert_rowid())
+            return Cursor(rows, self._apsw.last_insert_rowid(), self._apsw.changes())
 
     def executemany(self, query: str, rows: Any) -> None:
         with _errors_of_sqlite3():

@@ -22,7 +22,7 @@ Mutant: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 def acknowledges_before_it_commits(patch: pytest.MonkeyPatch) -> None:
     transact = Writer._transact
 
-    def mutant(self: Writer, batch: list[Job]) -> None:
+    def mutant(self: Writer, batch: list[Job], careful: bool) -> None:
         fault = self._fault
 
         def early(point: FaultPoint) -> None:
@@ -32,7 +32,7 @@ def acknowledges_before_it_commits(patch: pytest.MonkeyPatch) -> None:
 
         self._fault = early
         try:
-            transact(self, batch)
+            transact(self, batch, careful)
         finally:
             self._fault = fault
 

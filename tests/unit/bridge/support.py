@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -15,10 +18,13 @@ import pytest
 
 from capsule_bench.database import NoServerError, Server, server
 from capsule_bridge import MemoryStore, NewPromise, PromiseStore, SqliteStore
+from capsule_bridge.sqlite.connect import Level
+from capsule_bridge.sqlite.faults import FaultPoint
 
 KINDS = ["memory", "sqlite-process", "sqlite-power", "postgres"]
 LARGE = b"\x00large\xff" * 20_000
 """A value that does not fit into a row."""
+PATIENCE = 30.0
 UNTIL_THE_END = ExitStack()
 """What all tests share; conftest.py ends it."""
 
@@ -66,3 +72,33 @@ def file_sizes_up_to(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@asynccontextmanager
+async def opened(path: Path, level: Level = "process", **options: object) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, level, **options)  # type: ignore[arg-type]
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class Gate:
+    """A fault point at which the writer waits; it counts the points it passes."""
+
+    def __init__(self, point: FaultPoint) -> None:
+        self.passed: Counter[str] = Counter()
+        self._point = point
+        self._reached, self._free = threading.Event(), threading.Event()
+
+    def __call__(self, point: FaultPoint) -> None:
+        self.passed[point] += 1
+        if point == self._point:
+            self._reached.set()
+            assert self._free.wait(PATIENCE)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
+
+    def open(self) -> None:
+        self._free.set()

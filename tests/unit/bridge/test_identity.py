@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsule_bridge import fingerprint, promise_id
+from capsule_bridge import call_promise, fingerprint, promise_id
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -22,7 +22,7 @@ OPTIONS = st.dictionaries(st.text(), VALUES, max_size=4)
 def test_ids_name_execution_and_child() -> None:
     assert promise_id("x_1") == "exec:x_1"
     assert promise_id("x_1", "input", 2) == "exec:x_1:input:2"
-    assert promise_id("x_1", "cap", 3) == "exec:x_1:cap:3"
+    assert call_promise("x_1", "cap", 2, 3) == "exec:x_1:cap:2:3"
 
 
 @given(OPTIONS)

@@ -16,6 +16,7 @@ from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import Cell
 from capsule_kernels.interrupts import Interrupts
 from capsule_kernels.link import Link
+from capsule_kernels.prepared import Prepared
 from capsule_protocol import codec
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
@@ -136,13 +137,13 @@ class NodeEnd:
 
 
 class Linked(Pipes):
-    """The same with a link, and the node's ends of both its sockets."""
+    """The same with a link, and the node's ends of both its sockets. If it is `lasting`, more nodes may come."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, *, lasting: bool = False, **limits: Any) -> None:
         super().__init__()
         self.interrupts.install()
         self.directory = tempfile.mkdtemp(prefix="rig-")
-        self.link = Link(self.directory, Limits(**limits), self.outlet, self.interrupts)
+        self.link = Link(self.directory, Limits(**limits), self.outlet, self.interrupts, lasting=lasting)
         self.shell = NodeEnd(f"{self.directory}/shell.sock")
         self.control = NodeEnd(f"{self.directory}/control.sock")
         self.link.accept()
@@ -154,6 +155,12 @@ class Linked(Pipes):
     def message(self, end: NodeEnd) -> Envelope:
         """The next message that the node gets on a socket."""
         return end.message()
+
+    def succeed(self) -> None:
+        """The node dies, and another one connects to the control socket."""
+        self.shell.close()
+        self.control.close()
+        self.control = NodeEnd(f"{self.directory}/control.sock")
 
     def close(self) -> None:
         """Remove the sockets' directory, which is all that outlives the process."""
@@ -168,7 +175,9 @@ class Session(Linked):
         self.take_descriptors()
         assert worker._shell is not None
         self.python = worker._shell
-        self.engine = worker._build(self.python, self.link, self.outlet, self.interrupts)
+        prepared = Prepared(self.python, self.interrupts)
+        self.engine = worker._build(prepared, self.link, self.outlet)
+        self.engine.loop.open()
         self.serial = 0
 
     def run(self, code: str, **options: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import pytest
 from capsule_kernels import descriptors, memory, system
 from capsule_kernels.bounds import Bounds
 from capsule_kernels.box import _Box
+from capsule_kernels.sandbox.groups import Group
+from capsule_kernels.sandbox.levels import Sandbox
 from tests.unit.kernels.alone import alone
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def test_processes_that_multiply_while_their_memory_is_asked_for_are_found_meanw
 def test_a_box_that_is_told_to_expect_something_looks_often_until_nothing_came() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     page = os.memfd_create("page")
-    box = _Box(theirs, page, os.getpid(), "")
+    box = _Box(theirs, page, os.getpid(), {"dir": "", "sandbox": Sandbox({}), "group": Group()})
     descriptors.send(ours, {"op": "limit", "memory_bytes": None, "max_processes": 5})
     box._wait(None)
     assert box._until_next_look() == 100

@@ -187,6 +187,18 @@ def test_an_interrupt_ends_the_cell_and_keeps_the_namespace(name: str) -> None:
     assert session.value("import asyncio\nawait asyncio.sleep(0, 3)") == "3"
 
 
+@pytest.mark.parametrize("code", ["await asyncio.sleep(3600)", "await wait()"])
+@alone
+def test_an_interrupt_shows_where_the_users_code_waited_and_not_how_asyncio_waits(code: str) -> None:
+    session = Session()
+    session.value("import asyncio\nasync def wait():\n    await asyncio.sleep(3600)")
+    body = interrupted_when(session, "go", f"go = True\n{code}")
+    shown = [line.strip() for line in body["traceback"]]
+    assert "await asyncio.sleep(3600)" in shown
+    assert code in shown
+    assert not [line for line in shown if "tasks.py" in line and "in sleep" in line], shown
+
+
 def drain(session: Session, stop: threading.Event) -> None:
     while not stop.wait(0.001):
         session.raw(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import select
 import shutil
 import signal
@@ -289,3 +290,73 @@ def test_a_thread_may_say_something_in_the_midst_of_saying_something() -> None:
     kinds = [rig.message(rig.control).type for _ in range(5 + len(said))]
     assert said
     assert sorted(kinds) == ["comm_close"] * len(said) + ["progress"] * 5
+
+
+class Answering:
+    """A link whose node asks things that a thread answers, when it is told to."""
+
+    def __init__(self, *, lasting: bool = True) -> None:
+        self.rig = Linked(lasting=lasting)
+        self._asked: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
+        self.rig.link.start({"debug": self._asked.put, "adopt": self._greet})
+
+    def ask(self, name: str) -> None:
+        """Something that has been taken when this returns, and has no answer yet."""
+        self.rig.send(self.rig.control, "debug", {}, id=name)
+        assert self._asked.get(timeout=PATIENCE / 1000).id == name
+
+    def adopt(self) -> None:
+        """Another node takes the place of the one that is there."""
+        self.rig.succeed()
+        self.rig.send(self.rig.control, "adopt", {"after": 0}, id="m_adopt")
+        assert self.heard() == "m_adopt"
+
+    def say(self, name: str = "") -> None:
+        """A thread answers the question of this name; without one it says something of itself."""
+        body = {"reply_to": name} if name else {}
+        thread = threading.Thread(target=self.rig.link.send, args=(Envelope("debug_reply", body),))
+        thread.start()
+        thread.join()
+
+    def heard(self) -> str:
+        """What it is that the node hears next is the answer to."""
+        answered: str = self.rig.message(self.rig.control).body.get("reply_to", "")
+        return answered
+
+    def _greet(self, envelope: Envelope) -> None:
+        self.rig.link.greet(envelope, Envelope("adopted", {"reply_to": envelope.id}), 0)
+
+
+@alone
+@pytest.mark.parametrize("lasting", [False, True])
+def test_answers_of_other_threads_reach_the_node_that_has_asked(lasting: bool) -> None:
+    node = Answering(lasting=lasting)
+    for name in ("m_1", "m_2"):
+        node.ask(name)
+    for name in ("m_2", "", "m_1"):
+        node.say(name)
+        assert node.heard() == name
+
+
+@alone
+def test_a_node_gets_no_answer_to_what_a_dead_one_has_asked() -> None:
+    node = Answering()
+    node.ask("m_1")
+    node.adopt()
+    node.ask("m_2")
+    for name in ("m_1", "m_2", ""):
+        node.say(name)
+    assert [node.heard(), node.heard()] == ["m_2", ""]
+
+
+@alone
+def test_what_nobody_could_hear_any_more_is_not_kept_for_the_next_node() -> None:
+    node = Answering()
+    node.ask("m_1")
+    node.rig.succeed()
+    node.ask("m_0")  # the next one is there, and has not greeted
+    node.say("m_1")
+    node.rig.send(node.rig.control, "adopt", {"after": 0}, id="m_adopt")
+    node.ask("m_2")
+    node.say("m_2")
+    assert [node.heard(), node.heard()] == ["m_adopt", "m_2"]

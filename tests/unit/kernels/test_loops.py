@@ -24,6 +24,12 @@ class Readable:
         os.write(self._writer, b"x")
 
 
+def next_descriptor() -> int:
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
+
+
 async def answer() -> int:
     await asyncio.sleep(0)
     return 42
@@ -32,6 +38,18 @@ async def answer() -> int:
 @alone
 def test_a_fresh_loop_is_not_used() -> None:
     assert not SessionLoop().used
+
+
+@alone
+def test_a_loop_without_descriptors_can_be_lent_and_later_run() -> None:
+    before = next_descriptor()
+    loop = SessionLoop(opened=False)
+    assert next_descriptor() == before
+    with loop.lent():
+        task = asyncio.create_task(answer())
+    loop.open()
+    by_a_thread(loop)
+    assert loop.run_until_complete(task) == 42
 
 
 def by_a_task(loop: SessionLoop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.unit.kernels.alone import alone
 from tests.unit.kernels.rig import Linked
 
 
-def started(serial: int = 1, **limits: int) -> tuple[Linked, Publisher]:
+def started(serial: int = 1, **limits: Any) -> tuple[Linked, Publisher]:
     rig = Linked(**limits)
     publisher = Publisher(rig.link, rig.outlet)
     publisher.session = "s_1"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
@@ -31,7 +32,6 @@ from tests.unit.kernels.forked import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +65,16 @@ async def test_random_numbers_differ_between_workers(zygote: Zygote) -> None:
     first, second = await told(zygote, code), await told(zygote, code)
     assert first[0] != second[0]
     assert first[1] != second[1]
+
+
+@pytest.mark.parametrize("kind", ["MT19937", "PCG64"])
+async def test_numpy_numbers_differ_whatever_a_preload_has_drawn(module: Any, preloading: Any, kind: str) -> None:
+    """Of a pair of normal numbers the second is kept for the next call."""
+    module(f"import numpy.random as r; r.set_bit_generator(r.{kind}()); r.standard_normal()")
+    code = "import numpy; report([numpy.random.standard_normal(), numpy.random.random(), numpy.random.random()])"
+    async with running_zygote(**preloading) as zygote:
+        first, second = await told(zygote, code), await told(zygote, code)
+    assert not set(first) & set(second)
 
 
 async def test_the_collector_runs_and_leaves_shared_objects_alone(zygote: Zygote) -> None:
@@ -269,6 +279,14 @@ async def test_workers_go_on_when_their_zygote_dies() -> None:
         os.write(child.page, b"x")
         assert await child.report() == "alive"
         assert (await child.box.exited()).code == 0
+
+
+async def test_the_system_kills_a_worker_before_the_node_when_no_memory_is_left(zygote: Zygote) -> None:
+    mine = int(Path("/proc/self/oom_score_adj").read_text())
+    async with forked(zygote, "report(open('/proc/self/oom_score_adj').read().strip())") as child:
+        assert int(await child.report()) == min(1000, mine + 300)
+        assert int(Path(f"/proc/{child.box.pid}/oom_score_adj").read_text()) == mine
+    assert int(Path(f"/proc/{zygote.pid}/oom_score_adj").read_text()) == mine
 
 
 async def test_orphans_of_a_killed_box_are_killed(zygote: Zygote) -> None:

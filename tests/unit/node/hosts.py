@@ -9,14 +9,16 @@ from capsule.config import SessionOptions
 if TYPE_CHECKING:
     from capsule.events import Event
     from capsule.node.asking import Answer
-    from capsule.node.execution import Execution
+    from capsule.node.execution import ExecuteRequest, Execution
 
 
 class Host:
     """A session that wants to know nothing."""
 
     options = SessionOptions()
-    next_count = 0
+
+    def count_of(self, _request: ExecuteRequest) -> int:
+        return 0
 
     def on_full(self, execution: Execution) -> None: ...
 

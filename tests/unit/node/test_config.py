@@ -73,6 +73,8 @@ NUMBERS = (int, float, int | None, float | None, Count | None, Seconds | None)
         ({"environments": {"a": {"breaker": {"window": 0}}}}, "environments.a.breaker.window", "more than 0"),
         ({"environments": {"a": {"breaker": {"pause": 0}}}}, "environments.a.breaker.pause", "more than 0"),
         ({"environments": {"a": {"breaker": {"pause": 31}}}}, "environments.a.breaker.longest_pause", "at least 31"),
+        ({"environments": {"a": {"cpus": 0}}}, "environments.a.cpus", "more than 0"),
+        ({"environments": {"a": {"cgroups": "yes"}}}, "environments.a.cgroups", "auto.*required.*off"),
     ],
 )
 def test_a_wrong_value_of_a_node_is_named_too(values: dict[str, Any], argument: str, allowed: str) -> None:

@@ -61,7 +61,7 @@ def test_of_other_events_as_many_are_left_out_as_were_told(execution: Execution)
         execution.display(PLAIN, {}, None, update=False, size=1)
     execution.ask_input(Question("m_1", "who? "))
     execution.progress(1, 2, "")
-    assert execution.waits_for("m_1")
+    assert execution.inputs.waits_for("m_1")
     execution.finish("ok")
     *rest, last = events(execution)
     assert rest == [Display("x_1", 5, PLAIN, {}), Progress("x_1", 6, 1, 2, "")]
@@ -76,7 +76,7 @@ def test_one_of_which_nothing_was_told_begins_as_any_other(execution: Execution)
 
 def test_a_question_that_another_node_has_told_can_be_answered(execution: Execution) -> None:
     execution.go_on(3, [b"", b""], Heard(()))
-    execution.expect_input("m_1")
+    execution.inputs.expect("m_1")
     assert events(execution) == []
     execution.reply_input("m_1", "me")
-    assert not execution.waits_for("m_1")
+    assert not execution.inputs.waits_for("m_1")

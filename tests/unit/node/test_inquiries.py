@@ -58,7 +58,7 @@ class Asking(Host):
         self.inquiries = Inquiries(self.bridge, self.tasks)
         request = ExecuteRequest("input()", allow_input=True)
         self.execution = Execution("x_1", self, request, asyncio.get_running_loop())
-        self.execution.consult(self.inquiries.clerk("s_1", "ada"))
+        self.execution.inputs.consult(self.inquiries.clerk("s_1", "ada"))
         self.heard: asyncio.Queue[tuple[str, Answer]] = asyncio.Queue()
 
     def send_input(self, request: str, answer: Answer) -> None:
@@ -102,6 +102,22 @@ async def test_code_hears_no_answer_before_it_is_committed(asking: Asking) -> No
     asking.store.may_settle.set()
     async with asyncio.timeout(LONG):
         assert await asking.heard.get() == ("m_1", Answer("Ada"))
+
+
+async def test_time_in_which_only_threads_have_waited_is_the_code_s_own(asking: Asking) -> None:
+    """So the next node, which counts it, ends code no later than this one would have."""
+    now = [1_000]
+    asking.bridge.now = lambda: now[0]
+    asking.store.may_create.set()
+    for name, waits in (("m_1", True), ("m_2", False)):
+        asking.execution.ask_input(Question(name, "name? ", waits=waits))
+        async with asyncio.timeout(LONG):
+            await asking.execution.next_event()
+        now[0] += 2_000
+    asking.store.may_settle.set()
+    await asking.inquiries.settle(promise_id("x_1", "input", 1), Answer("Ada"))
+    now[0] += 8_000
+    assert await asking.inquiries.waited("x_1") == 4
 
 
 async def test_the_first_answer_counts_whoever_gives_it(asking: Asking) -> None:
@@ -208,8 +224,8 @@ async def test_the_next_node_knows_which_question_is_which(asking: Asking) -> No
         second = await asking.execution.next_event()
     assert isinstance(second, InputRequest)
     heir = Execution("x_1", asking, ExecuteRequest("input()", allow_input=True), asyncio.get_running_loop())
-    heir.consult(Inquiries(asking.bridge, asking.tasks).clerk("s_1", "ada", inherited=True))
-    heir.expect_input("m_2")
+    heir.inputs.consult(Inquiries(asking.bridge, asking.tasks).clerk("s_1", "ada", inherited=True))
+    heir.inputs.expect("m_2")
     await asking.inquiries.settle(second.promise, Answer("two"))
     async with asyncio.timeout(LONG):  # the node of before hears it, too
         assert [await asking.heard.get() for _ in range(2)] == [("m_2", Answer("two"))] * 2
@@ -229,8 +245,8 @@ async def test_what_is_allowed_is_kept_with_the_question_for_the_next_node(askin
     event = await asking.ask(schema=schema)
     asking.store.may_settle.set()
     heir = Execution("x_1", asking, ExecuteRequest("input()", allow_input=True), asyncio.get_running_loop())
-    heir.consult(Inquiries(asking.bridge, asking.tasks).clerk("s_1", "ada", inherited=True))
-    heir.expect_input("m_1")  # it is not told what the question was
+    heir.inputs.consult(Inquiries(asking.bridge, asking.tasks).clerk("s_1", "ada", inherited=True))
+    heir.inputs.expect("m_1")  # it is not told what the question was
     refused: asyncio.Queue[SessionError] = asyncio.Queue()
     heir.reply_input("m_1", '"three"', None, refused.put_nowait)
     async with asyncio.timeout(LONG):

@@ -220,4 +220,45 @@ def test_the_last_executions_that_were_dispatched_are_known(worker: Worker) -> N
     for serial in range(1, 40):
         worker.journal.dispatch(serial, name_of(f"x_{serial}"))
     worker.lose_node()
-    assert worker.journal.dispatched() == {name_of(f"x_{serial}"): serial for serial in range(24, 40)}
+    assert worker.journal.dispatched() == {name_of(f"x_{serial}"): serial for serial in range(1, 40)}
+
+
+def test_one_that_has_not_ended_is_known_however_many_come_behind_it(worker: Worker) -> None:
+    """As the main shell's long cell, while subshells run thousands."""
+    for serial in range(1, 73):
+        worker.journal.dispatch(serial, name_of(f"x_{serial}"))
+    for serial in range(73, 5000):
+        worker.journal.dispatch(serial, name_of(f"x_{serial}"))
+        worker.journal.release(name_of(f"x_{serial}"))
+        if serial % 1000 == 0:
+            worker.lose_node()
+            for ended in range(73, serial + 1):
+                worker.journal.release(name_of(f"x_{ended}"))
+    kept = [*range(1, 73), *range(5000 - (256 - 72), 5000)]
+    assert sorted(worker.journal.dispatched().values()) == kept
+
+
+def test_one_that_is_sent_again_has_the_place_that_it_had(worker: Worker) -> None:
+    worker.journal.dispatch(1, name_of("x_1"))
+    worker.lose_node()
+    for _ in range(1000):
+        worker.journal.dispatch(1, name_of("x_1"))
+    assert worker.journal.dispatched() == {name_of("x_1"): 1}
+
+
+def test_the_largest_state_fits(worker: Worker) -> None:
+    """72 executions at the worker, each in the midst of a character of both streams."""
+    lanes = [[2**40, 2**32 - 1, 2**31, b"\xff" * 31]] * 2
+    serials = range(2**40, 2**40 + 72)
+    state = {
+        "floor": 2**40,
+        "passed": 2**32 - 1,
+        "given_up": 2**32 - 1,
+        "lanes": lanes,
+        "confirmed": 2**40,
+        "numbers": dict.fromkeys(serials, 2**40),
+        "rests": {serial: [b"\xf0\x9f\x98"] * 2 for serial in serials},
+        "newest": 2**40 + 72,
+    }
+    worker.journal.mark(2**40, state)
+    assert worker.journal.state == state

@@ -243,8 +243,8 @@ async def test_a_dead_session_says_so_and_can_be_restarted(session: Session) -> 
 async def test_an_idle_worker_that_dies_is_noticed(session: Session) -> None:
     os.kill(session.info().pid, signal.SIGKILL)
     async with asyncio.timeout(LONG):
-        assert session._watch is not None
-        await session._watch
+        assert session._tenancy._watch is not None
+        await session._tenancy._watch
     assert session.state == "dead"
     assert session.info().pid == 0
 

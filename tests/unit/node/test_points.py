@@ -31,7 +31,6 @@ class Rig:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.options = SessionOptions()
-        self.next_count = 0
         self.serial = 0
         self.merge = Merge(TOKEN, lambda *_: None, lambda _: None)
         self.survival = Survival(loop, Journal.create(), self.merge)
@@ -43,6 +42,9 @@ class Rig:
     def deal(self, position: int, state: dict[str, Any]) -> None:
         self.dealt.append(state)
         self.survival.deal(position, state, self.sent.append)
+
+    def count_of(self, _request: ExecuteRequest) -> int:
+        return 0
 
     def abandon_journal(self) -> None:
         self.abandoned = True
@@ -122,13 +124,25 @@ def test_a_verdict_that_is_not_confirmed_holds_up_the_next_execution(rig: Rig) -
     assert rig.dealt == []
     first.confirm(2)
     assert rig.numbers[-1] == {2: 1}
-    assert rig.dealt[-1]["ended"] == 1
+    assert [rig.survival.had_ended(serial) for serial in (1, 2, 3)] == [True, False, False]
     second.finish("ok")
     drain(second)
     second.confirm(2)
     assert rig.numbers[-1] == {}
-    assert rig.dealt[-1]["ended"] == 2
+    assert [rig.survival.had_ended(serial) for serial in (1, 2, 3)] == [True, True, False]
     assert (rig.points._taken, rig.points._confirmed, rig.points._running) == ({}, {}, {})
+
+
+def test_one_that_ends_before_an_earlier_one_has_ended_alone(rig: Rig) -> None:
+    """What a subshell runs waits for no other shell."""
+    first, second = rig.begin(), rig.begin()
+    drain(first)
+    first.confirm(1)
+    second.finish("ok")
+    drain(second)
+    second.confirm(2)
+    assert rig.numbers[-1] == {1: 1}
+    assert [rig.survival.had_ended(serial) for serial in (1, 2, 3)] == [False, True, False]
 
 
 def test_the_beginning_of_a_character_goes_with_the_point(rig: Rig) -> None:
@@ -160,7 +174,7 @@ class SlowClerk:
 def test_nothing_is_dealt_with_while_a_question_has_not_been_told(rig: Rig) -> None:
     """Or the next node would take the telling of that one for the telling of the code's next question."""
     execution = rig.begin()
-    execution.consult(SlowClerk())
+    execution.inputs.consult(SlowClerk())
     question = Question("m_1", "? ")
     rig.message(1)
     execution.ask_input(question)
@@ -197,7 +211,7 @@ def test_an_execution_that_nobody_reads_needs_no_confirmation(rig: Rig) -> None:
         await waiting
 
     rig.loop.run_until_complete(ignored())
-    assert rig.dealt[-1]["ended"] == 1
+    assert rig.survival.had_ended(1)
 
 
 def test_the_worker_hears_of_many_confirmations_in_one(rig: Rig) -> None:

@@ -134,6 +134,7 @@ async def test_a_scribe_goes_on_after_whatever_the_store_raised(tasks: Tasks, fa
     for event in (Output("x", 1, "stdout", "said"), Finished("x", 2, "ok")):
         bridge.store.failures.append(failure)
         scribe.write(event)
+        scribe.flush()
         assert await asyncio.wait_for(told.events.get(), PATIENCE) == event
     assert (await bridge.get(promise_id("x"))).state == "resolved"
 
@@ -143,10 +144,96 @@ async def test_who_was_too_late_tells_what_stands(tasks: Tasks) -> None:
     await bridge.accept(execution("x", epoch=1))
     late, other = (Scribe(bridge, promise_id("x"), tasks, reader) for reader in (told, first))
     other.write(Output("x", 1, "stdout", "said"))
+    other.flush()
     verdict, error = cancelled("so it was wanted")
     other.write(Finished("x", 2, verdict, error=error))
+    other.flush()
     for _ in range(2):
         await asyncio.wait_for(first.events.get(), PATIENCE)
     late.write(Finished("x", 1, "ok"))
+    late.flush()
     stands = [await asyncio.wait_for(told.events.get(), PATIENCE) for _ in range(2)]
     assert stands == [Output("x", 1, "stdout", "said"), Finished("x", 2, verdict, error=error)]
+
+
+class Slow(MemoryStore):
+    """A store whose `append` takes as long as the test likes; it has done it then, or not."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.go_on, self.gone_on = asyncio.Event(), asyncio.Event()
+
+    async def append(self, *arguments: Any, **named: Any) -> int:
+        if self.first:
+            await super().append(*arguments, **named)
+        await self.go_on.wait()
+        last = await super().append(*arguments, **named)  # also as one does who asks again
+        self.gone_on.set()
+        return last
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["done", "not done"])
+async def test_a_verdict_waits_for_no_commit_before_it_and_nothing_is_told_or_logged_twice(
+    tasks: Tasks, first: bool
+) -> None:
+    store, told = Slow(first=first), Told()
+    bridge = Bridge(store)
+    fence = (await bridge.accept(execution("x", epoch=1))).promise.fence
+    scribe = Scribe(bridge, promise_id("x"), tasks, told)
+    scribe.fence = fence
+    events = [Output("x", 1, "stdout", "one"), Output("x", 2, "stdout", "two"), Finished("x", 3, "ok")]
+    for event in events:  # the second one waits for the first, and the verdict for neither
+        scribe.write(event)
+        scribe.flush()
+    assert [await asyncio.wait_for(told.events.get(), PATIENCE) for _ in events] == events
+    assert (await bridge.get(promise_id("x"))).state == "resolved"
+    store.go_on.set()
+    await asyncio.wait_for(store.gone_on.wait(), PATIENCE)
+    await asyncio.wait_for(_all_over(tasks), PATIENCE)
+    assert told.events.empty()
+    log = [event.sequence async for event in bridge.events(promise_id("x"), 0)]
+    assert log == [1, 2, 3]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_verdict_takes_along_those_that_it_has_stopped_as_far_as_they_are_there(
+    tasks: Tasks, gone: bool
+) -> None:
+    bridge, told, other = Bridge(MemoryStore()), Told(), Told()
+    await bridge.accept(execution("x", epoch=1))
+    await bridge.accept(execution("y"))
+    ruling, error = cancelled("x of the same batch did not end in ok")
+    stopped = [Finished(name, 1, ruling, error=error) for name in ("y", "z")[: 1 + gone]]
+    scribe = Scribe(bridge, promise_id("x"), tasks, told)
+    scribe.stopped = lambda: stopped
+    scribe.write(Finished("x", 1, "error"))
+    scribe.flush()
+    assert (await asyncio.wait_for(told.events.get(), PATIENCE)).verdict == "error"
+    assert (await bridge.get(promise_id("x"))).state == "rejected"
+    assert (await bridge.get(promise_id("y"))).pending == gone
+    second = Scribe(bridge, promise_id("y"), tasks, other)
+    second.write(stopped[0])
+    second.flush()
+    assert await asyncio.wait_for(other.events.get(), PATIENCE) == stopped[0]
+    assert [event.sequence async for event in bridge.events(promise_id("y"), 0)] == [1]
+
+
+async def test_an_error_waits_until_all_of_an_earlier_node_is_lined_up(tasks: Tasks) -> None:
+    bridge, complete = Bridge(MemoryStore()), asyncio.Event()
+    told = {"x": Told(), "y": Told()}
+    for name, verdict in ("x", "error"), ("y", "ok"):
+        await bridge.accept(execution(name, epoch=1))
+        scribe = Scribe(bridge, promise_id(name), tasks, told[name])
+        scribe.complete = complete
+        scribe.write(Finished(name, 1, verdict))  # type: ignore[arg-type]  # they are verdicts
+        scribe.flush()
+    await asyncio.wait_for(told["y"].events.get(), PATIENCE)
+    assert (await bridge.get(promise_id("x"))).pending
+    complete.set()
+    await asyncio.wait_for(told["x"].events.get(), PATIENCE)
+
+
+async def _all_over(tasks: Tasks) -> None:
+    while running := tasks._tasks:
+        await asyncio.wait(list(running))

@@ -14,7 +14,7 @@ from capsule.node.durable import Ledger
 from capsule.node.durable.sharing import PREFIX, Share, claim, entry, owner_of
 from capsule.node.tasks import Tasks
 from capsule_bench.database import NoServerError, server
-from capsule_bridge import Bridge, NewPromise, session_promise
+from capsule_bridge import Bridge, MemoryStore, NewPromise, session_promise
 from capsule_bridge.postgres import PostgresStore
 from capsule_protocol.errors import SessionError
 
@@ -142,6 +142,20 @@ async def test_of_two_that_claim_a_session_one_gets_it_and_the_epoch_is_no_ones_
     assert await claim(bridge, promise, owner, 2)  # said again, because the answer was lost
     assert not await claim(bridge, promise, "late", 2)
     assert (await bridge.get(promise.id)).epoch == 2
+
+
+async def test_a_claim_counts_only_when_the_session_is_taken() -> None:
+    """Who has written down an epoch and died, or was slow, before it took the session has lost it to the next heir."""
+    bridge = Bridge(MemoryStore())
+    new = NewPromise(session_promise("s"), "session", "s", b"", epoch=1, log=(entry("dead"),))
+    promise = (await bridge.accept(new)).promise
+    await bridge.append(promise.id, (entry("slow"),), 1, promise.fence)
+    fence = await claim(bridge, promise, "fast", 3)
+    assert fence is not None
+    assert await claim(bridge, promise, "slow", 2) is None
+    found = await bridge.get(promise.id)
+    assert (found.fence, found.epoch) == (fence, 3)
+    assert fence != promise.fence
 
 
 async def test_a_session_is_not_ended_by_a_node_that_has_lost_it(store: PostgresStore, tasks: Tasks) -> None:

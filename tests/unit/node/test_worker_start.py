@@ -66,7 +66,7 @@ async def test_a_worker_that_its_warm_up_code_ends_is_told_with_what_it_said(pla
 async def test_what_a_worker_says_before_it_is_ready_is_not_kept(place: Place) -> None:
     worker = await Worker.prepare(place, Preparation(warmup="import os; os.write(2, b'a warning')"))
     try:
-        assert worker._last_words == b""
+        assert worker._hearing.last_words == b""
     finally:
         worker._box.close()  # type: ignore[union-attr]  # it has one: it has started
         await worker.watch()

@@ -2,21 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from capsule_pool import BreakerConfig, Pool, PoolConfig
-from capsule_pool.testing import ProcessFactory, ProcessMember
+from capsule_pool.testing import ProcessFactory
 from capsule_protocol.errors import CapsuleError, EnvironmentFailed, PoolError, SessionError, WorkerLost
 from tests.unit.kernels.forked import open_descriptors
-from tests.unit.pool.watching import Events, give_way
+from tests.unit.pool.bench import bench
+from tests.unit.pool.watching import give_way
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from capsule_pool import PoolEvent
 
 pytestmark = pytest.mark.anyio
@@ -25,45 +23,6 @@ FOR_EVER = 3600.0
 BROKEN = EnvironmentFailed("environment_failed", "no module named spam", details={"traceback": "Traceback …"})
 SHORT = SessionError("descriptors_exhausted", "no descriptor is left")
 FLAKY = WorkerLost("worker_start_failed", "the zygote has ended")
-
-
-class Bench:
-    """A pool with its factory and its events."""
-
-    def __init__(self, jitter: float = 1.0, **config: Any) -> None:
-        self.factory = ProcessFactory()
-        self.events = Events()
-        self.pool: Pool[ProcessMember] = Pool(
-            self.factory,
-            PoolConfig(**{"min_idle": 0, "refill_delay": 0.0, **config}),
-            "test",
-            on_event=self.events,
-            jitter=lambda: jitter,
-        )
-
-    async def warm(self, count: int) -> None:
-        """Wait until so many are idle."""
-        self.pool.warm()
-        await self.events.until(self.pool, lambda info: info.idle == count)
-
-    def acquiring(self, count: int, **options: Any) -> list[asyncio.Task[ProcessMember]]:
-        """Tasks that acquire, in this order."""
-        return [asyncio.ensure_future(self.pool.acquire(**options)) for _ in range(count)]
-
-
-@asynccontextmanager
-async def bench(**config: Any) -> AsyncIterator[Bench]:
-    """A pool that is closed in the end, and has left nothing then."""
-    one = Bench(**config)
-    try:
-        yield one
-    finally:
-        one.factory.gate.set()
-        await one.pool.close()
-    info = one.pool.info()
-    assert (info.idle, info.starting, info.in_use, info.closing, info.waiting) == (0, 0, 0, 0, 0)
-    assert info.stats.counts["created"] == info.stats.counts["gone"]
-    assert all(member.died.done() for member in one.factory.made)
 
 
 async def failure_of(task: asyncio.Task[Any]) -> CapsuleError:

@@ -26,6 +26,11 @@ from capsule.settings.lines import lines
         ("a = [\n  1, # ]\n  2,\n]\nb = 2", "b", 5),
         ("a = [\n  1, # ]\n  2,\n]\nb = 2", "a", 1),
         ("a = 1\r\n[t]\r\nb = 2\r\n", "t.b", 3),
+        ("[[t]]\na = 1\n[[t]]\na = 2", "t.0.a", 2),
+        ("[[t]]\na = 1\n\n[[t]]\na = 2", "t.1", 4),
+        ("[[t]]\n[t.u]\na = 1\n[[t]]\n[t.u]\na = 1", "t.1.u.a", 6),
+        ("[[t.u]]\n[[t.u]]\n[[t.u.v]]\na = 1", "t.u.1.v.0.a", 4),
+        ("[[t]]\nu.v = { a = 1 }", "t.0.u.v.a", 2),
         ('["t x"."u"] # note\n"a=b" = 1', "t x.u.a=b", 2),
     ],
 )

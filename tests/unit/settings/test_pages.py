@@ -54,7 +54,9 @@ def test_each_line_of_the_example_may_be_used(tmp_path: Path) -> None:
     text = re.sub(r"^#(\w+ = |\[)", r"\1", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
     data = tomllib.loads(text)
     named = {option.path[-1] for option in options(NodeConfig)}
-    assert named == {key for table in tables(data) for key in table if not isinstance(table[key], dict) or key == "env"}
+    assert named == {
+        key for table in tables(data) for key in table if not isinstance(table[key], dict) or key in {"env", "secrets"}
+    }
     jsonschema.validate(data, SCHEMA)
     file = tmp_path / "capsule.toml"
     file.write_text(text)

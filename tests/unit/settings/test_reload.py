@@ -78,6 +78,12 @@ def test_every_option_is_either_taken_or_told_to_need_a_restart(option: Option) 
         value = "none"
     if option.path[-1] == "http":
         value = "127.0.0.1:1"
+    if option.path[-1] == "secrets":
+        value = {"x": "env:X"}
+    if option.path[-1] in {"sandbox", "cgroups"}:
+        value = {"sandbox": "landlock", "cgroups": "off"}[option.path[-1]]
+    if option.path[-1] == "readable":
+        value = ("/srv/x",)
     if option.path[-1] == "url":
         value = "postgresql://capsule@x/y"
     name, tables = option.path[-1], [part if part != NAME else "default" for part in option.path[:-1]]

@@ -65,6 +65,7 @@ def _expire(rows: Rows, blobs: Blobs, now: int, retention: Retention) -> tuple[i
     while more:
         rows.connection.execute("BEGIN IMMEDIATE")
         done = operations.expire(rows, now, retention, PAGE)
+        rows.write()
         rows.connection.execute("COMMIT")
         blobs.remove(rows.dropped)
         rows.dropped.clear()

@@ -37,6 +37,10 @@ class SimStore:
         self.disk = disk
         self.chance = chance
 
+    @property
+    def failure(self) -> Exception | None:
+        return self.disk.failure
+
     async def create(self, new: NewPromise, *, now: int) -> Created:
         return await self.commit(lambda: self.disk.create(new, now=now))
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule.node.transfers import beneath
-from capsule.node.transfers.beneath import MAX_DEPTH, MAX_NAME_BYTES, folder_of, open_file, open_top
+from capsule import beneath
+from capsule.beneath import MAX_DEPTH
+from capsule.node.transfers.beneath import MAX_NAME_BYTES, folder_of, open_file, open_top
 from capsule.node.transfers.listing import list_files
 from capsule_protocol.errors import SessionError
 
@@ -61,7 +62,7 @@ def test_a_file_below_is_opened(top: int) -> None:
 def test_openat2_is_what_walks_on_this_system(top: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, only the steps are tested here: the kernel, or a filter, does not have it."""
     if beneath._HAS_OPENAT2:
-        monkeypatch.setattr(beneath, "_open_in_steps", None)
+        monkeypatch.setattr(beneath, "_hold_in_steps", None)
     assert content(top, "folder/file") == "inside"
 
 

@@ -1,0 +1,67 @@
+"""Subshells of a session as its clients ask for them. The worker has a thread for each that was used, no sooner.
+
+It is told of each at once all the same, so that another node, which adopts it, hears from it which are open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
+from capsule_protocol.ids import SUBSHELL, new_id
+
+if TYPE_CHECKING:
+    from capsule.node.dispatch import Dispatch
+    from capsule.node.lanes import Lanes
+
+ACTIONS = ("open", "close", "list")
+
+
+class Host(Protocol):
+    """What they need of their session."""
+
+    async def acquainted(self) -> None:
+        """Wait until it is known which are open."""
+
+    async def tell_subshell(self, action: str, name: str, timeout: float | None) -> None:
+        """Have the worker do as much. Raises as a question does."""
+
+
+class Subshells:
+    """Answers the question `subshell`."""
+
+    def __init__(self, lanes: Lanes, dispatch: Dispatch, host: Host) -> None:
+        self._lanes = lanes
+        self._dispatch = dispatch
+        self._host = host
+
+    async def answer(self, body: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        """Open, close or list. Raises SessionError `subshell_unknown` and `too_many_subshells`, or as a question."""
+        action, name = body.get("action"), ""
+        if action not in ACTIONS:
+            raise ArgumentError("action", f"is {action!r:.80}", allowed=ACTIONS)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._host.acquainted()
+        except TimeoutError:
+            raise CapsuleError("request_timeout", f"subshell was not answered within {timeout:g} s") from None
+        if action == "open":
+            name = new_id(SUBSHELL)
+            await self._open(name, timeout)
+        elif action == "close":
+            closed = str(body.get("subshell", ""))
+            self._dispatch.end_subshell(closed)
+            await self._host.tell_subshell("close", closed, timeout)
+        return {"subshell": name, "subshells": self._lanes.names}
+
+    async def _open(self, name: str, timeout: float | None) -> None:
+        """The worker has heard of it when its name is told: it stays open whatever becomes of this node."""
+        self._dispatch.open_subshell(name)
+        try:
+            await self._host.tell_subshell("open", name, timeout)
+        except BaseException:
+            with suppress(SessionError):  # it is gone with its worker already
+                self._dispatch.end_subshell(name)
+            raise

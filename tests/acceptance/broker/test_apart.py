@@ -1,0 +1,86 @@
+"""Providers in processes of their own: they do what others do, know nothing of the node, and cannot hold it up."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from capsule import AsyncClient
+from capsule_protocol.errors import ArgumentError
+from tests.acceptance.broker.test_calls import refused, value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.acceptance.broker.conftest import Granting
+
+pytestmark = pytest.mark.anyio
+
+FAR = '[[grants]]\nname = "far"\ncapabilities = ["far.*", "odd.*"]\n'
+
+
+async def test_calls_go_there_and_come_back(
+    granting: Granting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_NODE", "hunter2")
+    scope = f'scope.far = {{ marks = "{tmp_path}/marks", names = ["you"] }}\n'
+    async with granting(FAR + scope) as node, node.client.session() as session:
+        assert await value(session, "caps.far.greet('you')") == "'hello you'"
+        assert await value(session, "await caps.far.greet('you', loud=True)") == "'HELLO YOU'"
+        assert "capability_outside_grant" in await refused(session, "caps.far.greet('me')")
+        assert "capability_invalid" in await refused(session, "caps.far.greet(3)")
+        assert "capability_invalid" in await refused(session, "caps.far.greet('you', no=1)")
+        assert "capability_timeout" in await refused(session, "caps.far.wait()")
+        assert "capability_failed" in await refused(session, "caps.far.trouble('told')")
+        assert await value(session, "caps.far.mark('one', password='x').lines") == "1"
+        assert await value(session, "data = bytes(range(256)) * 40_000\ncaps.far.echo(data) == data") == "True"
+        assert await value(session, "len(caps.far.give(9_000_000)), caps.far.count(data).size") == "(9000000, 10240000)"
+        pid, known = (await value(session, "caps.odd.where('SECRET_OF_THE_NODE')")).strip("'").split()
+        assert int(pid) != os.getpid()
+        assert known == "None"
+        told = (await session.run("help(caps)")).stdout
+        assert "caps.far.greet(name, loud=False)" in told
+        assert next(each.arguments for each in node.records if each.capability == "far.mark")["password"] == {
+            "secret_bytes": 1
+        }
+    assert not psutil.pid_exists(int(pid))
+
+
+async def test_one_that_dies_or_does_not_obey_costs_only_its_call(granting: Granting) -> None:
+    async with granting(FAR) as node, node.client.session() as session:
+        assert "provider_unavailable" in await refused(session, "caps.odd.die()")
+        assert await value(session, "caps.odd.greet('you')") == "'hello you'"
+        assert "capability_timeout" in await refused(session, "caps.odd.hold()")
+        assert await value(session, "caps.odd.greet('you')") == "'hello you'"
+
+
+async def test_its_scope_is_looked_at_before_the_policy_is_in_force(granting: Granting) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        async with granting(FAR + 'scope.far = { marks = "/no/such/folder/marks" }\n') as node, node.client.session():
+            pass
+    assert "/no/such/folder" in caught.value.message
+    assert not [each for each in psutil.Process().children() if "capsule.broker.apart.host" in each.cmdline()]
+
+
+async def test_none_is_left_where_the_policy_is_refused(granting: Granting) -> None:
+    with pytest.raises(ArgumentError):
+        async with granting('[[grants]]\nname = "bad"\ncapabilities = ["nobody.*"]\n') as node, node.client.session():
+            pass
+    assert not [each for each in psutil.Process().children() if "capsule.broker.apart.host" in each.cmdline()]
+
+
+async def test_one_that_cannot_be_loaded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad-1.dist-info").mkdir()
+    (tmp_path / "bad-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1\n")
+    (tmp_path / "bad-1.dist-info/entry_points.txt").write_text("[capsule.providers.apart]\nbad = bad:provider\n")
+    (tmp_path / "bad.py").write_text("raise ZeroDivisionError('it is broken')\n")
+    (tmp_path / "policy.toml").write_text("version = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ArgumentError) as caught:
+        async with AsyncClient(broker={"policy": tmp_path / "policy.toml", "providers": ("bad",)}) as client:
+            await client.session()
+    assert caught.value.code == "provider_refused"
+    assert "it is broken" in caught.value.message

@@ -1,0 +1,159 @@
+"""What is promised of calls, each where leaving a step out would show."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from capsule.broker.approvals import GLASSES, Decision
+from capsule.config import NodeConfig
+from capsule_protocol.errors import SessionError
+from tests.acceptance.broker.conftest import HEAD
+from tests.unit.broker.test_session_calls import ALL, ASKED, Worker, approved, broker_with, durable, package
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from capsule.broker.broker import Broker
+
+pytestmark = pytest.mark.anyio
+
+__all__ = ["package"]
+
+
+async def waiting(broker: Broker) -> dict[str, Any]:
+    """The approval that is waited for."""
+    async with asyncio.timeout(20):
+        while not (found := await broker.approvals.pending()):
+            await asyncio.sleep(0)
+    (one,) = found
+    return one
+
+
+async def test_a_call_that_was_made_answers_again_with_what_was_recorded(tmp_path: Path) -> None:
+    text = ALL + f'scope = {{ marks = "{tmp_path}/marks" }}\n'
+    async with broker_with(tmp_path, text, await durable()) as broker:
+        for _ in range(2):  # the second one knows as little of the first as a new node would
+            worker = Worker(broker)
+            worker.call(1, "acme.mark", positional=["one"])
+            assert (await worker.reply(1))["value"] == {"lines": 1}
+        other = Worker(broker)
+        other.call(1, "acme.mark", positional=["two"])
+        assert await other.code(1) == "idempotency_conflict"
+        assert [(record.outcome, record.details) for record in worker.records] == [
+            ("begun", None),
+            ("accepted", None),
+            ("accepted", {"recorded": True}),
+            ("failed", None),
+        ]
+    assert (tmp_path / "marks").read_text() == "one\n"
+
+
+async def test_a_policy_that_is_tried_out_denies_what_no_grant_reaches(tmp_path: Path) -> None:
+    text = 'mode = "observe"\n[[grants]]\nname = "some"\ncapabilities = ["acme.greet"]\nscope = { names = ["you"] }\n'
+    async with broker_with(tmp_path, text) as broker:
+        worker = Worker(broker)
+        worker.call(1, "acme.count", b"data")
+        worker.call(2, "acme.greet", positional=["me"])
+        assert [await worker.code(1), await worker.code(2)] == ["capability_denied", "capability_outside_grant"]
+        assert [record.outcome for record in worker.records] == ["denied", "denied"]
+
+
+async def test_nobody_approves_their_own_and_the_glass_breaks_for_a_reason_once_and_not_often(tmp_path: Path) -> None:
+    async with broker_with(tmp_path, ASKED) as broker:
+        worker = Worker(broker)
+        for number in range(1, GLASSES + 2):
+            worker.call(number, "acme.greet", positional=["you"])
+            id_ = (await waiting(broker))["id"]
+            for refused in (
+                Decision(approve=True, by="alice", reason="mine"),
+                Decision(approve=True, by="alice", break_glass=True, reason=" "),
+                Decision(approve=True, by="alice", break_glass=True, reason="all of it", for_session=True),
+                *[Decision(approve=True, by="alice", break_glass=True, reason="again")] * (number > GLASSES),
+            ):
+                with pytest.raises(SessionError) as caught:
+                    await broker.decide(id_, refused)
+                assert caught.value.code == "permission_denied"
+            breaks = number <= GLASSES
+            by = Decision(approve=True, by="alice" if breaks else "bob", break_glass=breaks, reason="a fire")
+            await broker.decide(id_, by)
+            assert await worker.code(number) == ""
+        words = [each for each in broker.checkpoint.recorder.audit.records if each.kind == "approval"]  # type: ignore[attr-defined]  # in memory
+        told = ["mine", " ", "all of it", "a fire"] * GLASSES + ["mine", " ", "all of it", "again"]
+        reasons = [(each.details or {}).get("reason", each.why) for each in words]
+        assert reasons == [*told, "a fire"]
+        assert [each.outcome for each in words] == [
+            *(["refused"] * 3 + ["approved"]) * GLASSES,
+            *["refused"] * 4,
+            "approved",
+        ]
+
+
+async def test_an_approval_for_the_session_is_for_its_grant_and_session_only(tmp_path: Path) -> None:
+    async with broker_with(tmp_path, ALL + 'approval = "first"\n') as broker:
+        worker, other = Worker(broker), Worker(broker, "s-2")
+        worker.call(1, "acme.greet", positional=["one"])
+        await approved(worker)  # once, which says nothing of the next call
+        assert await worker.code(1) == ""
+        worker.call(2, "acme.greet", positional=["two"])
+        await broker.decide((await waiting(broker))["id"], Decision(approve=True, by="bob", for_session=True))
+        assert await worker.code(2) == ""
+        worker.call(3, "acme.greet", positional=["three"])
+        assert await worker.code(3) == ""
+        other.call(1, "acme.greet", positional=["one"])
+        await broker.decide((await waiting(broker))["id"], Decision(approve=False, by="bob"))
+        assert await other.code(1) == "approval_denied"
+
+
+async def switched(broker: Broker, place: Path, text: str) -> None:
+    """Another policy is in force from now on."""
+    (place / "policy.toml").write_text(HEAD + text)
+    await broker.reload(NodeConfig(broker=broker.config))
+
+
+async def test_an_approval_for_the_session_ends_with_the_scope_that_was_approved(tmp_path: Path) -> None:
+    """A grant of the same name that reaches further is another one."""
+    text = ALL + 'approval = "first"\n'
+    async with broker_with(tmp_path, text + 'scope = { names = ["one"] }\n') as broker:
+        worker = Worker(broker)
+        worker.call(1, "acme.greet", positional=["one"])
+        await broker.decide((await waiting(broker))["id"], Decision(approve=True, by="bob", for_session=True))
+        assert await worker.code(1) == ""
+        await switched(broker, tmp_path, "# nothing else\n" + text + 'scope = { names = ["one"] }\n')
+        worker.call(2, "acme.greet", positional=["one"])
+        assert await worker.code(2) == ""
+        await switched(broker, tmp_path, text + 'scope = { names = ["*"] }\n')
+        worker.call(3, "acme.greet", positional=["one"])
+        await broker.decide((await waiting(broker))["id"], Decision(approve=False, by="bob"))
+        assert await worker.code(3) == "approval_denied"
+
+
+@pytest.mark.parametrize(
+    ("after", "code"),
+    [
+        ("", "capability_denied"),
+        (ASKED + 'scope = { names = ["you"] }\n', "capability_outside_grant"),
+        (ASKED + 'scope = { names = ["*", "me"] }\n', "capability_denied"),
+        ("# nothing else\n" + ASKED, ""),
+    ],
+)
+async def test_a_call_that_waits_for_an_approval_needs_its_grant_also_afterwards(
+    tmp_path: Path, after: str, code: str
+) -> None:
+    async with broker_with(tmp_path, ASKED) as broker:
+        worker = Worker(broker)
+        worker.call(1, "acme.greet", positional=["me"])
+        id_ = (await waiting(broker))["id"]
+        await switched(broker, tmp_path, after)
+        await broker.decide(id_, Decision(approve=True, by="bob"))
+        assert await worker.code(1) == code
+
+
+async def test_an_approval_that_nobody_gives_expires(tmp_path: Path) -> None:
+    async with broker_with(tmp_path, ASKED + "approval_timeout = 0.05\n") as broker:
+        worker = Worker(broker)
+        worker.call(1, "acme.greet", positional=["one"])
+        assert (await worker.reply(1))["outcome"] == "timeout"
+        assert await worker.code(1) == "approval_expired"
