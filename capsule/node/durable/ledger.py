@@ -23,6 +23,7 @@ from capsule.node.durable.records import (
 )
 from capsule.node.durable.scribe import Reader, Scribe
 from capsule.node.durable.sharing import entry
+from capsule.node.durable.turns import Turns
 from capsule.node.inheritance import Remembered
 from capsule.node.requests import conflict
 from capsule.node.verdicts import cancelled
@@ -70,6 +71,7 @@ class Ledger:
     def __init__(self, bridge: Bridge, tasks: Tasks, name: str = "") -> None:
         self.bridge = bridge
         self.name = name
+        self.turns = Turns()
         self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
         self._fences: dict[str, Fence] = {}  # of the sessions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from capsule.node.durable.records import execution_of
@@ -34,11 +34,10 @@ class Host(Protocol):
 
 
 class _Place(NamedTuple):
-    """A place in the order of acceptance: behind one, before another; `ahead` begins with those next to be lined up."""
+    """A place in the order of acceptance: behind one, before another."""
 
     before: asyncio.Event
     passed: asyncio.Event
-    ahead: tuple[ExecuteRequest, ...]
 
 
 class Acceptance:
@@ -86,7 +85,7 @@ class Acceptance:
             if key is None:
                 raise
             return self._again_or(refusal, ledger, request, execution, key)
-        place = _Place(self._last, asyncio.Event(), tuple(islice(self.requests, WINDOW)))
+        place = _Place(self._last, asyncio.Event())
         self._last = place.passed
         self._under_way.setdefault(execution, request)
         return self._write_down(ledger, request, execution, key, place)
@@ -96,7 +95,9 @@ class Acceptance:
     ) -> EventLog | None:
         host = self._host
         try:
-            entry = await ledger.accept(host.session, host.owner, request, execution, key=key, ahead=place.ahead)
+            async with ledger.turns.turn(host.session.id):
+                ahead = self._ahead_of(execution)
+                entry = await ledger.accept(host.session, host.owner, request, execution, key=key, ahead=ahead)
             await place.before.wait()
             if self._was_left(entry):
                 entry = await ledger.left(entry.promise)  # whoever asks too waits until it is lined up
@@ -124,6 +125,11 @@ class Acceptance:
         if not await ledger.known(self._host.session.id, request, execution, key):
             raise refusal
         return self._host.logs.get(execution)
+
+    def _ahead_of(self, execution: str) -> list[ExecuteRequest]:
+        """Those before it that are not lined up yet; not more than those of them that are next."""
+        ahead = takewhile(lambda name: name != execution, self._under_way)
+        return [self._under_way[name] for name in islice(ahead, WINDOW)]
 
     def _doubt(self, execution: str) -> None:
         """The store has failed, and may have written it down all the same: whoever asks again will find it then."""

@@ -1,7 +1,7 @@
 """A `capsule` that kills itself on the way of an execution: `python dying.py POINT HITS CAPSULE ARGUMENTS`.
 
 It does so when, after SIGUSR1, it comes by the point for the so manieth time. With `in doubt` and `no room` the store
-fails instead.
+fails instead. With `crowd` it dies as soon as more than so many executions are being written down.
 """
 
 from __future__ import annotations
@@ -103,11 +103,32 @@ def lay(death: Death, owner: type, name: str, behind: bool, counts: Callable[...
     setattr(owner, name, waiting if inspect.iscoroutinefunction(function) else plain)
 
 
+def bear(most: int) -> None:
+    """Die when more than so many are in the midst of being accepted."""
+    accept = Ledger.accept
+    inside = 0
+
+    @functools.wraps(accept)
+    async def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal inside
+        inside += 1
+        if inside > most:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return await accept(*arguments, **named)
+        finally:
+            inside -= 1
+
+    Ledger.accept = counted  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     point, passes, *sys.argv = sys.argv[1:]
     coming = Death(int(passes))
     if point in POINTS:
         lay(coming, *POINTS[point])
+    elif point == "crowd":
+        bear(int(passes))
     else:
         faults = {"in doubt": coming.fail, "no room": coming.refuse}
         fault = faults.get(point, lambda at: coming.pass_by() if at == point else None)
