@@ -66,6 +66,8 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - one table of names, and where each is
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOME[name].startswith("capsule.client"):
+        import_module("capsule.platforms").check_client()
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from capsule.cli import exits
+from capsule.platforms import check_node
 from capsule_protocol.errors import CapsuleError, NodeError
 
 LAB = "jupyterlab"
@@ -37,6 +38,7 @@ def jupyter(environment: str, config: str | None, directory: str | None, argumen
     Exit code: that of JupyterLab; 2 wrong usage, 3 JupyterLab is not installed.
     """
     try:
+        check_node()
         _check(environment, config, directory)
     except CapsuleError as error:
         click.echo(f"capsule jupyter: {error}", err=True)

@@ -12,6 +12,7 @@ import click
 
 from capsule.cli import exits
 from capsule.cli.options import json_option
+from capsule.platforms import check_node
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def install(
     """Install a kernel for this interpreter; one of the same name is replaced."""
     from capsule.jupyter import kernelspecs
 
+    check_node()
     made = kernelspecs.install(
         environment,
         name=name,

@@ -12,6 +12,7 @@ import click
 from capsule.cli import exits
 from capsule.cli.configured import configured, given
 from capsule.cli.options import address_option
+from capsule.platforms import check_node
 from capsule.runtime import TCP
 from capsule_protocol.errors import CapsuleError
 
@@ -41,6 +42,7 @@ def serve(config: str | None, **flags: Any) -> int:
         await Service(load(), Reloading(load, _tell_reload)).run(_tell)
 
     try:
+        check_node()
         asyncio.run(main())
     except CapsuleError as error:
         click.echo(f"capsule serve: {error}", err=True)

@@ -18,6 +18,7 @@ from capsule.client.promises import Action, check_settlement
 from capsule.client.remote import RemoteNode
 from capsule.client.session import AsyncSession, OnBackground
 from capsule.node.node import Node
+from capsule.platforms import check_node
 from capsule.runtime import check_address
 from capsule_protocol.errors import ArgumentError, SessionError
 
@@ -265,6 +266,7 @@ class AsyncClient:
             if self._address is not None:
                 self._node = RemoteNode(self._address, self._credentials)
             else:
+                check_node()
                 self._node = node = Node(self._config, on_pool_event=self._on_pool_event)
                 if self._on_approval is not None:
                     listen(node, self._on_approval)

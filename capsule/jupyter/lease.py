@@ -28,6 +28,7 @@ ATTEMPTS = 5
 """A node may end, for nobody needed it any more, just when it is asked."""
 PATIENCE = 120.0
 """Seconds until a kernel must be there: its interpreter may have to import much."""
+IN_LINUX = "Run Jupyter in a container or a virtual machine with Linux."
 _GONE = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 
 
@@ -136,6 +137,8 @@ def open_kernel(python: str, request: Mapping[str, Any], directory: str = "", co
 
     Raises LeaseError.
     """
+    if (system := os.uname().sysname) != "Linux":  # as `capsule.platforms`, which takes longer to load
+        raise LeaseError("unsupported", f"a node runs on Linux only, and this is {system}", IN_LINUX)
     for _ in range(ATTEMPTS):
         connected = _connect(directory) if directory else _reach(python, config)
         if connected is None:
