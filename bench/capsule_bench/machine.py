@@ -9,16 +9,18 @@ from importlib import metadata
 from pathlib import Path
 
 from capsule_bench.model import Memory
+from capsule_bench.yardstick import yardstick
 
 
 def machine() -> dict[str, str | int | float]:
-    """Processor, cores, memory, system, and how busy the machine was when the run began."""
+    """Processor, cores, memory, system, how busy the machine was when the run began, and how fast it is."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count() or 1,
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "load": round(os.getloadavg()[0], 2),
+        **{name: round(value, 3) for name, value in yardstick().items()},
     }
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Row = dict[str, Result]
+YARDSTICK = {"python_ns", "wake_us", "fork_ms", "sync_ms"}
 
 
 def markdown(area: Area, results: Iterable[Result]) -> str:
@@ -120,8 +121,18 @@ def _origins(results: list[Result]) -> list[str]:
         seen[result.run] = (
             f"{result.run}{' (quick)' if result.quick else ''}: {about.get('cpu')}, {about.get('cores')} cores, "
             f"load {about.get('load')}, {about.get('system')}, Python {result.python}, commit {result.commit or '?'}"
+            + _yardstick(about)
         )
     return list(seen.values())
+
+
+def _yardstick(about: dict[str, str | int | float]) -> str:
+    """How fast the machine was; runs of earlier versions do not say."""
+    if not about.keys() >= YARDSTICK:
+        return ""
+    turn, wake, fork, sync = (number(float(about[name])) for name in ("python_ns", "wake_us", "fork_ms", "sync_ms"))
+    moves = f"a turn of an empty loop {turn} ns, a byte there and back {wake} µs"
+    return f"; {moves}, a fork {fork} ms, a synced page {sync} ms"
 
 
 def _line(cells: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from capsule_bench import records
 from capsule_bench.model import Area, Contender, Failure, Load, Measure, Memory, Must, Result
-from capsule_bench.table import markdown, must_text, number, verdict
+from capsule_bench.table import YARDSTICK, markdown, must_text, number, verdict
+from capsule_bench.yardstick import yardstick
+from capsule_kernels import system
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +112,22 @@ def test_the_table_tells_where_its_figures_come_from() -> None:
     table = markdown(AREA, [result(), result(measure="many", quick=True, run="2026-01-02T00:00:00+00:00")])
     assert "2026-01-01T00:00:00+00:00: A processor, 2 cores, load 0.25, Linux, Python 3.11.7, commit abc123" in table
     assert "2026-01-02T00:00:00+00:00 (quick): " in table
+
+
+def test_how_fast_the_machine_was_stands_below_where_it_is_known() -> None:
+    assert "synced" not in markdown(AREA, [result()])
+    fast = {"python_ns": 30.0, "wake_us": 13.7, "fork_ms": 1.41, "sync_ms": 0.176}
+    table = markdown(AREA, [result(machine=BLANK.machine | fast)])
+    told = "a turn of an empty loop 30 ns, a byte there and back 13.7 µs, a fork 1.41 ms, a synced page 0.176 ms"
+    assert table.endswith(f"commit abc123; {told}\n")
+
+
+def test_the_machine_is_measured_by_a_process_of_its_own() -> None:
+    before = set(system.children(os.getpid()))
+    found = yardstick()
+    assert found.keys() == YARDSTICK
+    assert all(value > 0 for value in found.values())
+    assert set(system.children(os.getpid())) == before
 
 
 def test_an_error_is_shown_in_its_row_and_keeps_the_table_whole() -> None:
