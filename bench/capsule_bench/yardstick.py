@@ -28,7 +28,7 @@ SYNCS = 100
 def yardstick() -> dict[str, float]:
     """As `measured`, by a process of its own."""
     command = [sys.executable, "-P", "-m", "capsule_bench.yardstick"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
@@ -69,6 +69,8 @@ def _round_trips() -> float:
                 os.write(back[1], byte)
         finally:
             os._exit(0)
+    os.close(there[0])
+    os.close(back[1])
     try:
         begin = time.perf_counter()
         for _ in range(ROUND_TRIPS):
@@ -76,8 +78,8 @@ def _round_trips() -> float:
             os.read(back[0], 1)
         return time.perf_counter() - begin
     finally:
-        for end in (*there, *back):
-            os.close(end)
+        os.close(there[1])
+        os.close(back[0])
         os.waitpid(child, 0)
 
 

@@ -3,18 +3,24 @@
 import sys
 from typing import NoReturn
 
-from capsule.platforms import check_client
-from capsule_protocol.errors import NodeError
-
 
 def main() -> NoReturn:
     """What the program `capsule` calls."""
     try:
-        check_client()
+        _refuse_without_posix()
         from capsule.cli import entry  # late: a Ctrl-C during the imports ends as one during anything else
 
         entry.main()
-    except NodeError as error:
-        sys.exit(f"capsule: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _refuse_without_posix() -> None:
+    from capsule.platforms import check_client
+    from capsule_protocol.errors import NodeError
+
+    try:
+        check_client()
+    except NodeError as error:
+        print(f"capsule: {error}", file=sys.stderr)
+        sys.exit(3)  # `exits.Exit.FAILED`, of a module that cannot be loaded there

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from capsule.events import ErrorInfo, Finished, Started
 from capsule.node.durable.elsewhere import foreign_ending
 from capsule.node.durable.inquiries import Inquiries
+from capsule.node.durable.intake import Intake
 from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import (
     action_of,
@@ -23,7 +24,6 @@ from capsule.node.durable.records import (
 )
 from capsule.node.durable.scribe import Reader, Scribe
 from capsule.node.durable.sharing import entry
-from capsule.node.durable.turns import Turns
 from capsule.node.inheritance import Remembered
 from capsule.node.requests import conflict
 from capsule.node.verdicts import cancelled
@@ -71,7 +71,7 @@ class Ledger:
     def __init__(self, bridge: Bridge, tasks: Tasks, name: str = "") -> None:
         self.bridge = bridge
         self.name = name
-        self.turns = Turns()
+        self.intake = Intake()
         self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
         self._fences: dict[str, Fence] = {}  # of the sessions
@@ -145,7 +145,8 @@ class Ledger:
         What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
         `promise_expired`, StoreError.
         """
-        at_once = not (ahead or session.under_way)
+        ready = session.state in {"ready", "busy"}
+        at_once = ready and not (ahead or session.under_way)
         new = NewPromise(
             id=promise_id(execution),
             kind="execute",
@@ -154,7 +155,7 @@ class Ledger:
             param=pack_request(request),
             principal=owner,
             key=key,
-            epoch=session.epoch if session.has_room(request, ahead) else None,
+            epoch=session.epoch if ready and session.has_room(request, ahead) else None,
             log=(pack_event(Started("", 1, session.count_of(request))),) if at_once else (),
         )
         promise, fresh = await self.bridge.accept(new)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
 
     from capsule.node.durable import Entry, Ledger
+    from capsule.node.durable.intake import Intake
     from capsule.node.execution import ExecuteRequest
     from capsule.node.front.log import EventLog
     from capsule.node.session import Session
@@ -47,6 +48,8 @@ class Acceptance:
         self._host = host
         self._on_change = on_change
         self._under_way: dict[str, ExecuteRequest] = {}
+        self._places: dict[_Place, ExecuteRequest] = {}  # in their order; one that is asked for twice has two
+        self._intake: Intake | None = None
         self._cancelled: set[str] = set()
         self._doubtful: dict[str, None] = {}
         self._last = asyncio.Event()
@@ -64,12 +67,14 @@ class Acceptance:
         return self._under_way.values()
 
     async def passed(self) -> None:
-        """Wait until all that was asked for before is lined up, or refused."""
+        """Have all that was asked for before lined up, or refused, and wait for it."""
+        self._hurry()
         await self._last.wait()
 
     def cancel(self, execution: str) -> None:
-        """One of them is not wanted any more: it is cancelled when it is lined up."""
+        """One of them is not wanted any more: it is cancelled when it is lined up, which is soon."""
         self._cancelled.add(execution)
+        self._hurry()
 
     def take(
         self, ledger: Ledger, request: ExecuteRequest, execution: str, key: str | None
@@ -87,6 +92,8 @@ class Acceptance:
             return self._again_or(refusal, ledger, request, execution, key)
         place = _Place(self._last, asyncio.Event())
         self._last = place.passed
+        self._intake = ledger.intake
+        self._places[place] = request
         self._under_way.setdefault(execution, request)
         return self._write_down(ledger, request, execution, key, place)
 
@@ -95,17 +102,19 @@ class Acceptance:
     ) -> EventLog | None:
         host = self._host
         try:
-            async with ledger.turns.turn(host.session.id):
-                ahead = self._ahead_of(execution)
+            async with ledger.intake.admitted(host.session.id):
+                ahead = self._ahead_of(place)
                 entry = await ledger.accept(host.session, host.owner, request, execution, key=key, ahead=ahead)
             await place.before.wait()
             if self._was_left(entry):
                 entry = await ledger.left(entry.promise)  # whoever asks too waits until it is lined up
         except StoreError:
             self._doubt(execution)
+            ledger.intake.hurry_all()
             raise
         finally:
             await place.before.wait()
+            del self._places[place]
             self._under_way.pop(execution, None)
             cancelled = execution in self._cancelled
             self._cancelled.discard(execution)
@@ -126,10 +135,14 @@ class Acceptance:
             raise refusal
         return self._host.logs.get(execution)
 
-    def _ahead_of(self, execution: str) -> list[ExecuteRequest]:
+    def _ahead_of(self, place: _Place) -> list[ExecuteRequest]:
         """Those before it that are not lined up yet; not more than those of them that are next."""
-        ahead = takewhile(lambda name: name != execution, self._under_way)
-        return [self._under_way[name] for name in islice(ahead, WINDOW)]
+        ahead = takewhile(lambda other: other is not place, self._places)
+        return [self._places[other] for other in islice(ahead, WINDOW)]
+
+    def _hurry(self) -> None:
+        if self._intake is not None:
+            self._intake.hurry(self._host.session.id)
 
     def _doubt(self, execution: str) -> None:
         """The store has failed, and may have written it down all the same: whoever asks again will find it then."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from capsule.node.front.desk import Office
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.requests import Caller
+    from capsule_bridge import Promise
     from capsule_protocol.envelope import Envelope
 
 LONGEST_WAIT = 20.0
@@ -63,18 +64,22 @@ class Operations:
 
     async def _read_log(self, message: Any, envelope: Envelope) -> None:
         ledger = self._ledger()
-        for hosted in self._desk.registry:
-            await hosted.accepted(message.execution)
-        promise = await ledger.by_id(message.execution, self._caller.principal)
+        promise = await self._promise(ledger, message.execution)
         log, ended = await ledger.part(message.execution, message.after, wait=LONGEST_WAIT if message.wait else 0.0)
         body = {"first": log.first, "count": len(log.events), "ended": ended}
         told = b"".join(event.data for event in log.events)
         self._caller.answer("read_log_reply", body, envelope, promise.session, (told,))
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
-        promise = await self._ledger().by_id(message.execution, self._caller.principal)
+        promise = await self._promise(self._ledger(), message.execution)
         done = promise.pending and await (await self._find(promise.session)).cancel(message.execution)
         self._caller.answer("info_reply", {"info": {"done": done}}, envelope)
+
+    async def _promise(self, ledger: Ledger, execution: str) -> Promise:
+        """That of an execution, also of one that is about to be written down."""
+        for hosted in self._desk.registry:
+            await hosted.accepted(execution)
+        return await ledger.by_id(execution, self._caller.principal)
 
     def _ledger(self) -> Ledger:
         ledger = self._desk.ledger

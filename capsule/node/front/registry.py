@@ -164,7 +164,11 @@ class Registry:
             raise
 
     async def restart(self, hosted: Hosted) -> None:
-        """A new worker, and a new epoch, which is written down before anybody hears of it."""
+        """A new worker, and a new epoch, which is written down before anybody hears of it.
+
+        What was asked for before is lined up first, and so belongs to the old one.
+        """
+        await hosted.lined_up()
         if self._ledger is not None:  # first: no epoch may be had by two workers, whatever fails in between
             await self._ledger.restarting(hosted.session)
         await hosted.session.restart()

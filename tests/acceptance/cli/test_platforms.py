@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from capsule.cli.exits import Exit
 
 NAMED = """
 import os, platform, sys
@@ -18,14 +21,15 @@ COMMAND = NAMED + "sys.argv[0] = 'capsule'\nfrom capsule.cli import main\nmain()
 
 def on(system: str, code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code.format(system=system), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=cwd)
+    env = None if cwd is None else {**os.environ, "HOME": str(cwd), "JUPYTER_DATA_DIR": str(cwd / "jupyter")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=cwd, env=env)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         ("serve", "--directory", "{place}/node"),
-        ("kernels", "install", "--sys-prefix"),
+        ("kernels", "install", "--user"),
         ("jupyter",),
         ("run", "-c", "1"),
     ],
@@ -56,7 +60,7 @@ def test_a_kernel_is_refused_before_anything_is_started() -> None:
 
 def test_where_there_is_no_client_either_the_command_and_the_import_say_so() -> None:
     done = on("Windows", COMMAND, "--help")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (Exit.FAILED, "")
     assert done.stderr.startswith("capsule: ")
     assert "this is Windows" in done.stderr
     told = on("Windows", NAMED + "import capsule\ntry: capsule.Client\nexcept capsule.NodeError as error: print(error)")

@@ -122,12 +122,13 @@ def test_how_fast_the_machine_was_stands_below_where_it_is_known() -> None:
     assert table.endswith(f"commit abc123; {told}\n")
 
 
-def test_the_machine_is_measured_by_a_process_of_its_own() -> None:
+def test_the_machine_is_measured_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fork", lambda: pytest.fail("this process has threads, perhaps"))
     before = set(system.children(os.getpid()))
     found = yardstick()
     assert found.keys() == YARDSTICK
     assert all(value > 0 for value in found.values())
-    assert set(system.children(os.getpid())) == before
+    assert set(system.children(os.getpid())) <= before
 
 
 def test_an_error_is_shown_in_its_row_and_keeps_the_table_whole() -> None:
