@@ -18,7 +18,7 @@ from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.limits import DEFAULT_LIMITS
 from tests.acceptance.auth.support import LONG, Guarded
-from tests.acceptance.auth.zmtp import GREETING, MORE, RawTcp, connected
+from tests.acceptance.auth.zmtp import GREETING, MORE, RawTcp, connected, heard_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,8 +181,7 @@ async def test_connections_that_break_off_leave_no_descriptor(node: Guarded) -> 
             with connected(node.tcp) as stranger:
                 stranger.sendall(GREETING[:size])
                 stranger.shutdown(socket.SHUT_WR)
-                while stranger.recv(1024):
-                    continue
+                heard_out(stranger)
         async with asyncio.timeout(LONG):
             while process.num_fds() > before:
                 await asyncio.sleep(0.01)  # the node forgets by its own clock
@@ -202,9 +201,7 @@ async def test_connections_that_do_not_greet_are_ended(folder: Path) -> None:
             silent = [RawTcp(node.tcp, key) for _ in range(5)]
             assert process.num_fds() > before
             for stranger in strangers:
-                with suppress(ConnectionResetError):
-                    while stranger.recv(1024):
-                        continue
+                heard_out(stranger)
                 stranger.close()
             for raw in silent:
                 assert raw.hung_up()

@@ -44,6 +44,13 @@ def connected(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=LONG)
 
 
+def heard_out(stranger: socket.socket) -> None:
+    """Wait until the node has hung up; what it has not read of ours makes that a reset."""
+    with suppress(ConnectionResetError):
+        while stranger.recv(1024):
+            continue
+
+
 class RawTcp:
     """The test's own end of a connection. With a key it is encrypted. `greet` says hello as a client does."""
 
