@@ -22,6 +22,9 @@ CHROMIUM = $(firstword $(shell command -v chromium || command -v chromium-browse
 NBCLIENT := $(VENV)/nbclient-tests
 NBCLIENT_VERSION = $(shell $(BIN)/python -c 'import nbclient; print(nbclient.__version__)')
 
+# So many processes share the suite: it waits more than it computes. A file's tests stay together.
+JOBS ?= 2
+
 .PHONY: demo test test-all chaos soak attacks e2e check format bench clean
 
 demo: $(STAMP)
@@ -29,7 +32,7 @@ demo: $(STAMP)
 	$(BIN)/capsule run docs/examples/tour.ipynb
 
 test: $(STAMP) $(RESONATE)/.python $(RESONATE)/.node $(NBCLIENT)/.fetched
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # Minutes each, so not part of the suite.
 chaos: $(STAMP)

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capsule.events import InputRequest
@@ -65,7 +66,7 @@ class Answers:
         self.failure: Exception | None = None
         self._inner = inner
         self._on_input = on_input
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Json]] = set()
 
     def ask(self, request: InputRequest, tries: int = TRIES) -> None:
         """Call `on_input`; an awaitable answer is awaited while events go on."""
@@ -74,12 +75,13 @@ class Answers:
             if isinstance(answer, str) or not inspect.isawaitable(answer):
                 self._give(request, answer, tries)
                 return
+            # Within another task it would never be awaited, if that is cancelled before its first step.
+            task = asyncio.ensure_future(answer, loop=asyncio.get_running_loop())
         except Exception as error:  # noqa: BLE001 - kept, and raised to the caller after the verdict
             self._fail(request, error)
             return
-        task = asyncio.ensure_future(self._answer_later(request, answer, tries))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._answered, request, tries))
 
     def cancel(self) -> None:
         """The code waits no longer: end the questions that are still open."""
@@ -96,9 +98,12 @@ class Answers:
         else:
             reply(self._inner, request, text)
 
-    async def _answer_later(self, request: InputRequest, answer: Awaitable[Json], tries: int) -> None:
+    def _answered(self, request: InputRequest, tries: int, task: asyncio.Future[Json]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
         try:
-            self._give(request, await answer, tries)
+            self._give(request, task.result(), tries)
         except Exception as error:  # noqa: BLE001 - kept, and raised to the caller after the verdict
             self._fail(request, error)
 

@@ -83,10 +83,10 @@ class Box:
         try:
             failure = await box._started
         except BaseException:
-            box._release()
+            box.release()
             raise
         if failure:
-            box._release()
+            box.release()
             if box._short:
                 raise no_descriptor()
             raise WorkerLost("worker_start_failed", f"the worker could not be started: {failure}")
@@ -243,15 +243,15 @@ class Box:
             self._loop.add_reader(self.worker_pidfd, self._on_gone)
 
     def _on_gone(self) -> None:
-        self._release()
+        self.release()
         shutil.rmtree(self._directory, ignore_errors=True)  # the box has done it, unless it was killed
         _resolve(self._bound, value=False)
         _resolve(self._kept, value=False)
         _resolve(self._exited, ExitStatus())
         _resolve(self._gone, None)
 
-    def _release(self) -> None:
-        """Close all descriptors; if that is before the box's end, it ends the box."""
+    def release(self) -> None:
+        """Close all descriptors; if that is before the box's end, it ends the box. Idempotent."""
         self.scratch.close()
         if self._lease.fileno() >= 0:
             self._loop.remove_reader(self._lease)

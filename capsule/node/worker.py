@@ -344,13 +344,17 @@ class Worker:
     async def _abort(self) -> None:
         """Undo a start that failed."""
         self._link.descriptors.close()
-        if self._box is not None:
-            self._box.close()
-            self._box.kill()
-            await self._box.gone()
-        self._release()
+        try:
+            if self._box is not None:
+                self._box.close()
+                self._box.kill()
+                await self._box.gone()
+        finally:  # who is cancelled once more does not wait for it
+            self._release()
 
     def _release(self) -> None:
+        if self._box is not None:
+            self._box.release()
         self._link.close()
         self._hearing.close()
         self.gone.set()

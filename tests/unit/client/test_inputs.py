@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -118,3 +119,33 @@ async def test_a_reply_that_is_not_allowed_is_not_sent() -> None:
     assert heard.replies.empty()
     reply(inner, CHOICE, None)
     assert heard.replies.get_nowait() == (None, "eof")
+
+
+async def test_a_coroutine_that_has_not_begun_when_nobody_asks_any_more_is_none_that_was_forgotten() -> None:
+    """Python warns of one that was never awaited."""
+    begun = False
+
+    async def answer(_request: InputRequest) -> str:
+        nonlocal begun
+        begun = True
+        return "late"
+
+    answers, heard = made(answer)
+    answers.ask(LINE)
+    answers.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()  # which would tell the warning
+    assert not begun
+    assert heard.replies.empty()
+
+
+async def test_what_cannot_be_awaited_here_is_an_error_of_the_callback() -> None:
+    other = asyncio.new_event_loop()
+    try:
+        answers, heard = made(lambda _: other.create_future())
+        answers.ask(LINE)
+        assert heard.replies.get_nowait() == (None, "eof")
+        assert isinstance(answers.failure, ValueError)
+    finally:
+        other.close()

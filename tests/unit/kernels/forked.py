@@ -19,6 +19,7 @@ CHILDREN = str(Path(__file__).parent / "children")
 WORKER = "box_worker:main"
 LONG = 30.0  # no test waits this long unless it fails
 
+SPARE = "capsule-spare"
 WAIT = "import signal; signal.pause()"
 
 
@@ -128,6 +129,29 @@ class Watch:
 
 def children_of(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def boxes_of(zygote: int) -> set[int]:
+    """Its children but the box that it keeps ahead."""
+    return {pid for pid in children_of(zygote) if name_of(pid) != SPARE}
+
+
+def name_of(pid: int) -> str:
+    """What `ps` calls it; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+async def spare_of(zygote: Zygote) -> int:
+    """The box that the zygote keeps ahead, as soon as it waits for its worker."""
+    async with asyncio.timeout(LONG):
+        while True:
+            for pid in children_of(zygote.pid):
+                if name_of(pid) == SPARE:
+                    return pid
+            await asyncio.sleep(0.001)
 
 
 def open_descriptors(pid: int | str = "self") -> dict[int, str]:

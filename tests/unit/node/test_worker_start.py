@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from capsule.node.launch import Zygote
 from capsule.node.worker import LAST_WORDS_BYTES, Place, Preparation, Worker
 from capsule_protocol.errors import WorkerLost
-from tests.unit.kernels.forked import CHILDREN, close
+from tests.unit.kernels.forked import CHILDREN, LONG, Watch, boxes_of, close
 from tests.unit.node.support import assert_nothing_more, state_of_this_process
 
 if TYPE_CHECKING:
@@ -70,3 +74,26 @@ async def test_what_a_worker_says_before_it_is_ready_is_not_kept(place: Place) -
     finally:
         worker._box.close()  # type: ignore[union-attr]  # it has one: it has started
         await worker.watch()
+
+
+@pytest.mark.parametrize("place", ["capsule_kernels.worker:main"], indirect=True)
+async def test_a_start_that_is_cancelled_again_does_not_wait_for_its_box(place: Place, tmp_path: Path) -> None:
+    """As by whoever has no more time to wait: what it has here is given back, and the box ends by itself."""
+    begun = tmp_path / "begun"
+    warmup = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(1000)"
+    start = asyncio.ensure_future(Worker.prepare(place, Preparation(warmup=warmup)))
+    async with asyncio.timeout(LONG):
+        while not begun.exists():
+            await asyncio.sleep(0.01)
+        (box,) = boxes_of(place.zygote.pid)
+        watch = Watch(box)
+        for pid in (place.zygote.pid, box):
+            os.kill(pid, signal.SIGSTOP)
+        for _ in range(2):
+            start.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        for pid in (box, place.zygote.pid):
+            os.kill(pid, signal.SIGCONT)
+        await watch.ended()

@@ -252,7 +252,11 @@ async def test_layers_of_packing_are_not_unpacked() -> None:
     assert (answer.data, answer.value.headers["content-encoding"]) == (body, "gzip, gzip")
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"abc")[:-1], gzip.compress(b"abc")[:-8] + bytes(8)])
+@pytest.mark.parametrize(
+    "body",
+    [b"no gzip", gzip.compress(b"abc")[:-1], gzip.compress(b"abc")[:-8] + bytes(8)],
+    ids=["no packing", "cut off", "wrong sum"],
+)
 async def test_a_damaged_packing_is_an_error(body: bytes) -> None:
     async with serve(lambda _: Reply(200, {"Content-Encoding": "gzip"}, body)) as server, web(server.target()) as fetch:
         with pytest.raises(CapabilityFailed, match="compressed body"):
