@@ -30,6 +30,7 @@ from capsule_protocol.page import INTERRUPTED, RUNNING, SINCE
 
 if TYPE_CHECKING:
     from capsule_kernels.sandbox.groups import Group
+    from capsule_kernels.sandbox.levels import Sandbox
 
 # Each death of a child announces itself, so this only covers a child that /proc left out of a listing while it changed.
 _LEFTOVER_INTERVAL_MS: Final = 50
@@ -37,23 +38,45 @@ _LEFTOVER_INTERVAL_MS: Final = 50
 
 def main(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain, lock: int) -> NoReturn:
     """Run a box in the process that the zygote has just forked for it; `lock` marks its directory as in use."""
+    try:
+        settle(spec["sandbox"])
+    except OSError as error:
+        _refuse(spec, given, error)
+    run(spec, given, worker, lock)
+
+
+def settle(sandbox: Sandbox) -> None:
+    """Become a box, whoever will be its worker. Raises OSError."""
     os.setsid()
-    system.set_name("capsule-box")
     system.adopt_orphans()
     system.block_signals()
-    lease = socket.socket(fileno=given.lease)
-    lease.settimeout(None)  # a module of the environment may have set another default
+    sandbox.settle()
+
+
+def run(spec: dict[str, Any], given: descriptors.BoxDescriptors, worker: newborn.WorkerMain, lock: int) -> NoReturn:
+    """Fork the worker and be its box; the process has settled."""
+    system.set_name("capsule-box")
+    keeper = os.getpid()
     try:
-        spec["sandbox"].settle()
-        keeper = os.getpid()
         pid = spec["group"].fork()
     except OSError as error:
-        descriptors.send(lease, {"error": {"name": type(error).__name__, "message": str(error)}})
-        _leave(spec, lease)
+        _refuse(spec, given, error)
     if pid == 0:
         newborn.become_worker(spec, given, worker, keeper)
     descriptors.close_all_but([given.lease, given.page, lock])
-    _leave(spec, _Box(lease, given.page, pid, spec).run())
+    _leave(spec, _Box(_lease(given), given.page, pid, spec).run())
+
+
+def _lease(given: descriptors.BoxDescriptors) -> socket.socket:
+    lease = socket.socket(fileno=given.lease)
+    lease.settimeout(None)  # a module of the environment may have set another default
+    return lease
+
+
+def _refuse(spec: dict[str, Any], given: descriptors.BoxDescriptors, error: OSError) -> NoReturn:
+    lease = _lease(given)
+    descriptors.send(lease, {"error": {"name": type(error).__name__, "message": str(error)}})
+    _leave(spec, lease)
 
 
 class _Box:

@@ -30,7 +30,12 @@ class BoxDescriptors(NamedTuple):
 def send(sock: socket.socket, message: dict[str, Any], descriptors: Collection[int] = ()) -> None:
     """Send one message; a peer that is gone is no error, since its end is noticed where messages are received."""
     with suppress(BrokenPipeError, ConnectionResetError):
-        socket.send_fds(sock, [msgpack.packb(message, unicode_errors="backslashreplace")], list(descriptors))
+        deliver(sock, message, descriptors)
+
+
+def deliver(sock: socket.socket, message: dict[str, Any], descriptors: Collection[int] = ()) -> None:
+    """Send one message. Raises OSError, also if the peer is gone."""
+    socket.send_fds(sock, [msgpack.packb(message, unicode_errors="backslashreplace")], list(descriptors))
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:

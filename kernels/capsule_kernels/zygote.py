@@ -30,12 +30,15 @@ from capsule_kernels.rehearsal import rehearse
 from capsule_kernels.sandbox.errors import SandboxError
 from capsule_kernels.sandbox.levels import Sandbox
 from capsule_kernels.sandbox.trial import try_out
+from capsule_kernels.spare import Spare
 
 if TYPE_CHECKING:
     from capsule_kernels.sandbox.groups import Group
 
 DEFAULT_WORKER = "capsule_kernels.worker:main"
 _TRACEBACK_CHARACTERS = 32_000
+_QUIET_MS = 10
+"""Milliseconds without a request after which there is time to make a box ahead: not while workers start."""
 
 
 class _Zygote:
@@ -44,6 +47,8 @@ class _Zygote:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._boxes: dict[int, Group] = {}
+        self._spare: Spare | None = None
+        self._spare_wanted = True
         self._directory = ""
         self._worker: newborn.WorkerMain
         self._sandbox: Sandbox
@@ -99,7 +104,10 @@ class _Zygote:
         descriptors.send(self._sock, {"ok": True, "pid": os.getpid(), "groups": self._sandbox.groups.folders})
         self._sandbox.groups.prepare()  # when the node knows where
         while True:
-            for descriptor, _ in poll.poll():
+            ready = poll.poll(_QUIET_MS if self._spare_wanted else None)
+            if not ready:
+                self._fork_spare()
+            for descriptor, _ in ready:
                 if descriptor == signals:
                     system.clear(signals)
                     self._reap()
@@ -111,6 +119,7 @@ class _Zygote:
         if message is None:
             if self._directory:
                 directories.remove_empty(self._directory, os.getpid())
+            self._end_spare()
             self._sandbox.groups.close()
             _end()
         reply: dict[str, Any] = {"id": message.get("id")}
@@ -125,6 +134,11 @@ class _Zygote:
 
     def _fork(self, spec: dict[str, Any], given: list[int]) -> int:
         _check(spec, given)
+        spare, self._spare, self._spare_wanted = self._spare, None, True
+        if spare is not None:
+            with directories.held(spec["dir"]) as lock:
+                if spare.use(spec, descriptors.BoxDescriptors(*given), lock):
+                    return spare.pid
         _flush()
         spec["sandbox"] = self._sandbox
         group = spec["group"] = self._sandbox.groups.take()
@@ -146,6 +160,22 @@ class _Zygote:
                     os._exit(newborn.EXIT_FAILED)
         return pid
 
+    def _fork_spare(self) -> None:
+        """While there is nothing else to do. What cannot be had now is tried again after the next request."""
+        self._spare_wanted = False
+        _flush()
+        with suppress(OSError):
+            self._spare = Spare(self._sandbox, self._worker)
+            self._boxes[self._spare.pid] = self._spare.group
+            self._sandbox.groups.prepare()
+
+    def _end_spare(self) -> None:
+        if self._spare is not None:
+            os.kill(self._spare.pid, signal.SIGKILL)
+            os.waitpid(self._spare.pid, 0)
+            self._spare.close()
+            self._spare.group.remove()
+
     def _reap(self) -> None:
         """Bury boxes that ended and kill what a box that was killed could not: those come here as orphans.
 
@@ -158,6 +188,9 @@ class _Zygote:
                     os.kill(pid, signal.SIGKILL)
                 elif pid in self._boxes:
                     self._sandbox.groups.leave(self._boxes.pop(pid))
+                    if self._spare is not None and self._spare.pid == pid:
+                        self._spare.close()
+                        self._spare = None
         self._sandbox.groups.clear()
         system.signal_all([pid for pid in system.children(os.getpid()) if pid not in self._boxes], signal.SIGKILL)
 

@@ -41,7 +41,7 @@ async def settled(one: Warm) -> Census:
     """Wait until the pool is full and at rest, then count."""
     await one.until(idle=one.info.min_idle, in_use=0, starting=0, closing=0)
     node, zygote = psutil.Process(), psutil.Process((await one.node._environments.zygote("default")).pid)
-    while len(zygote.children()) > one.info.idle:  # a box says that it is gone just before it is
+    while not _at_rest(zygote, one.info.idle):  # a box says that it is gone just before it is
         await asyncio.sleep(0.01)
     return Census(
         node.num_fds(),
@@ -53,6 +53,14 @@ async def settled(one: Warm) -> Census:
         zygote.num_threads(),
         len(zygote.children()),
     )
+
+
+def _at_rest(zygote: psutil.Process, idle: int) -> bool:
+    """Whether it has the boxes of the pool, and the one that it keeps ahead."""
+    with suppress(psutil.NoSuchProcess):
+        names = sorted(child.name() for child in zygote.children())
+        return names == [*["capsule-box"] * idle, "capsule-spare"]
+    return False
 
 
 async def grown(one: Warm, before: Census) -> dict[str, tuple[int, int]]:

@@ -17,7 +17,7 @@ from capsule_kernels.sandbox.cgroups import CPU, MEMORY, PIDS, discover
 from capsule_kernels.sandbox.groups import Group
 from capsule_protocol.errors import WorkerLost
 from tests.acceptance.sandbox.rig import MANY_THREADS, held_in_sockets
-from tests.unit.kernels.forked import LONG, WAIT, Watch, forked, running_zygote, told
+from tests.unit.kernels.forked import LONG, WAIT, Watch, forked, running_zygote, spare_of, told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -229,12 +229,20 @@ async def test_nobody_takes_that_of_a_living_box_whose_zygote_was_killed() -> No
 
 
 async def test_a_zygote_takes_nothing_of_one_that_lives(zygote: Zygote) -> None:
+    await spare_of(zygote)
     with pytest.raises(WorkerLost, match="4 descriptors"):
         await zygote.fork({"dir": "/nowhere"}, [])  # it makes one ahead before it hears of this
     before = groups_of(zygote.pid)
     assert before
     async with running_zygote(sandbox=SANDBOX):
         assert groups_of(zygote.pid) == before
+
+
+async def test_a_zygote_that_ends_takes_those_of_the_box_that_it_has_ahead() -> None:
+    async with running_zygote(sandbox=SANDBOX) as zygote:
+        await spare_of(zygote)
+        assert groups_of(zygote.pid)
+    assert not groups_of(zygote.pid)
 
 
 async def test_without_a_sandbox_there_is_none() -> None:

@@ -23,7 +23,7 @@ from tests.unit.kernels.forked import (
     WAIT,
     WORKER,
     Watch,
-    children_of,
+    boxes_of,
     forked,
     reader_of,
     running_zygote,
@@ -320,8 +320,8 @@ async def test_boxes_are_reaped() -> None:
                 watch = Watch(child.box.pid)
             await watch.ended()
         async with forked(zygote, WAIT), forked(zygote, WAIT) as last:
-            assert last.box.pid in children_of(zygote.pid)
-            assert len(children_of(zygote.pid)) == 2
+            assert last.box.pid in boxes_of(zygote.pid)
+            assert len(boxes_of(zygote.pid)) == 2
 
 
 async def test_a_bad_request_is_answered_and_harms_nothing(zygote: Zygote) -> None:

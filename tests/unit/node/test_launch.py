@@ -24,6 +24,7 @@ from tests.unit.kernels.forked import (
     WAIT,
     WORKER,
     Watch,
+    boxes_of,
     children_of,
     close,
     forked,
@@ -154,7 +155,7 @@ async def test_a_fork_cancelled_before_the_zygote_sees_it_leaves_nothing(zygote:
         await cancel(fork)
     assert open_descriptors() == before
     async with forked(zygote, WAIT) as later:  # the request before this one has been served
-        await Watch(*(children_of(zygote.pid) - {later.box.pid})).ended()
+        await Watch(*(boxes_of(zygote.pid) - {later.box.pid})).ended()
         assert not Path(spec["dir"]).exists()
     assert await told(zygote, "report('fine')") == "fine"
 
