@@ -45,7 +45,13 @@ COLOURS: Final = "--InteractiveShell.colors=neutral"
 FIRST: Final = 10.0
 """Seconds that whoever has started a node has to come, at least."""
 _TRAIT: Final = re.compile(r"--([A-Za-z_]\w*)\.[a-z_]\w*=")
-_OTHERS: Final = frozenset({"IPKernelApp", "IPythonKernel", "Kernel", "Session", "BaseIPythonApplication"})
+_OTHERS: Final = frozenset(
+    {
+        *("Application", "SingletonConfigurable", "BaseIPythonApplication", "InteractiveShellApp", "IPKernelApp"),
+        *("ConnectionFileMixin", "ProfileDir", "Session", "Kernel", "IPythonKernel"),
+    }
+)
+"""What ipykernel's application is made of, and configures: there is no such application here."""
 _ALLOWED: Final = 'a line of JSON with "op": "start", "signal" (with a "number" from 1 to 64) or "end"'
 _CREDENTIALS: Final = struct.Struct("iII")
 

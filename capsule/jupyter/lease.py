@@ -58,7 +58,7 @@ class Lease:
     def start(self, request: Mapping[str, Any]) -> None:
         """Ask for a kernel, and wait until it listens. Raises LeaseError."""
         self.exit_code = None
-        self._say({"op": "start", **request})
+        self._say({"op": "start", **_placed(request)})
         self._socket.settimeout(PATIENCE)
         while True:
             try:
@@ -155,6 +155,14 @@ def open_kernel(python: str, request: Mapping[str, Any], directory: str = "", co
         else:
             return lease
     raise LeaseError("connection_lost", "the node hung up before the kernel was there")
+
+
+def _placed(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A path of sockets that begins nowhere begins here: the node is somewhere else."""
+    connection = request.get("connection", {})
+    if connection.get("transport") != "ipc" or not connection.get("ip"):
+        return request
+    return {**request, "connection": {**connection, "ip": os.path.abspath(connection["ip"])}}
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

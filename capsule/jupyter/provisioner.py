@@ -162,7 +162,9 @@ class CapsuleProvisioner(LocalProvisioner):
         manager = self.parent
         if manager is None:
             return {}
-        wanted = {name: getattr(manager, name) for name in _PORTS}
+        # A manager that starts anew what has died forgets which ports it was given; clients have not forgotten them.
+        had = {} if self._lease is None else self._lease.connection
+        wanted = {name: getattr(manager, name) or had.get(name, 0) for name in _PORTS}
         return {**wanted, "transport": manager.transport, "ip": manager.ip, "key": manager.session.key.decode()}
 
     def _hang_up(self) -> None:

@@ -99,11 +99,14 @@ class Sockets:
         def take(frames: list[bytes]) -> bool:
             try:
                 identities, parts = self._session.feed_identities(frames)
-                message = self._session.deserialize(parts)
+                message = _checked(self._session.deserialize(parts))
             except Exception as error:  # noqa: BLE001 - whatever a stranger may send
                 logger.warning("a message on %s was not taken: %s", channel, error)
                 return True
-            handler(identities, message)
+            try:
+                handler(identities, message)
+            except Exception:  # or nothing would be read here any more
+                logger.exception("%s failed on %s", message["msg_type"], channel)
             return True
 
         return take
@@ -140,6 +143,19 @@ class Sockets:
         for drain, frames in unsent:
             if not drain.closed:
                 drain.send(frames)
+
+
+def _checked(message: Message) -> Message:
+    """The message, if its header can be answered. Content that is no map says nothing: what it should have is missing.
+
+    Raises TypeError.
+    """
+    for name in ("msg_id", "msg_type"):
+        if not isinstance(message["header"][name], str):
+            raise TypeError(f"{name} is {message['header'][name]!r:.80}")
+    if not isinstance(message["content"], dict):
+        message["content"] = {}
+    return message
 
 
 def _bind_one(socket: zmq.Socket[bytes], connection: Connection, channel: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -38,6 +39,8 @@ DEADLY = frozenset({"oom", "killed", "crashed", "worker_lost"})
 """Verdicts of a worker that is no more: Jupyter's clients know by the missing reply that a kernel has died."""
 OVER = frozenset({"session_closed", "session_dead", "session_killed", "session_taken", "worker_lost"})
 """Codes that mean the same."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""JSON can say half a character; UTF-8 cannot."""
 _COMM_KINDS = {action: kind for kind, action in COMMS.items()}
 
 Content = dict[str, Any]
@@ -215,6 +218,8 @@ def field(content: Content, name: str, kind: type[T], *, default: T | None = Non
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         given = "is missing" if name not in content else f"is {value!r:.80}"
         raise ArgumentError(name, given, allowed=kind.__name__)
+    if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+        raise ArgumentError(name, "cannot be encoded", allowed="text without surrogates")
     return value
 
 
@@ -246,6 +251,11 @@ def _history(content: Content) -> tuple[str, Content]:
     return "history", body
 
 
+def _comm_info(content: Content) -> tuple[str, Content]:
+    asked = content.get("target_name") is not None
+    return "comm_info", {"target": field(content, "target_name", str) if asked else None}
+
+
 _OPTIONAL: dict[str, type] = {"n": int, "session": int, "start": int, "stop": int, "pattern": str}
 
 
@@ -268,7 +278,7 @@ _QUESTIONS: dict[str, Callable[[Content], tuple[str, Content]]] = {
     "inspect_request": _inspect,
     "is_complete_request": lambda content: ("is_complete", {"code": field(content, "code", str)}),
     "history_request": _history,
-    "comm_info_request": lambda content: ("comm_info", {"target": content.get("target_name")}),
+    "comm_info_request": _comm_info,
 }
 _ANSWERS: dict[str, Callable[[Content], Content]] = {
     "complete_request": _complete_reply,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from matplotlib_inline.config import InlineBackend
 from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.config.loader import DeferredConfigString
@@ -13,6 +14,8 @@ from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from traitlets.config import Configurable
 
     from capsule_kernels.shell import ZMQInteractiveShell
 
@@ -39,19 +42,22 @@ def configure(shell: ZMQInteractiveShell, arguments: Iterable[str]) -> None:
         raise ArgumentError("ipython", str(error).strip(), allowed="a value that the trait takes") from error
 
 
-def _owners(shell: ZMQInteractiveShell) -> dict[str, Any]:
-    """The parts that can be configured, by the names of their classes and of the classes that these are made of."""
-    parts = (shell, *shell.configurables)
-    return {kind.__name__: part for part in parts for kind in type(part).__mro__ if hasattr(kind, "class_traits")}
+def _owners(shell: ZMQInteractiveShell) -> dict[str, type[Configurable]]:
+    """The kinds of what can be configured, by the names of their classes and of the classes that these are made of.
+
+    The backend for figures is made when the first one is drawn, and asks the shell then.
+    """
+    parts = (*map(type, (shell, *shell.configurables)), InlineBackend)
+    return {kind.__name__: part for part in parts for kind in part.__mro__ if hasattr(kind, "class_traits")}
 
 
-def _parts(argument: str, owners: dict[str, Any]) -> tuple[str, str, str]:
+def _parts(argument: str, owners: dict[str, type[Configurable]]) -> tuple[str, str, str]:
     found = _FORM.fullmatch(argument)
     if found is None:
         raise ArgumentError("ipython", f"has {argument!r:.80}", allowed="--Class.trait=value")
     owner, trait, value = found.groups()
     if owner not in owners:
         raise ArgumentError("ipython", f"names the class {owner}", allowed=", ".join(sorted(owners)))
-    if trait not in owners[owner].traits(config=True):
+    if trait not in owners[owner].class_traits(config=True):
         raise ArgumentError("ipython", f"names {owner}.{trait}", allowed=f"a configurable trait of {owner}")
     return owner, trait, value

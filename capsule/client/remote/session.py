@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.execution import RemoteExecution
 from capsule.client.remote.streams import RemoteFiles
-from capsule.comms import check_comm
 from capsule.node.info import SessionInfo
+from capsule.node.requests import check_request
 from capsule.wire import buffers_of, execute_body
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import EXECUTION, new_id
@@ -87,10 +87,12 @@ class RemoteSession:
         return "busy" if self._state == "ready" and self._executions else self._state
 
     def submit(self, request: ExecuteRequest, execution_id: str = "") -> RemoteExecution:
-        """Send an execution; what the node has against it is raised where its events are waited for."""
+        """Send an execution; what the node has against it is raised where its events are waited for.
+
+        Raises ArgumentError for what is no request, SessionError if the session is closed.
+        """
         self.check_open()
-        if request.comm is not None:
-            check_comm(request.comm, DEFAULT_LIMITS.message_bytes)
+        check_request(request, DEFAULT_LIMITS.message_bytes)  # the node would take the message for no message at all
         execution = RemoteExecution(execution_id or new_id(EXECUTION), self, request, keyed=bool(execution_id))
         if execution.id in self._executions:  # the same key: it is asked for again when it has ended here
             self._waiting.setdefault(execution.id, deque()).append(execution)

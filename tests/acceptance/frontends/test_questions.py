@@ -171,9 +171,16 @@ async def test_ipython_is_configured_by_arguments(anywhere: AsyncClient) -> None
         assert (await session.run("1\n2")).displays == []
 
 
+async def test_the_backend_of_figures_is_configured_too(anywhere: AsyncClient) -> None:
+    async with anywhere.session(ipython=["--InlineBackend.figure_formats={'svg'}"]) as session:
+        result = await session.run("%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()")
+        assert [sorted(display.data) for display in result.displays] == [["image/svg+xml", "text/plain"]]
+
+
 @pytest.mark.parametrize(
     "argument",
     [
+        "--InlineBackend.nothing=1",
         "Completer.use_jedi=True",
         "--Completer.use_jedi",
         "--Nothing.at_all=1",

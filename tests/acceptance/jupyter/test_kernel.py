@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -465,6 +466,14 @@ def test_a_message_that_is_said_again_runs_once(client: BlockingKernelClient, ma
         ("execute_request", {"code": 1}),
         ("execute_request", {"code": "1", "silent": "yes"}),
         ("execute_request", {"code": "1", "user_expressions": []}),
+        ("execute_request", {"code": "1", "user_expressions": {"a": 5}}),
+        ("execute_request", {"code": "1", "user_expressions": {"a": None}}),
+        ("execute_request", {"code": "1", "user_expressions": dict.fromkeys(map(str, range(5000)), "1")}),
+        ("execute_request", {"code": "a = '\ud800'"}),
+        ("execute_request", []),
+        ("execute_request", None),
+        ("complete_request", []),
+        ("comm_info_request", {"target_name": 5}),
         ("complete_request", {"code": "a", "cursor_pos": "0"}),
         ("inspect_request", {"code": "a", "cursor_pos": 0, "detail_level": 7}),
         ("is_complete_request", {}),
@@ -475,8 +484,9 @@ def test_a_message_that_is_said_again_runs_once(client: BlockingKernelClient, ma
         ("fly_request", {}),
     ],
 )
-def test_what_is_no_request_gets_an_error(client: BlockingKernelClient, kind: str, content: dict[str, Any]) -> None:
-    message = client.session.msg(kind, content)
+def test_what_is_no_request_gets_an_error(client: BlockingKernelClient, kind: str, content: Any) -> None:
+    message = client.session.msg(kind)
+    message["content"] = json.dumps(content).encode()
     client.shell_channel.send(message)
     reply = reply_to(client, message["header"]["msg_id"])
     assert reply["status"] == "error"

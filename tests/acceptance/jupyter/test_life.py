@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from jupyter_client.manager import KernelManager
 from jupyter_core.utils import run_sync
 
 from tests.acceptance.jupyter import support
@@ -21,6 +23,22 @@ if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
 
 pytestmark = pytest.mark.usefixtures("home")
+
+
+def wait_for_end(manager: KernelManager) -> bool:
+    """As managers do: they look again and again."""
+    deadline = time.monotonic() + LONG
+    while manager.is_alive() and time.monotonic() < deadline:
+        pass
+    return not manager.is_alive()
+
+
+def ports_of(manager: KernelManager) -> dict[str, object]:
+    return {name: port for name, port in manager.get_connection_info().items() if name.endswith("_port")}
+
+
+def ports_in(file: str) -> dict[str, int]:
+    return {name: port for name, port in json.loads(Path(file).read_text()).items() if name.endswith("_port")}
 
 
 # Its place
@@ -109,11 +127,45 @@ def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Ho
         while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
             pass
         assert "7" in message["content"]["evalue"]
-        deadline = time.monotonic() + LONG
-        while manager.is_alive():  # as managers do: they look again and again
-            assert time.monotonic() < deadline
+        assert wait_for_end(manager)
         manager.restart_kernel(now=True)
         assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_what_configures_ipykernels_application_keeps_no_kernel_from_starting(home: support.Home) -> None:
+    arguments = [
+        "--InteractiveShellApp.exec_lines=['1']",
+        "--ProfileDir.location=/nowhere",
+        "--Application.log_level=10",
+    ]
+    with managed(support.PLAIN, extra_arguments=arguments) as manager, connected(manager) as client:
+        assert run(client, "1")[0]["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])
+def test_what_a_restarter_starts_again_listens_where_its_clients_are(home: support.Home, name: str) -> None:
+    """One that sees a kernel die gives its ports up, in case the kernel could not have them."""
+    with managed(name) as manager, connected(manager) as client:
+        before = ports_of(manager)
+        client.execute("import os; os.kill(os.getpid(), 9)")
+        assert wait_for_end(manager)
+        manager.restart_kernel(now=True, newports=True)
+        assert ports_of(manager) == before == ports_in(manager.connection_file)
+        assert run(client, "1")[0]["status"] == "ok"
+
+
+def test_sockets_of_files_are_where_whoever_starts_the_kernel_is(home: support.Home, tmp_path: Path) -> None:
+    """By default jupyter_client names a path that begins nowhere, and the node is somewhere else."""
+    with contextlib.chdir(tmp_path):
+        manager = KernelManager(kernel_name=support.PROVISIONER, transport="ipc")
+        manager.start_kernel(cwd=str(home.root))
+        try:
+            with connected(manager) as client:
+                assert run(client, "1")[0]["status"] == "ok"
+            assert {path.name for path in tmp_path.iterdir()} == {f"kernel-ipc-{number}" for number in range(1, 6)}
+        finally:
+            manager.shutdown_kernel(now=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_kernel_that_is_started_once_more_begins_anew(home: support.Home) -> None:

@@ -283,7 +283,7 @@ async def test_workers_go_on_when_their_zygote_dies() -> None:
 
 async def test_the_system_kills_a_worker_before_the_node_when_no_memory_is_left(zygote: Zygote) -> None:
     mine = int(Path("/proc/self/oom_score_adj").read_text())
-    async with forked(zygote, "report(open('/proc/self/oom_score_adj').read().strip())") as child:
+    async with forked(zygote, "report(open('/proc/self/oom_score_adj').read().strip()); " + WAIT) as child:
         assert int(await child.report()) == min(1000, mine + 300)
         assert int(Path(f"/proc/{child.box.pid}/oom_score_adj").read_text()) == mine
     assert int(Path(f"/proc/{zygote.pid}/oom_score_adj").read_text()) == mine
