@@ -46,14 +46,8 @@ def kernels() -> None:
 
 
 @kernels.command()
-@click.option("--user", "where", flag_value="user", help="For you, whichever Jupyter you start.")
-@click.option(
-    "--sys-prefix",
-    "where",
-    flag_value="sys-prefix",
-    default="sys-prefix",
-    help="For the Jupyter of this Python environment (default).",
-)
+@click.option("--user", is_flag=True, help="For you, whichever Jupyter you start.")
+@click.option("--sys-prefix", is_flag=True, help="For the Jupyter of this Python environment (default).")
 @click.option("--environment", metavar="NAME", default="default", help="Environment of its sessions.")
 @click.option("--name", metavar="KERNEL", help="How programs call it (default: capsule, or capsule-NAME).")
 @click.option("--display-name", metavar="TEXT", help="How people see it.")
@@ -66,27 +60,14 @@ def kernels() -> None:
 @click.option("--directory", metavar="DIR", help="Directory of the node that is to run it (default: your own node).")
 @json_option
 @_reported
-def install(
-    where: str,
-    environment: str,
-    name: str | None,
-    display_name: str | None,
-    config: str | None,
-    directory: str | None,
-    as_json: bool,
-) -> None:
+def install(user: bool, sys_prefix: bool, as_json: bool, **options: Any) -> None:
     """Install a kernel for this interpreter; one of the same name is replaced."""
     from capsule.jupyter import kernelspecs
 
+    if user and sys_prefix:
+        raise click.UsageError("--user and --sys-prefix are two places: choose one.")
     check_node()
-    made = kernelspecs.install(
-        environment,
-        name=name,
-        display_name=display_name,
-        user=where == "user",
-        config=config,
-        directory=directory,
-    )
+    made = kernelspecs.install(user=user, **options)
     click.echo(json.dumps(asdict(made)) if as_json else f"{made.name} ({made.display_name}) is in {made.directory}")
 
 

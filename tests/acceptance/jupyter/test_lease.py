@@ -432,6 +432,15 @@ def test_kernels_of_one_name_are_all_listed_and_those_that_nobody_finds_are_mark
     assert twins() == [("third", True)]
 
 
+def test_a_kernel_is_installed_in_one_place(home: support.Home) -> None:
+    capsule = str(Path(sys.executable).with_name("capsule"))
+    command = [capsule, "kernels", "install", "--user", "--sys-prefix", "--name", "both"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--user and --sys-prefix are two places: choose one." in done.stderr
+    assert not [one for one in kernelspecs.installed() if one.name == "both"]
+
+
 def test_a_kernel_of_another_environment(home: support.Home) -> None:
     config = home.root / "capsule.toml"
     config.write_text('[environments.data]\nenv = { PLACE = "data" }\n')
