@@ -21,7 +21,8 @@ _TRIAL_TIMEOUT = 10.0
 _AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 _NO_GROUPS = (
     "The sandbox does without: each process has limits, and a box counts what its processes hold together. Root has "
-    "them with version 1. With version 2 a unit of systemd needs Delegate=yes and DelegateSubgroup=node (systemd 254)."
+    "them with version 1. With version 2 the node must be in a group below one that was delegated to it and has no "
+    "processes of its own: Delegate=yes and DelegateSubgroup=node of a unit of systemd (254) see to that."
 )
 _FOR_NAMESPACES = (
     "The sandbox's level `namespaces` needs them, unless the node runs as root. As root: sysctl "

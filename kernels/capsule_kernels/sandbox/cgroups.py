@@ -2,7 +2,8 @@
 
 They are made below the group that this process is in, so that a box stays within the limits of whoever runs the node.
 With version 1 each controller has a hierarchy of its own. With version 2 a group that has processes can have no groups
-with controllers below it: there the groups are made beside this process's own one, if what is above was delegated.
+with controllers below it: there the groups are made beside this process's own one, if what is above was delegated. Only
+the group of the whole machine may have both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from capsule_kernels.sandbox.errors import SandboxError
+from capsule_kernels.sandbox.namespaces import fork_into
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 MEMORY, PIDS, CPU = CONTROLLERS = ("memory", "pids", "cpu")
 _LIMIT: Final = {1: {MEMORY: "memory.limit_in_bytes", PIDS: "pids.max", CPU: "cpu.cfs_quota_us"}}
 _LIMIT[2] = {MEMORY: "memory.max", PIDS: "pids.max", CPU: "cpu.max"}
-_JOIN: Final = {1: "tasks", 2: "cgroup.procs"}
-"""In version 1 a thread that writes itself to `tasks` waits for nobody; `cgroup.procs` takes 6 to 13 ms."""
+_JOIN: Final = "tasks"
+"""Of version 1: a thread that writes itself there waits for nobody; `cgroup.procs` takes 6 to 13 ms."""
 _ENABLED: Final = "cgroup.subtree_control"
 
 
@@ -51,6 +53,8 @@ def discover(wanted: Iterable[str] = CONTROLLERS) -> Found:
     for controller in wanted:
         try:
             place = _look_up(controller)
+            if place.version != 1:
+                _enable(place)
             _try_out(place)
         except SandboxError as error:
             missing[controller] = error.message
@@ -88,7 +92,7 @@ def _look_up(controller: str) -> Place:
         if own is not None and (root in {"/", own} or own.startswith(f"{root}/")):
             below = own if root == "/" else own[len(root) :]
             folder = f"{mounted}{below}".rstrip("/")
-            return Place(controller, folder, 1) if version == 1 else _delegated(controller, folder, mounted)
+            return Place(controller, folder if version == 1 else _delegated(folder, mounted), version)
     raise SandboxError("no hierarchy that has this controller and the node's own group is mounted")
 
 
@@ -112,17 +116,30 @@ def _own_group(controller: str) -> str | None:
     return None
 
 
-def _delegated(controller: str, own: str, mounted: str) -> Place:
-    """Beside the own group of version 2, or below it where it is that of the whole machine."""
+def _delegated(own: str, mounted: str) -> str:
+    """Beside the own group of version 2, or below it where it is the topmost that there is here."""
     above = own if own == mounted else os.path.dirname(own)  # noqa: PTH120
-    if own != mounted and not _is_delegated(above):
+    if above != mounted and not _is_delegated(above):
         raise SandboxError(f"the group {above} was not delegated to the node")
-    if controller not in _words(f"{above}/{_ENABLED}"):
+    return above
+
+
+def _enable(place: Place) -> None:
+    """Have those below it have the controller.
+
+    Not where processes are: the kernel would do it for all but memory, and then nobody could join any group below.
+    """
+    own, controller = place.folder, place.controller
+    if controller not in _words(f"{own}/cgroup.controllers"):
+        raise SandboxError(f"the group {own} was not given it by those above")
+    # That of the whole machine has no type.
+    if _words(f"{own}/cgroup.type") and _words(f"{own}/cgroup.procs"):
+        raise SandboxError(f"the group {own} has processes of its own, and so can have no others below it")
+    if controller not in _words(f"{own}/{_ENABLED}"):
         try:
-            put(f"{above}/{_ENABLED}", f"+{controller}")
+            put(f"{own}/{_ENABLED}", f"+{controller}")
         except OSError as error:
-            raise SandboxError(f"it cannot be enabled in {above}: {error.strerror}") from error
-    return Place(controller, above, 2)
+            raise SandboxError(f"it cannot be enabled in {own}: {error.strerror}") from error
 
 
 def _is_delegated(folder: str) -> bool:
@@ -139,7 +156,7 @@ def _is_delegated(folder: str) -> bool:
 
 def _words(path: str) -> list[str]:
     try:
-        return Path(path).read_text(encoding="ascii").split()
+        return Path(path).read_text(encoding="utf-8").split()
     except OSError:
         return []
 
@@ -155,23 +172,32 @@ def _try_out(place: Place) -> None:
         limit = f"{path}/{_LIMIT[place.version][place.controller]}"
         if not os.access(limit, os.W_OK):
             raise SandboxError(f"{limit} cannot be written")
-        pid = os.fork()
+        pid = os.fork() if place.version == 1 else _fork_into(path)
         if pid == 0:
-            _join_and_leave(f"{path}/{_JOIN[place.version]}")
+            _join_and_leave(f"{path}/{_JOIN}" if place.version == 1 else "")
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status != 0:
             raise SandboxError(f"no process can join a group in {place.folder}: {os.strerror(status)}")
     except OSError as error:
-        raise SandboxError(f"no process could be made to try it: {error.strerror}") from error
+        raise SandboxError(f"no process could be made in one to try it: {error.strerror}") from error
     finally:
         with suppress(OSError):
             os.rmdir(path)  # noqa: PTH106
 
 
+def _fork_into(path: str) -> int:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fork_into(folder)
+    finally:
+        os.close(folder)
+
+
 def _join_and_leave(path: str) -> None:
     status = 255
     try:
-        put(path, "0")
+        if path:
+            put(path, "0")
         status = 0
     except OSError as error:
         status = error.errno or status
