@@ -121,8 +121,7 @@ class Group:
             return False
         path = self._paths[MEMORY]
         if path == self._unified:
-            os.pread(self._alarm, 4096, 0)
-            return self._most is not None and _number(f"{path}/memory.events", "oom") > 0
+            return _number(self._alarm, b"oom") > 0 and self._most is not None
         with suppress(BlockingIOError):
             os.eventfd_read(self._alarm)
         if self._most is None:  # those above told it
@@ -130,9 +129,9 @@ class Group:
         # It is told before anything is killed, and to all below a group that has none left. In this order: what is
         # freed was counted as killed before. What this needs of memory itself was had by `_rehearse`.
         nearly = self._most - _NEARLY
-        if int(os.pread(self._usage, 32, 0)) > nearly:
+        if _number(self._usage) > nearly:
             return True
-        return int(os.pread(self._highest, 32, 0)) > nearly and _number(f"{path}/memory.oom_control", "oom_kill") > 0
+        return _number(self._highest) > nearly and _number(f"{path}/memory.oom_control", b"oom_kill") > 0
 
     def remove(self) -> bool:
         """Remove it, if no process is in it any more; whether it is gone."""
@@ -151,16 +150,16 @@ class Group:
         self._most = size
         if path == self._unified:
             put(f"{path}/memory.oom.group", "1")
+            with suppress(FileNotFoundError):  # where swap is not counted
+                put(f"{path}/memory.swap.max", "0")  # first, else what is too much goes there
             put(f"{path}/memory.max", str(size))
-            swap, most = "memory.swap.max", 0
-        else:
-            put(f"{path}/memory.limit_in_bytes", str(size))
-            if self._usage < 0:
-                self._usage = os.open(f"{path}/memory.usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
-                self._highest = os.open(f"{path}/memory.max_usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
-            swap, most = "memory.memsw.limit_in_bytes", size
-        with suppress(FileNotFoundError):  # where swap is not counted
-            put(f"{path}/{swap}", str(most))
+            return
+        put(f"{path}/memory.limit_in_bytes", str(size))
+        if self._usage < 0:
+            self._usage = os.open(f"{path}/memory.usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
+            self._highest = os.open(f"{path}/memory.max_usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(FileNotFoundError):  # as above
+            put(f"{path}/memory.memsw.limit_in_bytes", str(size))
 
     def _rehearse(self) -> None:
         """Have what follows an alarm happen once, while there is memory: a page that a box changes first is a copy.
@@ -243,10 +242,13 @@ class Groups:
         return group
 
 
-def _number(path: str, name: str = "") -> int:
-    """What the file says, under this name; 0 if it is gone."""
+def _number(file: int | str, name: bytes = b"") -> int:
+    """What a file that is open, or the one at this path, says under this name; 0 if the group is gone.
+
+    Bytes, for what decodes others may have to be read from the disk first.
+    """
     try:
-        fields = Path(path).read_text(encoding="ascii").split()
+        fields = (os.pread(file, 4096, 0) if isinstance(file, int) else Path(file).read_bytes()).split()
     except OSError:
         return 0
     return int(fields[fields.index(name) + 1 if name else 0])

@@ -151,6 +151,17 @@ def test_that_others_have_no_memory_left_is_heard_once_where_there_is_no_limit()
         assert group.remove()
 
 
+def test_that_one_which_is_empty_was_swept_is_no_matter() -> None:
+    """Its worker may have ended, and the box have yet to look, when another zygote sweeps."""
+    group = Group([PLACES[MEMORY]], f"capsule-test-{os.getpid()}")
+    group.make()
+    group.watch(select.poll())
+    assert group.limit(64 * MIB, None)
+    Path(PLACES[MEMORY].folder, f"capsule-test-{os.getpid()}").rmdir()
+    assert not group.has_run_out()
+    assert group.remove()
+
+
 async def test_what_is_held_when_the_limit_comes_counts(zygote: Zygote) -> None:
     async with forked(zygote, "import os; kept = os.urandom(200 * 2**20); report(1); " + WAIT) as child:
         await child.report()
@@ -277,6 +288,9 @@ async def test_where_they_are_off_there_is_none_but_what_is_asked_for(more: dict
         await child.box.bound()
         pid = child.box.worker_pid
         moved = {controller for controller in PLACES if group_of(pid, controller) != group_of(zygote.pid, controller)}
+        if CPU in moved and PLACES[CPU].version != 1:  # one for all, which bounds nothing else
+            assert ((await folder_of(child, CPU)) / "pids.max").read_text() == "max\n"
+            moved &= wanted
         assert moved == wanted
 
 
