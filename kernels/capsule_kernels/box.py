@@ -226,6 +226,8 @@ class _Box:
     def _note_end(self, code: int, _usage: object) -> None:
         if not self._exceeded and self._group.has_run_out():  # the alarm may not have been heard yet
             self._exceeded = "memory"
+        if self._alarm >= 0:  # others may sweep an empty group, and what is read of one that is gone is ready for ever
+            self._poll.unregister(self._alarm)
         self._status = {"exit": code, "exceeded": self._exceeded}
         if not self._orphaned:
             descriptors.send(self._lease, self._status)
