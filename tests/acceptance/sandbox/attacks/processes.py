@@ -294,13 +294,12 @@ def leave_its_control_groups(prey: Prey) -> str | None:
 
 def own_groups() -> list[str]:
     """The folders of the groups that it is in, and of those above them."""
+    unified = "unified" if os.path.isdir("/sys/fs/cgroup/unified") else ""  # beside version 1, or alone
     folders = []
     for line in read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        folder = f"/sys/fs/cgroup/{controllers.removeprefix('name=') or 'unified'}{path}".rstrip("/")
+        folder = os.path.normpath(f"/sys/fs/cgroup/{controllers.removeprefix('name=') or unified}{path}")
         folders += [folder, os.path.dirname(folder)]
-        if not controllers:
-            folders.append(f"/sys/fs/cgroup{path}".rstrip("/"))
     return folders
 
 
@@ -336,7 +335,7 @@ def loosen_the_control_groups_of_a_neighbour(prey: Prey) -> str | None:
     """Or end what is in them: found below those of the node."""
     found = [f"{folder}/{name}" for folder in own_groups() for name in os.listdir(folder)]
     groups = [path for path in found if os.path.basename(path).startswith("capsule-")]
-    knobs = ["memory.limit_in_bytes", "pids.max", "tasks", "cgroup.procs", "cgroup.kill"]
+    knobs = ["memory.limit_in_bytes", "memory.max", "pids.max", "tasks", "cgroup.procs", "cgroup.kill"]
     return each([f"{group}/{knob}" for group in groups for knob in knobs], lambda path: os.open(path, os.O_WRONLY))
 
 
