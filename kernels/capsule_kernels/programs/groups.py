@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from capsule_kernels.sandbox import cgroups
-from capsule_kernels.sandbox.groups import Group, Groups
+from capsule_kernels.sandbox.groups import Group, Groups, number
 from capsule_kernels.sandbox.limits import PROCESSES
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RunGroup(Group):
         if self.has_run_out():
             return "memory"
         # Not every kernel wakes those who wait for this one.
-        full = self._refused >= 0 and int(os.pread(self._refused, 4096, 0).split()[1]) > 0
+        full = self._refused >= 0 and number(self._refused, b"max") > 0
         return "processes" if full else ""
 
     def close(self) -> None:

@@ -121,7 +121,7 @@ class Group:
             return False
         path = self._paths[MEMORY]
         if path == self._unified:
-            return _number(self._alarm, b"oom") > 0 and self._most is not None
+            return number(self._alarm, b"oom") > 0 and self._most is not None
         with suppress(BlockingIOError):
             os.eventfd_read(self._alarm)
         if self._most is None:  # those above told it
@@ -129,9 +129,9 @@ class Group:
         # It is told before anything is killed, and to all below a group that has none left. In this order: what is
         # freed was counted as killed before. What this needs of memory itself was had by `_rehearse`.
         nearly = self._most - _NEARLY
-        if _number(self._usage) > nearly:
+        if number(self._usage) > nearly:
             return True
-        return _number(self._highest) > nearly and _number(f"{path}/memory.oom_control", b"oom_kill") > 0
+        return number(self._highest) > nearly and number(f"{path}/memory.oom_control", b"oom_kill") > 0
 
     def remove(self) -> bool:
         """Remove it, if no process is in it any more; whether it is gone."""
@@ -242,7 +242,7 @@ class Groups:
         return group
 
 
-def _number(file: int | str, name: bytes = b"") -> int:
+def number(file: int | str, name: bytes = b"") -> int:
     """What a file that is open, or the one at this path, says under this name; 0 if the group is gone.
 
     Bytes, for what decodes others may have to be read from the disk first.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from capsule_kernels.programs.groups import RunGroup
 from capsule_kernels.sandbox.cgroups import CPU, MEMORY, PIDS, discover
 from capsule_protocol.errors import ArgumentError, CapabilityFailed
 from tests.acceptance.providers.programs import SHELL, shell
@@ -97,6 +98,17 @@ async def test_a_program_and_its_tree_are_in_one_of_their_own_and_the_keeper_is_
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def test_that_one_which_is_empty_was_swept_is_no_matter() -> None:
+    """Its program may have ended, and the keeper have yet to look, when another launcher sweeps."""
+    group = RunGroup([PLACES[MEMORY], PLACES[PIDS]], f"capsule-test-{os.getpid()}")
+    group.ready(64 * MIB, 10)
+    try:
+        assert group.remove()
+        assert group.exceeded() == ""
+    finally:
+        group.close()
 
 
 async def test_two_runs_are_in_two_and_each_goes_with_its_run() -> None:
