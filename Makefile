@@ -15,6 +15,11 @@ NEWER = $(or $(call find,3.13),$(call find,3.12))
 RESONATE_NODE := @resonatehq/sdk@0.11.5
 NPM = $(shell command -v npm)
 
+# What is bounded by control groups.
+GROUPS := tests/unit/kernels/test_groups.py tests/unit/kernels/test_unified_groups.py \
+	tests/acceptance/sandbox/test_control_groups.py tests/acceptance/providers/test_shell_groups.py \
+	tests/acceptance/linger/test_sandboxed.py
+
 # What e2e has on top of the suite: a JupyterLab, and a driver for the browser, which is the system's.
 CHROMIUM = $(firstword $(shell command -v chromium || command -v chromium-browser))
 
@@ -25,7 +30,7 @@ NBCLIENT_VERSION = $(shell $(BIN)/python -c 'import nbclient; print(nbclient.__v
 # So many processes share the suite: it waits more than it computes. A file's tests stay together.
 JOBS ?= 2
 
-.PHONY: demo test test-all chaos soak attacks e2e check format bench clean
+.PHONY: demo test test-all chaos soak attacks vm e2e check format bench clean
 
 demo: $(STAMP)
 	$(BIN)/capsule run docs/examples/tour.py
@@ -44,6 +49,11 @@ soak: $(STAMP)
 # From within sandboxed sessions, as root (if it is root who runs it) and as an ordinary user; `make test` has a part of it.
 attacks: $(STAMP)
 	$(BIN)/python -m tests.acceptance.sandbox.attacks.runner --level landlock namespaces none
+
+# In a virtual machine whose control groups are all of version 2: as root, and as an ordinary user who was given one.
+vm: $(STAMP)
+	tests/vm/boot $(BIN)/python -m pytest -p no:cacheprovider $(GROUPS)
+	tests/vm/boot tests/vm/as-ordinary $(BIN)/python -m pytest -p no:cacheprovider $(GROUPS)
 
 # In a real browser; how the pages looked is in tests/e2e/screenshots.
 e2e: $(VENV)/.e2e
