@@ -187,6 +187,8 @@ class Box:
                 self._short = self._short or bool(flags & socket.MSG_CTRUNC)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it has left something unread: told once, before what it has said itself
+                continue
             except OSError:
                 data, descriptors = b"", []
             try:

@@ -178,6 +178,8 @@ class Zygote:
                 data = self._connection.recv(_MESSAGE_BYTES)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it has left something unread: told once, before what it has said itself
+                continue
             except OSError:
                 data = b""
             if not data:

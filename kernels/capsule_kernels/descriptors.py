@@ -39,12 +39,16 @@ def deliver(sock: socket.socket, message: dict[str, Any], descriptors: Collectio
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and its descriptors; None when the peer has gone."""
+    """The next message and its descriptors; None when the peer has gone, and all that it has sent has been received."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(sock, MESSAGE_BYTES, _MOST_DESCRIPTORS, flags=socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:
-        return None, []
+        data, descriptors = _receive(sock)
+    except ConnectionResetError:  # it has left something unread: told once, before what it has sent itself
+        data, descriptors = _receive(sock)
     return (msgpack.unpackb(data) if data else None), descriptors
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    return socket.recv_fds(sock, MESSAGE_BYTES, _MOST_DESCRIPTORS, flags=socket.MSG_CMSG_CLOEXEC)[:2]
 
 
 def close_all(descriptors: Collection[int]) -> None:

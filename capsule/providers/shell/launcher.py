@@ -44,6 +44,8 @@ class Lease:
             except BlockingIOError:
                 await anyio.wait_readable(self._sock)
                 continue
+            except ConnectionResetError:  # it has left something unread: told once, before what it has said itself
+                continue
             except OSError:
                 data = b""
             if data:

@@ -266,3 +266,15 @@ def test_a_time_limit_that_the_program_sets_for_its_sockets_is_not_the_leases() 
     with ours, theirs:
         assert not os.get_blocking(ours.fileno())
         assert os.get_blocking(theirs.fileno())
+
+
+async def test_how_a_worker_ended_is_heard_though_its_box_left_a_message_of_the_node_unread(tmp_path: Path) -> None:
+    ours, theirs = lease_pair()
+    box = Box.adopted(os.getpid(), ours, str(tmp_path / "box"), (0, -1))
+    with theirs:
+        theirs.send(msgpack.packb({"exit": 7, "exceeded": ""}))
+        theirs.send(msgpack.packb({"gone": True}))
+        box.expect()
+    async with asyncio.timeout(LONG):
+        assert (await box.exited()).code == 7
+        await box.gone()
