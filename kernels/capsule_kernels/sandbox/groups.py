@@ -28,6 +28,8 @@ _PERIOD: Final = 100_000
 """Microseconds in which the processor time is counted."""
 _NEARLY: Final = 2**20
 """Memory is counted in advance by each processor: so many bytes below its limit a group may have none left."""
+_REHEARSED: Final = 2**32
+"""What a rehearsal adds to the number of alarms, which does not get there otherwise."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -122,14 +124,16 @@ class Group:
         path = self._paths[MEMORY]
         if path == self._unified:
             return number(self._alarm, b"oom") > 0 and self._most is not None
+        alarms = 0
         with suppress(BlockingIOError):
-            os.eventfd_read(self._alarm)
+            alarms = os.eventfd_read(self._alarm) % _REHEARSED
         if self._most is None:  # those above told it
             return False
         # It is told before anything is killed, and to all below a group that has none left. In this order: what is
-        # freed was counted as killed before. What this needs of memory itself was had by `_rehearse`.
+        # freed was counted as killed before. What this needs of memory itself was had by `_rehearse`. Without an alarm
+        # a usage says nothing: cached files fill all that there is, and the system takes them away before it tells.
         nearly = self._most - _NEARLY
-        if number(self._usage) > nearly:
+        if number(self._usage) > nearly and alarms:
             return True
         return number(self._highest) > nearly and number(f"{path}/memory.oom_control", b"oom_kill") > 0
 
@@ -168,7 +172,7 @@ class Group:
         be the node (see `system.give_way`).
         """
         if not self._unified and self._alarm >= 0:
-            os.eventfd_write(self._alarm, 1)
+            os.eventfd_write(self._alarm, _REHEARSED)
 
     def _limit_cpu(self, quota: int) -> None:
         path = self._paths[CPU]

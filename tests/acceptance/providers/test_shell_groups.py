@@ -143,6 +143,15 @@ async def test_memory_that_no_process_maps_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("level", SANDBOXES)
+async def test_a_program_may_write_and_read_more_than_its_memory(level: str, tmp_path: Path) -> None:
+    """What the system keeps of files in memory it takes away when somebody needs that."""
+    grant = {"sh": {**SHELL["sh"], "limits": {"memory_bytes": 64 * MIB}}}
+    async with shell(grant, sandbox=level, roots={"w": {"path": str(tmp_path), "mode": "rw"}}) as run:
+        ran = await run.run("head -c 200M /dev/zero > file; wc -c < file", cwd="w", timeout=60)
+        assert (ran.value.exceeded, ran.text) == ("", str(200 * MIB))
+
+
+@pytest.mark.parametrize("level", SANDBOXES)
 async def test_a_child_that_is_killed_for_its_memory_takes_the_run_with_it(level: str) -> None:
     async with shell(python(limits={"memory_bytes": 64 * MIB}), sandbox=level) as run:
         ran = await run.run(["python", "-I", "-c", CHILD], timeout=60)

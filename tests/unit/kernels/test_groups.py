@@ -35,6 +35,12 @@ pytestmark = [
 ]
 
 SOCKETS = held_in_sockets(200 * 2**20) + 'report("held")'
+WRITTEN = """
+import os, sys
+os.read(0, 1)
+with open(sys.argv[1], "wb") as file:
+    for _ in range(200): file.write(bytes(2**20))
+"""
 THREADS = MANY_THREADS + "report(len(many))\nstop.set()\n"
 
 
@@ -122,6 +128,24 @@ def test_that_memory_has_run_out_is_known_also_when_it_is_free_again() -> None:
         assert process.returncode == -signal.SIGKILL
         assert poll.poll(0)
         assert group.has_run_out()
+    finally:
+        assert group.remove()
+
+
+def test_files_that_are_cached_up_to_the_limit_are_no_want_of_memory(tmp_path: Path) -> None:
+    """The system takes them away before it says that there is no more. Nor is the rehearsal heard then an alarm."""
+    group = Group([PLACES[MEMORY]], f"capsule-test-{os.getpid()}")
+    group.make()
+    try:
+        group.watch(select.poll())
+        assert group.limit(64 * MIB, None)
+        command = [sys.executable, "-c", WRITTEN, str(tmp_path / "file")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            Path(PLACES[MEMORY].folder, f"capsule-test-{os.getpid()}", "cgroup.procs").write_text(str(process.pid))
+            process.communicate(b".")
+        assert process.returncode == 0
+        assert not group.has_run_out()
+        assert not group.has_run_out()
     finally:
         assert group.remove()
 
