@@ -22,6 +22,7 @@ from capsule_protocol.errors import (
     CapabilityError,
     CapabilityFailed,
     CapabilityTimeout,
+    capability_error,
 )
 
 if TYPE_CHECKING:
@@ -42,8 +43,17 @@ _LIKE: dict[str, type[Exception]] = {
     "capability_invalid": ValueError,
 }
 """What `open` and its kin raise in such a case, by which these are caught too."""
+
+
+class _Alike(CapabilityFailed):
+    """A failure that is an exception of Python's, too. Such classes share their name: its code leads back to one."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _failed, (self.as_dict(),)
+
+
 _FAILED: dict[str, Any] = {
-    code: type(CapabilityFailed.__name__, (CapabilityFailed, like), {"__module__": NAME, "__doc__": like.__doc__})
+    code: type(CapabilityFailed.__name__, (_Alike, like), {"__module__": NAME, "__doc__": like.__doc__})
     for code, like in _LIKE.items()
 }
 
@@ -55,10 +65,11 @@ class Response(Mapping[str, Any]):
         self._fields = fields if data is None else {**fields, "data": data}
 
     def __getattr__(self, name: str) -> Any:
+        fields: dict[str, Any] = vars(self).get("_fields", {})  # whoever copies it asks before there are any
         try:
-            return self._fields[name]
+            return fields[name]
         except KeyError:
-            raise AttributeError(f"the answer has no {name!r}; it has {', '.join(self._fields)}") from None
+            raise AttributeError(f"the answer has no {name!r}; it has {', '.join(fields)}") from None
 
     def __getitem__(self, name: str) -> Any:
         return self._fields[name]
@@ -271,6 +282,11 @@ def _translate(error: CapabilityError) -> CapabilityError:
     if kind is None:
         return error.with_traceback(None)
     return kind(error.code, error.message, hint=error.hint, retryable=error.retryable, details=error.details)
+
+
+def _failed(told: dict[str, Any]) -> CapabilityError:
+    """One that was pickled."""
+    return _translate(capability_error(CapabilityFailed.outcome, told))
 
 
 def _translated(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -470,3 +470,16 @@ async def test_who_gives_text_for_the_body_is_told_that_it_is_bytes(granting: Gr
         result = await session.run("caps.acme.count('text')")
         assert result.error is not None
         assert "1 arguments are given; it takes data (bytes)" in result.error.message
+
+
+async def test_what_calls_have_answered_and_raised_is_saved_and_restored(granting: Granting) -> None:
+    async with granting(ALL) as node:
+        async with node.client.session() as session:
+            await value(session, "answer = caps.acme.count(data=b'abc')\nother = 1\nanswer")
+            await value(session, "try: caps.acme.greet(3)\nexcept ValueError as error: kept = error")
+            report = await session.save()
+        assert {saved.name for saved in report.saved} == {"answer", "other", "kept"}
+        async with node.client.session() as session:
+            await session.restore(report.data)
+            assert await value(session, "answer, answer.size, other") == "(Response(size=3, total=294), 3, 1)"
+            assert await value(session, "isinstance(kept, ValueError), kept.code") == "(True, 'capability_invalid')"
