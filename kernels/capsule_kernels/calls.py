@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapabilityFailed, LocalProtocolError, capability_error
 from capsule_protocol.ids import stream_of
+from capsule_protocol.limits import CAPABILITY_NAME, POSITIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,6 +181,7 @@ class Calls:
             raise CapabilityFailed("capability_failed", "a process that the session has forked makes no calls")
         if len(self._open) >= MAX_OPEN:
             raise CapabilityFailed("capability_failed", f"the session has {MAX_OPEN} calls without an answer")
+        _check(asked)
         first = source.take(INLINE)
         self._last += 1  # between two bytecodes of the interpreter: no other thread gets the same
         number = self._last
@@ -313,6 +315,18 @@ class _Drive:
             self._loop.call_soon_threadsafe(self._mailbox.put_nowait, envelope)
         except RuntimeError:  # the loop has been closed: nobody waits for it there
             return
+
+
+def _check(asked: Asked) -> None:
+    """Refuse what is over the protocol's bounds, for which the node would kill the worker. Raises CapabilityFailed."""
+    name = asked.capability.encode(errors="backslashreplace").decode()  # as it travels
+    if len(name) > CAPABILITY_NAME:
+        message = f"the name of a capability has at most {CAPABILITY_NAME} characters, not {len(name)}"
+        raise CapabilityFailed("capability_invalid", message)
+    if len(asked.positional) > POSITIONAL:
+        given = f"{len(asked.positional)} arguments without a name"
+        hint = "Many values go into one list, as one argument."
+        raise CapabilityFailed("capability_invalid", f"{name}: {given} are given; at most {POSITIONAL}", hint=hint)
 
 
 def _drop(_: Envelope) -> None:

@@ -36,3 +36,7 @@ DEFAULT_LIMITS = Limits()
 
 CHECKPOINT_NAMES: Final = 10_000
 """Names that a checkpoint of a session may have."""
+CAPABILITY_NAME: Final = 200
+"""Characters of the name of a capability."""
+POSITIONAL: Final = 64
+"""Arguments without a name of one call."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from capsule_protocol.limits import CAPABILITY_NAME, POSITIONAL
 from capsule_protocol.messages.base import Count, Data, Failure, Message
 
 Request = Annotated[int, Field(ge=1, le=2**53)]
@@ -27,8 +28,8 @@ class CapabilityRequest(Message):
 
     TYPE: ClassVar[str] = "capability_request"
     request: Request
-    capability: Annotated[str, Field(min_length=1, max_length=200)]
-    positional: Annotated[list[Any], Field(max_length=64)] = []
+    capability: Annotated[str, Field(min_length=1, max_length=CAPABILITY_NAME)]
+    positional: Annotated[list[Any], Field(max_length=POSITIONAL)] = []
     arguments: Data = {}
     more: bool = False
     window: Count = 0

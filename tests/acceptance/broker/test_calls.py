@@ -480,6 +480,28 @@ async def test_what_calls_have_answered_and_raised_is_saved_and_restored(grantin
             report = await session.save()
         assert {saved.name for saved in report.saved} == {"answer", "other", "kept"}
         async with node.client.session() as session:
-            await session.restore(report.data)
+            await session.restore(report.data or b"")
             assert await value(session, "answer, answer.size, other") == "(Response(size=3, total=294), 3, 1)"
             assert await value(session, "isinstance(kept, ValueError), kept.code") == "(True, 'capability_invalid')"
+
+
+MISTAKEN = [
+    "caps.acme.greet(*['x'] * 65)",
+    "list(caps.acme.give.stream(*['x'] * 65))",
+    "getattr(caps.acme, 'r' * 500)('x')",
+    r"getattr(caps.acme, '\ud800' * 40)('x')",
+    "getattr(caps.acme, 'r' * 70_000_000)('x')",
+    "caps.acme.greet(10**30)",
+    "caps.acme.greet(object())",
+]
+
+
+async def test_a_call_that_no_message_can_carry_is_an_error_and_not_the_end_of_the_session(granting: Granting) -> None:
+    invalid = "('capability_invalid', ['ValueError', 'CapabilityError'])"
+    async with granting(ALL) as node, node.client.session() as session:
+        for mistake in MISTAKEN:
+            assert await refused(session, mistake) == invalid, mistake
+        assert await refused(session, "await caps.acme.greet(*['x'] * 65)") == invalid
+        assert "capability_invalid" in await refused(session, "caps.acme.greet(*['x'] * 64)")  # the node has said so
+        assert await value(session, "caps.acme.greet('you')") == "'hello you'"
+        assert len(node.records) == 2
