@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from capsule_kernels.publisher import Publisher
 
 
+_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 _prepared: tuple[type[Any], Any] | None = None
 
 
@@ -38,10 +39,16 @@ def prepare() -> tuple[type[Any], Any]:
         def publish_msg(
             self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any
         ) -> None:
-            """Send `comm_open`, `comm_msg` or `comm_close`, in its place among what the code writes."""
-            body = {"comm": self.comm_id, "data": plain(data or {}), "metadata": plain(metadata or {})}
+            """Send `comm_open`, `comm_msg` or `comm_close`, in its place among what the code writes.
+
+            Raises TypeError for what no such message can carry.
+            """
+            if msg_type not in _MESSAGES:
+                raise TypeError(f"a comm sends {', '.join(_MESSAGES)}, not {msg_type!r}")
+            body = {"comm": _text("comm_id", self.comm_id), "data": _map("data", data)}
+            body["metadata"] = _map("metadata", metadata)
             if msg_type == "comm_open":
-                body["target"] = keys.get("target_name", "")
+                body["target"] = _text("target_name", keys.get("target_name", ""))
             raw = tuple(bytes(buffer) for buffer in buffers or ())
             if self.publisher is not None:  # else it is in the zygote, and nobody hears it
                 self.publisher.publish(msg_type, body, buffers=raw)
@@ -74,8 +81,9 @@ class Comms:
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to `comm_info`."""
         wanted = body.get("target")
-        targets = {name: comm.target_name for name, comm in self.manager.comms.items()}
-        return {"comms": {name: target for name, target in targets.items() if wanted in (None, target)}}
+        targets = {name: getattr(comm, "target_name", None) for name, comm in self.manager.comms.items()}
+        told = {name: target for name, target in targets.items() if isinstance(name, str) and isinstance(target, str)}
+        return {"comms": {name: target for name, target in told.items() if wanted in (None, target)}}
 
     def _open(self, name: str, message: dict[str, Any]) -> None:
         import comm
@@ -105,6 +113,19 @@ class Comms:
             return self.manager.comms[name]
         except KeyError:
             raise UnknownCommError(f"the session has no comm {name!r}") from None
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} of a comm is text, not {type(value).__name__}")
+    return str.__str__(value)
+
+
+def _map(name: str, value: object) -> dict[str, Any]:
+    made = plain(value or {})
+    if not isinstance(made, dict):
+        raise TypeError(f"{name} of a comm's message is a dict, not {type(value).__name__}")
+    return made
 
 
 def install(publisher: Publisher) -> Comms:

@@ -46,7 +46,7 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]  # IPython i
                 "data": plain(data),
                 "metadata": plain(metadata or {}),
                 "display_id": None if display_id is None else str(display_id),
-                "update": update,
+                "update": bool(update),
             }
             self.publisher.publish("display", body)
 
@@ -101,7 +101,8 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
         """No prompt: the client shows the count."""
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
-        """A second value in one cell makes the first one a display."""
+        """A second value in one cell makes the first one a display. TypeError for what is no MIME bundle."""
+        self.shell.display_pub._validate_data(format_dict, md_dict)  # noqa: SLF001  # as `display` does with it
         self.flush_value()
         self.value = (plain(format_dict), plain(md_dict or {}))
 

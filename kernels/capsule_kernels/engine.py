@@ -22,6 +22,7 @@ from capsule_kernels.link import Link, failure, unknown_type
 from capsule_kernels.memory import resident_bytes
 from capsule_kernels.streams import flush_c_output
 from capsule_kernels.subshells import Parts, Subshells
+from capsule_kernels.verdicts import summed_up
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import ArgumentError, LocalProtocolError
 
@@ -200,9 +201,12 @@ class Engine:
         try:
             body = self.answers[envelope.type](envelope.body)
             reply = Envelope(f"{envelope.type}_reply", {**body, "reply_to": envelope.id}, session=envelope.session)
+        except BaseException as error:  # noqa: BLE001  # user objects answer and may raise anything
+            reply = failure(envelope, "execution_error", summed_up(error))
+        try:
             self.link.send(reply)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # user objects answer and may raise anything
-            self.link.send(failure(envelope, "execution_error", f"{type(error).__name__}: {error}"))
+        except LocalProtocolError as error:
+            self.link.send(failure(envelope, "execution_error", summed_up(error)))
 
     def _hello(self, envelope: Envelope) -> None:
         """The welcome says that the environment's warm-up code has run, if it has any.

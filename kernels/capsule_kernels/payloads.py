@@ -46,9 +46,9 @@ class Payloads:
             self._manager.clear_payload()
 
     def take(self) -> list[dict[str, Any]]:
-        """What the cell has left."""
+        """What the cell has left, without what no message can carry."""
         self._here.wanted = False
-        found = [plain(payload) for payload in self._manager.read_payload()]
+        found = [payload for each in self._manager.read_payload() if isinstance(payload := _plain(each), dict)]
         self._manager.clear_payload()
         return found
 
@@ -65,3 +65,11 @@ class Payloads:
         data = text if isinstance(text, dict) else {"text/plain": text}
         if not self.offer({"source": "page", "data": data, "start": max(0, start)}):
             raise TryNext
+
+
+def _plain(payload: Any) -> Any:
+    """None for what ends in no plain value: it may hold itself, or objects of the user's."""
+    try:
+        return plain(payload)
+    except BaseException:  # noqa: BLE001  # the cell is over, and they answer as they like
+        return None

@@ -34,6 +34,15 @@ def succeeded(value: Value) -> dict[str, Any]:
 
 def failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = False) -> dict[str, Any]:
     """The body of `error` for what the code raised; `asked`: its interruption was asked for."""
+    try:
+        return _failed(shell, error, asked=asked)
+    except BaseException as broken:  # noqa: BLE001  # a user's exception answers as it likes, also to `isinstance`
+        message = f"<the exception cannot be shown: it raised {_name(broken)}>"
+        body: dict[str, Any] = {"name": _name(error), "message": message, "traceback": [], "hint": "", "details": {}}
+        return body | {"verdict": "error", "code": "execution_error"}
+
+
+def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool) -> dict[str, Any]:
     interrupted = isinstance(error, KeyboardInterrupt) or (asked and _died_of_interrupt(error))
     frames = user_frames(error.__traceback__)
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, frames  # for %tb and pdb.pm()
@@ -57,10 +66,18 @@ def explained(shell: ZMQInteractiveShell, error: BaseException) -> dict[str, Any
     }
 
 
+def summed_up(error: BaseException) -> str:
+    """Name and message in a line, of bounded size. Never fails."""
+    return f"{_name(error)}: {shortened(_text(error), MESSAGE_CHARACTERS)}"
+
+
 def _name(error: BaseException) -> str:
-    """The exception's class; Python 3.13's private `_IncompleteInputError` is a SyntaxError to everybody."""
-    name = type(error).__name__
-    return "SyntaxError" if isinstance(error, SyntaxError) and name.startswith("_") else name
+    """The exception's class; Python 3.13's private `_IncompleteInputError` is a SyntaxError to everybody.
+
+    Runs no code of the user's: neither the class nor its own type are asked.
+    """
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return "SyntaxError" if issubclass(type(error), SyntaxError) and name.startswith("_") else name
 
 
 def shortened(text: str, bound: int) -> str:
@@ -102,7 +119,8 @@ def _details(error: BaseException) -> dict[str, Any]:
         return {}
     code = error.code
     if isinstance(code, int):
-        return {"exit_code": int(code) if -(2**63) <= code < 2**63 else -1}  # -1: what Python makes of such a number
+        number = int.__index__(code)
+        return {"exit_code": number if -(2**63) <= number < 2**63 else -1}  # -1: what Python makes of such a number
     return {"exit_code": 0 if code is None else 1}
 
 
@@ -110,11 +128,11 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as broken:  # noqa: BLE001  # a user's __str__ may raise anything
-        return f"<the message cannot be shown: str() raised {type(broken).__name__}>"
+        return f"<the message cannot be shown: str() raised {_name(broken)}>"
 
 
 def _traceback(shell: ZMQInteractiveShell, error: BaseException) -> list[str]:
     try:
         return shell.traceback_lines(error)
     except BaseException as broken:  # noqa: BLE001  # a user's exception can break its own rendering
-        return [f"{type(error).__name__}: {_text(error)}", f"<the traceback cannot be shown: {type(broken).__name__}>"]
+        return [f"{_name(error)}: {_text(error)}", f"<the traceback cannot be shown: {_name(broken)}>"]
