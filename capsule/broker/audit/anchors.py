@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FILES = ("anchors-0.jsonl", "anchors-1.jsonl")
 MAX_FILE = 2**18
 _DOMAIN = b"capsule audit anchor 1\n"
+OLD_UNSIGNED = 100_000
+"""What stands for `unsigned` in anchors of nodes that did not say it: more than any of them wrote in 5 s."""
 
 
 class First(NamedTuple):
@@ -28,13 +30,17 @@ class First(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """The trail goes at least to the record `sequence`, whose line has this hash. `closed`: the node ended there."""
+    """The trail goes at least to the record `sequence`, whose line has this hash. `closed`: the node ended there.
+
+    `unsigned`: a node writes no more records than so many until the next anchor.
+    """
 
     sequence: int
     hash: str
     first: First
     closed: bool
     time: float
+    unsigned: int = OLD_UNSIGNED
 
 
 class Found(NamedTuple):
@@ -51,6 +57,9 @@ class Found(NamedTuple):
         return self.anchors[-1] if self.anchors else None
 
 
+Known: TypeAlias = dict[bytes, Anchor | None]
+
+
 def encode(anchor: Anchor, key: SigningKey) -> bytes:
     """The signed line, without its end."""
     said = _said(anchor)
@@ -58,19 +67,23 @@ def encode(anchor: Anchor, key: SigningKey) -> bytes:
     return json.dumps({**said, "signature": signature.hex()}, separators=(",", ":")).encode("ascii")
 
 
-def make(sequence: int, head: str, first: First, *, closed: bool) -> Anchor:
+def make(sequence: int, head: str, first: First, unsigned: int, *, closed: bool) -> Anchor:
     """An anchor of now."""
-    return Anchor(sequence, head, first, closed, round(time.time(), 6))
+    return Anchor(sequence, head, first, closed, round(time.time(), 6), unsigned)
 
 
-def read(folder: Path, public: bytes) -> Found:
-    """The anchors of a trail that are signed with this key. What stands in an unfinished last line does not count."""
+def read(folder: Path, public: bytes, known: Known | None = None) -> Found:
+    """The anchors of a trail that are signed with this key. What stands in an unfinished last line does not count.
+
+    `known`: what lines were found to say when they were read before, which saves looking at their signatures again.
+    """
+    known = {} if known is None else known
     found: list[tuple[Anchor, int]] = []
     foreign = 0
     for number, name in enumerate(FILES):
         path = folder / name
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        anchors = [_decode(line, public) for line in lines]
+        anchors = [known[line] if line in known else known.setdefault(line, _decode(line, public)) for line in lines]
         foreign += sum(anchor is None for anchor in anchors)
         found += [(anchor, number) for anchor in anchors if anchor is not None]
     found.sort(key=lambda one: (one[0].sequence, one[0].first.file, one[0].closed, one[0].time))

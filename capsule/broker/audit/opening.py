@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from capsule.broker.audit import anchors
 from capsule.broker.audit.files import Appending, backwards, name, numbers
 from capsule.broker.audit.record import GENESIS, Record, digest, links
+from capsule.broker.audit.tail import Tail
 from capsule.broker.audit.writer import Mark, Start
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def recover(folder: Path, key: SigningKey) -> tuple[Start, list[Record]]:
     cut = _cut(folder, files)
     notes = [_note("cut", bytes=cut)] if cut else []
     mark = _end(folder, files)
-    damage = _damage(folder, files, mark, found)
+    tail = Tail(found.last) if found.last else None
+    damage = _damage(folder, files, mark, found, tail)
     number = files[-1] if files else 1
     if damage:
         last = found.last.sequence if found.last else 0
@@ -37,11 +39,18 @@ def recover(folder: Path, key: SigningKey) -> tuple[Start, list[Record]]:
     mark = mark or Mark(0, GENESIS)
     first = found.last.first if found.last else anchors.First(files[0] if files else number, 1, GENESIS)
     kept = tuple(one for one in files if one != number)
-    return Start(mark, number, kept, first, found.newest), [*notes, _note("opened")]
+    return Start(mark, number, kept, first, found.newest), [*notes, _note("opened", **_adopted(tail, damage))]
 
 
 def _note(outcome: str, code: str = "", why: str = "", **details: Any) -> Record:
     return Record("audit", outcome, code, why=why, details=details or None)
+
+
+def _adopted(tail: Tail | None, damage: str) -> dict[str, Any]:
+    """How many records nothing vouched for, and of what time: whoever could write the directory may have made them."""
+    if not tail or damage:
+        return {}
+    return {"adopted": {"records": len(tail), "seconds": round(tail.seconds, 6)}}
 
 
 def _without_expired(folder: Path, files: list[int], last: anchors.Anchor | None) -> list[int]:
@@ -72,10 +81,10 @@ def _end(folder: Path, files: list[int]) -> Mark | None:
     return None
 
 
-def _damage(folder: Path, files: list[int], mark: Mark | None, found: anchors.Found) -> str:
-    """What is wrong with the end of the trail, from the last anchor on."""
+def _damage(folder: Path, files: list[int], mark: Mark | None, found: anchors.Found, tail: Tail | None) -> str:
+    """What is wrong with the end of the trail, from the last anchor on; what is behind that one is put into `tail`."""
     last = found.last
-    if last is None:
+    if last is None or tail is None:
         return "nothing of the trail is signed with the key of this node" if mark or found.foreign else ""
     if (mark.sequence if mark else 0) < last.sequence:
         return f"it was signed up to record {last.sequence}, and ends with {mark.sequence if mark else 0}"
@@ -86,8 +95,10 @@ def _damage(folder: Path, files: list[int], mark: Mark | None, found: anchors.Fo
         found_ = links(line)
         if found_ is None or found_[0] + 1 != sequence or digest(line) != before:
             return f"record {sequence - 1} is not as it was written"
+        tail.add(found_[0], line)
         sequence, before = found_
-    return "" if (sequence - 1, before) == (last.sequence, last.hash) else f"record {last.sequence} is not as signed"
+    fits = (sequence - 1, before) == (last.sequence, last.hash)
+    return tail.excess() if fits else f"record {last.sequence} is not as signed"
 
 
 def _back(folder: Path, files: list[int]) -> Iterator[bytes]:

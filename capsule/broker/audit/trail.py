@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from capsule.broker.audit.keys import KEY_FILE, PUBLIC_FILE, signing_key
 from capsule.broker.audit.opening import recover
 from capsule.broker.audit.record import Record
+from capsule.broker.audit.tail import ANCHOR_SECONDS
 from capsule.broker.audit.writer import Writer, sync
 from capsule.runtime import make_directory
 from capsule_protocol.errors import CapabilityDenied, StoreError
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("capsule.audit")
 
 LOCK_FILE = "lock"
-ANCHOR_SECONDS = 5.0
-"""So long may a record be without a signature, while the node runs."""
 
 
 class Trail:
@@ -53,9 +53,10 @@ class Trail:
 
     async def append(self, record: Record) -> None:
         """Write a record down. If that cannot be done, and calls stop then: CapabilityDenied `audit_unavailable`."""
-        if self._closed:
-            raise CapabilityDenied("audit_unavailable", "the audit trail has been closed")
+        self._check_open()
         try:
+            while self._writer.crowded(record.time or time.time()):
+                await self._sign_first()
             self._write(record)
             if self._settings.level == "power":
                 await self._until_durable(self._writer.mark.sequence)
@@ -81,6 +82,17 @@ class Trail:
                 self._thread.shutdown()  # waits for the sync that may be under way, if we were cancelled
             self._writer.close()
             os.close(self._lock)
+
+    async def _sign_first(self) -> None:
+        """Else there would be more without a signature than a node leaves. Raises OSError if it cannot be signed."""
+        if self._durable.sequence < self._writer.mark.sequence:
+            await self._until_durable(self._writer.mark.sequence)
+            self._check_open()
+        self._writer.sign(self._durable)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CapabilityDenied("audit_unavailable", "the audit trail has been closed")
 
     def _write(self, record: Record) -> None:
         if self.missed:

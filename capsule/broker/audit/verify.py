@@ -10,11 +10,14 @@ from capsule.broker.audit.files import lines, name, numbers
 from capsule.broker.audit.keys import PUBLIC_FILE, public_key
 from capsule.broker.audit.reading import no_trail
 from capsule.broker.audit.record import GENESIS, digest, links
+from capsule.broker.audit.tail import Tail
 from capsule_protocol.errors import ArgumentError, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+ATTEMPTS = 10
+"""Looks at a trail whose oldest files were removed by its node while they were looked at."""
 MAX_FINDINGS = 100
 """Of a trail that is damaged all over the first ones are told."""
 
@@ -55,20 +58,39 @@ def verify(folder: Path, key: bytes | None = None) -> Report:
     try:
         if folder.is_dir() and key is None and not (folder / PUBLIC_FILE).exists():
             raise no_trail(folder)
-        return _Check(folder, key or public_key((folder / PUBLIC_FILE).read_text("ascii"))).run()
+        return _looked_at(folder, key or public_key((folder / PUBLIC_FILE).read_text("ascii")))
     except (OSError, UnicodeDecodeError, ArgumentError) as error:
         words = getattr(error, "strerror", None) or error
         raise StoreError("store_refused", f"{folder} cannot be read as an audit trail: {words}") from error
 
 
+def _looked_at(folder: Path, key: bytes) -> Report:
+    """What is found when its node removes no file meanwhile, which would look like damage."""
+    known: anchors.Known = {}
+    for attempt in range(1, ATTEMPTS + 1):
+        check = _Check(folder, key, known)
+        try:
+            report = check.run()
+        except FileNotFoundError:
+            if attempt == ATTEMPTS or not check.has_moved():
+                raise
+        else:
+            if report.whole or not check.has_moved():
+                break
+    return report
+
+
 class _Check:
     """One look at a trail, from its first line on."""
 
-    def __init__(self, folder: Path, key: bytes) -> None:
-        self._folder = folder
-        found = anchors.read(folder, key)  # before the records: a node that writes meanwhile goes on from there
+    def __init__(self, folder: Path, key: bytes, known: anchors.Known) -> None:
+        self._folder, self._key, self._known = folder, key, known
+        found = self._read()  # before the records: a node that writes meanwhile goes on from there
         self._anchors = {anchor.sequence: anchor for anchor in found.anchors}
         self._last = found.last
+        self._first = found.last and found.last.first
+        self._tail = Tail(found.last) if found.last else None
+        self._excess = ""
         self._seen: set[int] = set()
         self._sequence, self._before = 0, ""
         self.report = Report(key=key.hex())
@@ -85,6 +107,14 @@ class _Check:
         self.report.files = len(files)
         self._end()
         return self.report
+
+    def has_moved(self) -> bool:
+        """Whether the trail begins elsewhere by now."""
+        last = self._read().last
+        return (last and last.first) != self._first
+
+    def _read(self) -> anchors.Found:
+        return anchors.read(self._folder, self._key, self._known)
 
     def _tell(self, place: str, message: str, *, error: bool = True) -> None:
         if len(self.report.findings) < MAX_FINDINGS:
@@ -135,6 +165,33 @@ class _Check:
                 self._tell(place, "is not the record that was signed")
         self.report.first = self.report.first or sequence
         self._sequence, self._before = sequence, own
+        self._add_to_tail(sequence, line)
+
+    def _add_to_tail(self, sequence: int, line: bytes) -> None:
+        tail = self._tail
+        if tail is None or self._excess or sequence <= tail.anchor.sequence:
+            return
+        tail.add(sequence, line)
+        excess = tail.excess()
+        if excess and not self._signed_meanwhile(tail):
+            self._excess = excess
+            self._tell("the end", excess)
+
+    def _signed_meanwhile(self, tail: Tail) -> bool:
+        """Whether the node has signed more by now, as it has before it wrote so much; it is looked at, then."""
+        found = self._read()
+        if found.last is None or found.last.sequence <= tail.anchor.sequence:
+            return False
+        hashes = tail.hashes()
+        for anchor in found.anchors:
+            if anchor.sequence in hashes:
+                self._seen.add(anchor.sequence)
+                if hashes[anchor.sequence] != anchor.hash:
+                    self._tell("the end", f"record {anchor.sequence} is not the one that was signed")
+        self._anchors.update((anchor.sequence, anchor) for anchor in found.anchors)
+        self._last = found.last
+        self._tail = tail.behind(found.last)
+        return not self._tail.excess()
 
     def _end(self) -> None:
         report, last = self.report, self._last

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.broker.audit import anchors
 from capsule.broker.audit.files import Appending, name, sync_folder
 from capsule.broker.audit.record import digest, encode, links
+from capsule.broker.audit.tail import ANCHOR_SECONDS, UNSYNCED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +46,9 @@ class Writer:
         self.mark = start.mark
         self.signed = 0
         """The record up to which it is signed."""
+        self._tail: deque[tuple[int, float]] = deque()
+        """Number and time of the records that are not."""
+        self._allowed = self._may_be_unsigned()
         self._key, self._first = key, start.first
         self._number, self._kept = start.number, [*start.kept]
         self._data = Appending(folder / name(start.number))
@@ -59,20 +65,26 @@ class Writer:
 
     def append(self, *records: Record) -> None:
         """Write records, all or none. Raises OSError, and has then written nothing."""
-        mark, lines = self.mark, []
+        mark, lines, times = self.mark, [], []
         for record in records:
+            if not record.time:
+                record = record._replace(time=time.time())  # noqa: PLW2901 - the same, with the time that it is given
             line = encode(record, mark.sequence + 1, mark.head)
             mark = Mark(mark.sequence + 1, digest(line))
             lines.append(line)
+            times.append((mark.sequence, record.time))
         text = b"\n".join(lines)
         if self._data.size and self._data.size + len(text) >= self.settings.file_bytes:
             self._rotate()
         self._data.write(text)
         self.mark = mark
+        self._tail += times
 
     def sign(self, mark: Mark, *, closed: bool = False) -> None:
         """Write an anchor for what goes up to this mark. Raises OSError."""
-        line = anchors.encode(anchors.make(mark.sequence, mark.head, self._first, closed=closed), self._key)
+        unsigned = self._may_be_unsigned()
+        anchor = anchors.make(mark.sequence, mark.head, self._first, unsigned, closed=closed)
+        line = anchors.encode(anchor, self._key)
         if self._anchors.size + len(line) > anchors.MAX_FILE:
             self._which = 1 - self._which
             other = Appending(self.folder / anchors.FILES[self._which], anew=True)
@@ -80,6 +92,15 @@ class Writer:
             self._anchors = other
         self._anchors.write(line)
         self.signed = mark.sequence
+        self._allowed = unsigned
+        while self._tail and self._tail[0][0] <= mark.sequence:
+            self._tail.popleft()
+
+    def crowded(self, now: float) -> bool:
+        """Whether a record of this time must wait for an anchor."""
+        tail = self._tail
+        full = bool(tail) and (len(tail) >= self._allowed or abs(now - tail[0][1]) > ANCHOR_SECONDS)
+        return full and self.can_sign(self.mark)
 
     def due(self, mark: Mark) -> bool:
         """Whether enough has been written since the last anchor, or files wait for one to be removed."""
@@ -107,6 +128,10 @@ class Writer:
         """Let all files go. Idempotent."""
         for file in (*self._full, self._data, self._anchors):
             file.close()
+
+    def _may_be_unsigned(self) -> int:
+        """Records that the next anchor allows behind it."""
+        return self.settings.anchor_every + (UNSYNCED if self.settings.level == "power" else 0)
 
     def _rotate(self) -> None:
         """Go on in a new file. Of the old ones so many are kept as the settings say."""
