@@ -33,6 +33,7 @@ from msgpack import packb, unpackb
 
 from capsule.broker.account import Account
 from capsule.broker.approvals import Approvals
+from capsule.broker.arguments import weigh
 from capsule.broker.attempt import Attempt, Outcome
 from capsule.broker.audit import NoAudit
 from capsule.broker.bodies import Inlet, Outlet
@@ -284,6 +285,7 @@ class Rig:
             wanted=None,
             begun=time.time(),
             standing=nullcontext,
+            weight=weigh(operation, [], dict(example.arguments)),
         )
         async with asyncio.timeout(PATIENCE):
             outcome = await self._checkpoint.settle(attempt, self._account, self._book)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from capsule.broker.arguments import NOTHING, Weight
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
@@ -31,6 +33,7 @@ class Attempt:
     """What is known of a call; more with each step.
 
     `epoch`: which worker of its session makes it, `number`: the worker's own, `wanted`: what its session allows.
+    `weight`: that of its arguments; those that are too large are not kept.
     """
 
     epoch: int
@@ -45,6 +48,7 @@ class Attempt:
     begun: float
     standing: Callable[[], AbstractContextManager[None]]
     """While this lasts, the time of the execution does not count."""
+    weight: Weight = NOTHING
     target: Target | None = None
     request: Schema | None = None
     grant: Grant | None = None

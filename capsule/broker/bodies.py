@@ -40,6 +40,13 @@ class Inlet:
         self.count: Callable[[int], None] = _nothing
         self.size = sum(map(len, self._pieces))
         """Bytes that have come."""
+        self._read = 0
+
+    def add(self, size: int) -> None:
+        """So much more of the request, be it of its arguments. Raises CapabilityFailed `capability_too_large`."""
+        self._read += size
+        if self.limit is not None and self._read > self.limit:
+            raise _too_large("request", self.limit)
 
     @property
     def more(self) -> bool:
@@ -67,13 +74,10 @@ class Inlet:
         self._woken.set()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        read = 0
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()
-                read += len(piece)
-                if self.limit is not None and read > self.limit:
-                    raise _too_large("request", self.limit)
+                self.add(len(piece))
                 self.count(len(piece))
                 yield piece
             if self._error is not None:
@@ -106,6 +110,7 @@ class Outlet:
         self.count: Callable[[int], None] = _nothing
         self.size = 0
         """Bytes that were handed over."""
+        self._beside = 0
         self.keep = 0
         """So many of them are kept as copies, unless there are more."""
         self.copies: list[bytes] = []
@@ -113,9 +118,7 @@ class Outlet:
     async def send(self, chunk: Chunk) -> None:
         """Hand over a part; waits while the session has no room. Raises CapabilityFailed `capability_too_large`."""
         self.size += len(chunk)
-        if self.limit is not None and self.size > self.limit:
-            raise _too_large("response", self.limit)
-        self.count(len(chunk))
+        self._count(len(chunk))
         if self.keep:
             self._copy(chunk)
         self._held.append(chunk)
@@ -126,6 +129,16 @@ class Outlet:
             self._timer = asyncio.get_running_loop().call_later(LATE, self._no_longer)
         elif self._late:
             self._push()
+
+    def add(self, size: int) -> None:
+        """So much counts with it: the fields of the answer. Raises CapabilityFailed `capability_too_large`."""
+        self._beside += size
+        self._count(size)
+
+    def _count(self, size: int) -> None:
+        if self.limit is not None and self.size + self._beside > self.limit:
+            raise _too_large("response", self.limit)
+        self.count(size)
 
     def credit(self, size: int) -> None:
         """The session has room for so much more."""

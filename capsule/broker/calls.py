@@ -8,9 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgpack import packb
-
 from capsule.broker.account import Account
+from capsule.broker.arguments import weigh
 from capsule.broker.attempt import Attempt
 from capsule.broker.bodies import Inlet, Outlet
 from capsule.broker.refusals import Refusals
@@ -108,7 +107,11 @@ class SessionCalls:
         reply = _Reply(number, asker, host.send_call)
         if message.capability == GRANTED:
             reply.tell({"operations": self._broker.describe(asker, self._wanted)})
-        elif (refusal := self._refusal(message, size := _size(message, envelope))) is not None:
+            return
+        weight = weigh(message.capability, message.positional, message.arguments)
+        kept = weight.excess is None
+        size = sum(map(len, envelope.buffers)) + (weight.size if kept else 0)
+        if (refusal := self._refusal(message, size)) is not None:
             self._refusals.add(asker, refusal.code, refusal.message)
             reply.fail(refusal)
         else:
@@ -118,14 +121,15 @@ class SessionCalls:
                 epoch=self._epoch,
                 number=number,
                 capability=message.capability,
-                positional=message.positional,
-                arguments=message.arguments,
+                positional=message.positional if kept else [],
+                arguments=message.arguments if kept else {},
                 asker=asker,
                 inlet=inlet,
                 outlet=outlet,
                 wanted=self._wanted,
                 begun=time.time(),
                 standing=partial(host.standing, envelope.execution),
+                weight=weight,
             )
             self._held += size
             self._open[number] = _Open(attempt, self._tasks.start(self._make(attempt, reply, size)))
@@ -198,12 +202,6 @@ class _Open:
         """Unless it has come to its end, which nothing interrupts."""
         if not self.attempt.ending:
             self.task.cancel()
-
-
-def _size(message: CapabilityRequest, envelope: Envelope) -> int:
-    """Bytes that a request has brought with it."""
-    said = packb((message.positional, message.arguments), unicode_errors="surrogatepass")
-    return len(said) + sum(map(len, envelope.buffers))
 
 
 class _Reply:

@@ -16,18 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from capsule.broker.arguments import packed_size
 from capsule.broker.attempt import Outcome, Target
 from capsule.broker.policy import Query, narrow
 from capsule.broker.sdk import Call
-from capsule_protocol.codec import check_structure
-from capsule_protocol.errors import (
-    CapabilityDenied,
-    CapabilityError,
-    CapabilityFailed,
-    CapabilityTimeout,
-    LocalProtocolError,
-)
-from capsule_protocol.limits import Limits
+from capsule_protocol.errors import CapabilityDenied, CapabilityError, CapabilityFailed, CapabilityTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,8 +55,6 @@ NO_FAULTS = frozenset(
 )
 """Codes that say nothing against the session: what honest code runs into, and what follows from earlier faults."""
 
-ARGUMENTS = Limits(items=2**16)
-"""What a call may be given beside its body: some ten thousand texts or numbers."""
 MAX_PLACE = 200
 """Characters of what the caller has chosen that a refusal repeats."""
 
@@ -159,10 +150,12 @@ class Checkpoint:
         return decision
 
     def _bound(self, attempt: Attempt, account: Account) -> None:
+        """Of the arguments as of the bodies. Raises CapabilityFailed `capability_too_large`."""
         assert attempt.limits is not None
         assert attempt.grant is not None
         carry = partial(account.carry, attempt.grant.name, attempt.limits)
         attempt.inlet.limit, attempt.inlet.count = attempt.limits.request_bytes, carry
+        attempt.inlet.add(attempt.weight.size)
         attempt.outlet.limit, attempt.outlet.count = attempt.limits.response_bytes, carry
 
     async def _approve(self, attempt: Attempt, account: Account) -> None:
@@ -198,6 +191,7 @@ class Checkpoint:
         assert target is not None
         assert limits is not None
         assert grant is not None
+        attempt.inlet.count(attempt.weight.size)
         if target.operation.effects:
             await self.recorder.begun(attempt, self.policy)
             if book is not None:
@@ -246,8 +240,10 @@ class Checkpoint:
 
 
 def _validated(attempt: Attempt) -> Schema:
-    """The request. Raises CapabilityFailed `capability_invalid`."""
+    """The request. Raises CapabilityFailed `capability_invalid`, or `capability_too_large`."""
     assert attempt.target is not None
+    if attempt.weight.excess is not None:
+        raise attempt.weight.excess
     schema = attempt.target.operation.request
     names = list(schema.model_fields)
     given: dict[str, Any] = dict(zip(names, attempt.positional, strict=False))
@@ -255,7 +251,6 @@ def _validated(attempt: Attempt) -> Schema:
     if len(attempt.positional) > len(names) or twice:
         what = f"{min(twice)} is given twice" if twice else f"{len(attempt.positional)} arguments are given"
         raise _invalid(attempt, what, names)
-    _check_size(attempt)
     if not attempt.target.operation.takes_body and (attempt.inlet.more or attempt.inlet.size):
         raise _invalid(attempt, "it takes no body", names)
     try:
@@ -267,17 +262,6 @@ def _validated(attempt: Attempt) -> Schema:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "arguments"
         raise _invalid(attempt, f"{place[:MAX_PLACE]}: {first['msg'][:MAX_PLACE]}", names) from None
-
-
-def _check_size(attempt: Attempt) -> None:
-    """To look at arguments without end would hold up all sessions. Raises CapabilityFailed `capability_too_large`."""
-    try:
-        check_structure(
-            {"positional": attempt.positional, "arguments": attempt.arguments}, ARGUMENTS, LocalProtocolError
-        )
-    except LocalProtocolError as error:
-        message = f"the arguments of {attempt.capability} are too many: {error.message}"
-        raise CapabilityFailed("capability_too_large", message, details=error.details) from None
 
 
 def _invalid(attempt: Attempt, what: str, names: list[str]) -> CapabilityFailed:
@@ -308,11 +292,14 @@ def _choose(attempt: Attempt, decision: Decision) -> Grant:
 
 
 def _accepted(attempt: Attempt, response: Schema) -> Outcome:
+    """The answer, whose fields count as its body does. Raises CapabilityFailed `capability_too_large`."""
     assert attempt.target is not None
     operation = attempt.target.operation
     if not isinstance(response, operation.response):
         raise TypeError(f"{attempt.capability} answered with {type(response).__name__}")
     value = {} if operation.returns == "body" else response.model_dump()
+    if value:
+        attempt.outlet.add(packed_size(value))
     return Outcome("accepted", value, operation.body_kind if operation.gives_body else "", attempt.outlet.rest())
 
 

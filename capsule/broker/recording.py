@@ -138,7 +138,9 @@ def _flags(decision: Decision) -> dict[str, Any]:
 def _record(attempt: Attempt, policy: Policy) -> Record:
     """Who asks for what, and which line counts. Arguments that fit no schema are known by their sizes only."""
     asker, grant = attempt.asker, attempt.grant
-    if attempt.request is not None:
+    if attempt.weight.excess is not None:
+        arguments = {"…": {"bytes": attempt.weight.size}}
+    elif attempt.request is not None:
         arguments = redacted(attempt.request)
     else:
         arguments = unchecked({**{str(at): each for at, each in enumerate(attempt.positional)}, **attempt.arguments})

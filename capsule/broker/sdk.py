@@ -71,7 +71,7 @@ class Limits:
 
     `timeout` of one call in seconds, without the time in which it waits for an approval. `per_second`: calls, on
     average, with a burst of as many. `concurrent`: calls at once. `request_bytes` and `response_bytes`: of one call,
-    its body included. `total_bytes`: of all bodies of the session under the grant.
+    its arguments or fields and its body. `total_bytes`: of all of these of the session under the grant.
     """
 
     timeout: float | None = 30.0

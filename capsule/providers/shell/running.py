@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _PIPE_BYTES = 2**18
 _READ_BYTES = 2**17
+FIELDS_BYTES = 512
+"""Of an answer, beside the outputs: they count as those do."""
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
@@ -72,7 +74,7 @@ class Caps(NamedTuple):
     @classmethod
     def of(cls, output_bytes: int, response_bytes: int | None) -> Caps:
         """Within what the call may answer: more than that would fail instead of be cut."""
-        return cls(output_bytes, sys.maxsize if response_bytes is None else response_bytes // 2)
+        return cls(output_bytes, sys.maxsize if response_bytes is None else max(0, response_bytes - FIELDS_BYTES) // 2)
 
 
 class _Output:

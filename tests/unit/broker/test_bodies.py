@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from capsule.broker import bodies
-from capsule.broker.bodies import INLINE, Outlet
+from capsule.broker.bodies import INLINE, Inlet, Outlet
+from capsule_protocol.errors import CapabilityFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +92,27 @@ async def test_what_is_large_waits_for_room() -> None:
     await sending
     assert sent.data == data
     assert sent.outlet.rest() == ()
+
+
+async def test_a_body_has_the_room_that_its_arguments_leave() -> None:
+    inlet = Inlet([bytes(100)], more=False, give_credit=lambda _size: None)
+    inlet.limit = 150
+    inlet.add(50)
+    assert [len(piece) async for piece in inlet] == [100]
+    inlet = Inlet([bytes(100)], more=False, give_credit=lambda _size: None)
+    inlet.limit = 150
+    inlet.add(51)
+    with pytest.raises(CapabilityFailed, match="the request has more than 150 bytes"):
+        await anext(aiter(inlet))
+
+
+async def test_the_fields_of_an_answer_have_the_room_that_its_body_leaves() -> None:
+    for fields in (50, 51):
+        sent = Sent(INLINE)
+        sent.outlet.limit = 150
+        await sent.outlet.send(bytes(100))
+        if fields == 50:
+            sent.outlet.add(fields)
+        else:
+            with pytest.raises(CapabilityFailed, match="the response has more than 150 bytes"):
+                sent.outlet.add(fields)

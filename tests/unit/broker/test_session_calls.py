@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgpack import packb
 
 from capsule.broker.approvals import Decision
+from capsule.broker.arguments import MAX_BYTES
 from capsule.broker.broker import Broker
 from capsule.broker.calls import GRANTED, MAX_HELD, REMEMBERED
 from capsule.broker.sdk import Asker
@@ -297,6 +299,78 @@ async def test_arguments_without_end_are_not_looked_at(tmp_path: Path) -> None:
         assert await worker.code(3) == "capability_too_large"
         assert time.thread_time() - begun < 0.3
         assert [record.code for record in worker.records] == ["", "capability_invalid", "capability_too_large"]
+
+
+async def test_a_large_argument_is_looked_at_by_nobody(tmp_path: Path) -> None:
+    """It is no body: to hash and to validate one text of sixty million took the node's loop seconds."""
+    async with broker_with(tmp_path, ALL) as broker:
+        worker = Worker(broker)
+        text = "y" * (DEFAULT_LIMITS.message_bytes - 1000)
+        begun = time.thread_time()
+        calls: list[tuple[str, dict[str, Any]]] = [
+            ("acme.greet", {"positional": [text]}),
+            ("acme.greet", {"arguments": {"name": [{"deep": text}]}}),
+            ("acme.greet", {"arguments": {text: 1}}),
+            ("acme.nosuch", {"positional": [text]}),
+            ("nosuch.y", {"positional": [text]}),
+            ("acme.greet", {"positional": ["€" * 400_000]}),
+        ]
+        for number, (capability, given) in enumerate(calls, 1):
+            worker.call(number, capability, **given)
+            assert not worker.calls._held
+        codes = [await worker.code(number) for number in range(1, 7)]
+        assert codes == [*["capability_too_large"] * 3, *["capability_unknown"] * 2, "capability_too_large"]
+        assert time.thread_time() - begun < 0.2
+        assert [record.arguments for record in worker.records[:1]] == [{"…": {"bytes": len(text)}}]
+        assert all(len(str(record)) < 1000 for record in worker.records)
+        reply = await worker.reply(1)
+        assert reply["error"]["message"] == (
+            "the arguments of acme.greet have more than 1048576 bytes; only a body may be larger"
+        )
+
+
+async def test_arguments_of_just_so_many_bytes_are_looked_at(tmp_path: Path) -> None:
+    async with broker_with(tmp_path, ALL) as broker:
+        worker = Worker(broker)
+        text = "y" * (MAX_BYTES - len(packb(([""], {}))) - 4)  # the length of the text takes five bytes instead of one
+        worker.call(1, "acme.greet", positional=[text])
+        worker.call(2, "acme.greet", positional=[text + "y"])
+        assert [await worker.code(1), await worker.code(2)] == ["", "capability_too_large"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "capability", "given"),
+    [
+        ("request_bytes = 100", "acme.greet", {"positional": ["x" * 100]}),
+        ("request_bytes = 100", "acme.count", {"body": bytes(101)}),
+        ("response_bytes = 100", "acme.greet", {"positional": ["x" * 100]}),
+        ("response_bytes = 100", "acme.give", {"positional": [101]}),
+        ("total_bytes = 150", "acme.greet", {"positional": ["x" * 100]}),
+    ],
+)
+async def test_bytes_count_in_fields_as_in_bodies(
+    tmp_path: Path, limits: str, capability: str, given: dict[str, Any]
+) -> None:
+    async with broker_with(tmp_path, ALL + f"limits = {{ {limits} }}\n") as broker:
+        worker = Worker(broker)
+        body = [given["body"]] if "body" in given else []
+        worker.call(1, capability, *body, positional=given.get("positional", []), window=1000)
+        reply = await worker.reply(1)
+        assert reply["error"]["details"]["limit"] == limits.partition(" ")[0]
+        assert reply["error"]["code"] == "capability_too_large"
+
+
+async def test_what_is_over_the_total_of_its_grant_is_not_made(tmp_path: Path) -> None:
+    text = ALL + f'scope = {{ marks = "{tmp_path}/marks" }}\nlimits = {{ total_bytes = 40 }}\n'
+    async with broker_with(tmp_path, text) as broker:
+        worker = Worker(broker)
+        codes = []
+        for number in range(1, 6):
+            worker.call(number, "acme.mark", positional=["m"])
+            codes.append(await worker.code(number))
+        made = (tmp_path / "marks").read_text().count("m")
+        assert codes[made:] == ["capability_too_large"] * (5 - made)
+        assert 0 < made < 5
 
 
 async def test_credit_without_end_and_calls_without_end_are_bounded(tmp_path: Path) -> None:
