@@ -42,6 +42,7 @@ class Tail:
         self._found: list[_One] = []
         self._first, self._last = math.inf, -math.inf
         self._others = 0
+        self._odd = False
 
     def __len__(self) -> int:
         return len(self._found)
@@ -49,7 +50,7 @@ class Tail:
     @property
     def seconds(self) -> float:
         """From the first to the last, by what they say themselves."""
-        return max(0.0, self._last - self._first)
+        return max(0.0, self._last - self._first)  # of none it is -inf
 
     def add(self, sequence: int, line: bytes) -> None:
         """One more of its records."""
@@ -58,6 +59,8 @@ class Tail:
     def excess(self) -> str:
         """Why no node can have left it so; an empty text if one can."""
         anchor = self.anchor
+        if self._odd:
+            return f"behind record {anchor.sequence} is a record without a time, as no node writes one"
         if anchor.closed and self._others:
             return f"it was closed after record {anchor.sequence}, and goes on without a signature"
         if len(self._found) > FACTOR * anchor.unsigned + NOTES:
@@ -80,6 +83,7 @@ class Tail:
 
     def _add(self, one: _One) -> None:
         self._found.append(one)
+        self._odd |= math.isnan(one.time)
         self._first, self._last = min(self._first, one.time), max(self._last, one.time)
         self._others += not one.own
 
@@ -90,5 +94,5 @@ def _read(sequence: int, line: bytes) -> _One:
         time = float(record.time)
         own = record.kind == "audit"
     except (ValueError, TypeError, OverflowError, RecursionError):
-        time, own = math.inf, False
-    return _One(sequence, digest(line), time if math.isfinite(time) else math.inf, own)
+        time, own = math.nan, False
+    return _One(sequence, digest(line), time if math.isfinite(time) else math.nan, own)

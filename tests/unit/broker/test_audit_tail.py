@@ -70,6 +70,7 @@ def errors(report: Report) -> list[str]:
         (2, FACTOR * 5 + NOTES + 1, 0.0, "more records behind record 1 are not signed"),
         (3, 10, MAX_SECONDS / 8, "behind record 6 are of a longer time"),
         (99, 1, 0.0, "it was closed after record 21"),
+        (3, 3, float("nan"), "behind record 6 is a record without a time"),
     ],
 )
 def test_what_no_node_leaves_is_damage_and_is_never_signed_as_whole(
