@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, create_model
 
 from capsule.broker.sdk import Descriptor, Limits, Operation, Schema, ScopeSchema
+from capsule.broker.shapes import Shape
 
 _OPEN = ConfigDict(extra="allow", frozen=True, strict=False, hide_input_in_errors=True)
 
@@ -61,13 +62,13 @@ def heard(told_: dict[str, Any]) -> Descriptor:
 
 
 def _request(described: dict[str, Any]) -> type[Schema]:
-    """A schema with these fields, which knows which of them are secret."""
-    required = set(described.get("required", ()))
+    """A schema with these fields, which knows what in them is secret."""
+    whole = Shape.of(described)
     fields: dict[str, Any] = {}
-    for name, field in described.get("properties", {}).items():
-        extra: dict[str, Any] | None = {"x-secret": True} if field.get("x-secret") is True else None
-        default = ... if name in required else field.get("default")
-        fields[str(name)] = (Any, Field(default, json_schema_extra=extra))
+    for name in whole.names:
+        shape = whole.field(name)
+        default = ... if name in whole.required else shape.default
+        fields[name] = (Annotated[Any, shape], Field(default))
     made = create_model("Request", __base__=Schema, **fields)
     return _describing(made, described)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from capsule.broker.shapes import Shape
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,7 +32,8 @@ def redacted(request: BaseModel) -> dict[str, Any]:
         value = getattr(request, name)
         extra = field.json_schema_extra
         hidden = isinstance(extra, dict) and extra.get("x-secret") is True
-        found[name] = {"secret_bytes": len(_bytes(value))} if hidden else _shown(value)
+        shape = next((each for each in field.metadata if isinstance(each, Shape)), None)
+        found[name] = {"secret_bytes": len(_bytes(value))} if hidden else _shown(value, shape)
     return found
 
 
@@ -41,12 +44,19 @@ def unchecked(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return found if len(arguments) <= MAX_FIELDS else found | {"…": {"fields": len(arguments)}}
 
 
-def _shown(value: Any) -> Any:
-    """A value that is not secret, with what is secret in it told as its size."""
+def _shown(value: Any, shape: Shape | None = None) -> Any:
+    """A value with what is secret in it told as its size.
+
+    What is secret says its class, or, of plain values, their shape. Of what the shape does not describe, nobody knows.
+    """
+    if shape is not None and shape.secret:
+        return {"secret_bytes": len(_bytes(value))}
+    if shape is not None and not shape.describes(value):
+        return {"bytes": len(_bytes(value))}
     if isinstance(value, BaseModel):
         return redacted(value)
     if isinstance(value, dict | list | tuple | set | frozenset):
-        return _gathered(value)
+        return _gathered(value, shape)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
@@ -57,14 +67,14 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, str) else type(value).__name__
 
 
-def _gathered(value: Any) -> Any:
+def _gathered(value: Any, shape: Shape | None) -> Any:
     """A container; one that has much in it is told as its size."""
     if len(value) > MAX_FIELDS:
         return {"items": len(value)}
     if isinstance(value, dict):
-        found: Any = {str(name)[:LARGE]: _shown(one) for name, one in value.items()}
+        found: Any = {str(name)[:LARGE]: _shown(one, shape and shape.field(name)) for name, one in value.items()}
     else:
-        found = [_shown(one) for one in value]
+        found = [_shown(one, shape and shape.item(at)) for at, one in enumerate(value)]
     data = json.dumps(found).encode("ascii")
     return _summary(data) if len(data) > MAX_GATHERED else found
 
