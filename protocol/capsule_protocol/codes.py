@@ -214,7 +214,7 @@ CODES: dict[str, CodeInfo] = {
     "capability_failed": CodeInfo("a call was allowed and could not be done"),
     "capability_too_large": CodeInfo("a call carries more bytes than its grant allows", "Carry less at once."),
     "capability_uncertain": CodeInfo(
-        "the node died while the call was under way: whether it took effect is not known",
+        "the node, or the provider, died while the call was under way: whether it took effect is not known",
         "Look whether it did before you call again.",
     ),
     "capability_canceled": CodeInfo("the call was given up: its execution has ended"),

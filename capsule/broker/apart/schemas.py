@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, create_model
+from pydantic_core import SchemaValidator
 
-from capsule.broker.sdk import Descriptor, Limits, Operation, Schema, ScopeSchema
+from capsule.broker.apart.answers import validator
+from capsule.broker.sdk import BodyKind, Descriptor, Limits, Operation, Schema, ScopeSchema
 from capsule.broker.shapes import Shape
+from capsule_protocol.messages.base import Data, Part
 
 _OPEN = ConfigDict(extra="allow", frozen=True, strict=False, hide_input_in_errors=True)
+_LIMITS = TypeAdapter(Limits)
 
 
 class _Response(Schema):
-    """Whatever the provider answers."""
+    """What the provider answers; `fits` knows what that may be."""
 
     model_config = _OPEN
+    fits: ClassVar[SchemaValidator]
 
 
 class _Scope(ScopeSchema):
@@ -25,40 +30,82 @@ class _Scope(ScopeSchema):
     model_config = _OPEN
 
 
+class _Operation(Part):
+    """An operation as it is told, with JSON schemas. `answer` is that of responses as they travel."""
+
+    summary: str
+    request: Data
+    response: Data
+    answer: Data
+    effects: bool
+    takes_body: bool
+    gives_body: bool
+    returns: Literal["response", "body"]
+    body_kind: BodyKind
+    limits: Data
+
+
+class _Told(Part):
+    """A descriptor as it is told."""
+
+    name: str
+    version: str
+    sdk: str
+    needs: list[str]
+    operations: dict[str, _Operation]
+
+
 def told(descriptor: Descriptor) -> dict[str, Any]:
     """A descriptor as it is told to the node."""
     operations = {
-        name: {
-            "summary": each.summary,
-            "request": each.request.model_json_schema(),
-            "response": each.response.model_json_schema(),
-            "effects": each.effects,
-            "takes_body": each.takes_body,
-            "gives_body": each.gives_body,
-            "returns": each.returns,
-            "body_kind": each.body_kind,
-            "limits": asdict(each.limits),
-        }
+        name: _Operation(
+            summary=each.summary,
+            request=each.request.model_json_schema(),
+            response=each.response.model_json_schema(),
+            answer=each.response.model_json_schema(mode="serialization"),
+            effects=each.effects,
+            takes_body=each.takes_body,
+            gives_body=each.gives_body,
+            returns=each.returns,
+            body_kind=each.body_kind,
+            limits=asdict(each.limits),
+        )
         for name, each in descriptor.operations.items()
     }
-    return {
-        "name": descriptor.name,
-        "version": descriptor.version,
-        "sdk": descriptor.sdk,
-        "needs": sorted(descriptor.needs),
-        "operations": operations,
-    }
+    name, version, sdk = descriptor.name, descriptor.version, descriptor.sdk
+    needs = sorted(descriptor.needs)
+    return _Told(name=name, version=version, sdk=sdk, needs=needs, operations=operations).model_dump()
 
 
-def heard(told_: dict[str, Any]) -> Descriptor:
-    """The descriptor that the node uses. Raises KeyError, TypeError or ValueError for what is none."""
-    operations = {}
-    for name, each in told_["operations"].items():
-        request, response = each.pop("request"), each.pop("response")
-        limits = Limits(**each.pop("limits"))
-        operations[str(name)] = Operation(request=_request(request), response=_shown(response), limits=limits, **each)
-    name, version, sdk = (str(told_[key]) for key in ("name", "version", "sdk"))
-    return Descriptor(name, version, operations, _Scope, sdk, untrusted=True, needs=frozenset(told_["needs"]))
+def heard(said: dict[str, Any]) -> Descriptor:
+    """The descriptor that the node uses. Raises some exception for what is none."""
+    descriptor = _Told.model_validate(said)
+    operations = {name: _operation(each) for name, each in descriptor.operations.items()}
+    needs = frozenset(descriptor.needs)
+    return Descriptor(
+        descriptor.name, descriptor.version, operations, _Scope, descriptor.sdk, untrusted=True, needs=needs
+    )
+
+
+def read(response: type[Schema], value: dict[str, Any]) -> Schema:
+    """An answer, as a response of this kind. Raises ValidationError if it is not as its provider describes it."""
+    assert issubclass(response, _Response)
+    response.fits.validate_python(value)
+    return response.model_validate(value)
+
+
+def _operation(said: _Operation) -> Operation:
+    return Operation(
+        summary=said.summary,
+        request=_request(said.request),
+        response=_response(said.response, said.answer),
+        effects=said.effects,
+        takes_body=said.takes_body,
+        gives_body=said.gives_body,
+        returns=said.returns,
+        body_kind=said.body_kind,
+        limits=_LIMITS.validate_python(said.limits),
+    )
 
 
 def _request(described: dict[str, Any]) -> type[Schema]:
@@ -73,8 +120,10 @@ def _request(described: dict[str, Any]) -> type[Schema]:
     return _describing(made, described)
 
 
-def _shown(described: dict[str, Any]) -> type[Schema]:
-    return _describing(create_model("Response", __base__=_Response), described)
+def _response(described: dict[str, Any], answer: dict[str, Any]) -> type[Schema]:
+    made = create_model("Response", __base__=_Response)
+    made.fits = validator(answer)
+    return _describing(made, described)
 
 
 def _describing(schema: type[Schema], described: dict[str, Any]) -> type[Schema]:
