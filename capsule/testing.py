@@ -42,14 +42,16 @@ from capsule.broker.policy import load
 from capsule.broker.recording import Recorder
 from capsule.broker.registry import check
 from capsule.broker.sdk import Asker, Services
+from capsule.broker.shapes import Shape
 from capsule.node.asking import Answer, Question
 from capsule.node.durable.calls import CallBook
 from capsule_bridge import Bridge, MemoryStore, NewPromise, promise_id
-from capsule_protocol.errors import CapabilityError, CapabilityFailed
+from capsule_protocol.errors import CapabilityDenied, CapabilityError, CapabilityFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection, Iterator
 
+    from capsule.broker.audit import Record
     from capsule.broker.sdk import Descriptor, Operation, Provider
 
 PATIENCE = 20.0
@@ -79,6 +81,8 @@ class ProviderContract:
     """Operations whose example does not end by itself: they are only cancelled."""
     not_alone: ClassVar[frozenset[str]] = frozenset()
     """Operations that cannot be made twice at once, because of what they change."""
+    outside: ClassVar[Mapping[str, Example]] = {}
+    """By operation, calls that are not within the scope."""
 
     def provider(self) -> Provider:
         """A new one."""
@@ -139,6 +143,34 @@ class ProviderContract:
                     mistake = outcome.error is not None and "made a mistake" in outcome.error.message
                     assert not mistake, f"{name}({arguments!r:.200}): {outcome.error}"
             assert (await rig.provider.health()).ok
+
+        self._run(work)
+
+    def test_what_is_outside_of_the_scope_is_denied_before_anybody_is_asked(self) -> None:
+        """Who approves calls is not asked for what no grant allows."""
+
+        async def work(rig: Rig) -> None:
+            for name, example in self.outside.items():
+                self.prepare(rig.folder)
+                outcome = await rig.call(name, example)
+                assert isinstance(outcome.error, CapabilityDenied), f"{name}: {outcome.error}"
+                assert [record.outcome for record in rig.records if record.capability.endswith(f".{name}")] == [
+                    "denied"
+                ]
+
+        self._run(work, approval="always", approval_timeout=1)
+
+    def test_secrets_are_not_recorded(self) -> None:
+        """No text of an example, of four characters or more, that is in a field of `secret()`, however deep."""
+
+        async def work(rig: Rig) -> None:
+            for name in self._ending():
+                shape = Shape.of(rig.descriptor.operations[name].request.model_json_schema())
+                hidden = [text for text in _hidden(self.examples[name].arguments, shape) if len(text) >= 4]
+                self.prepare(rig.folder)
+                await rig.call(name, self.examples[name])
+                for record in rig.records:
+                    assert not any(text in repr(record.arguments) for text in hidden), f"{name} shows a secret"
 
         self._run(work)
 
@@ -249,12 +281,16 @@ class ProviderContract:
 class Rig:
     """One provider behind a checkpoint."""
 
-    def __init__(self, provider: Provider, checkpoint: Checkpoint, bridge: Bridge, folder: Path) -> None:
+    def __init__(
+        self, provider: Provider, checkpoint: Checkpoint, bridge: Bridge, folder: Path, records: Collection[Record]
+    ) -> None:
         self.provider = provider
         self.descriptor: Descriptor = provider.descriptor
         self.folder = folder
         self.body = b""
         """That of the last answer."""
+        self.records = records
+        """What is in the audit trail."""
         self._checkpoint = checkpoint
         self._bridge = bridge
         self._book = CallBook(bridge)
@@ -336,14 +372,14 @@ async def _rig(
     file = folder / "policy.toml"
     file.write_text(_policy(provider.descriptor.name, scope, grant), encoding="utf-8")
     policy = load(file, {provider.descriptor.name: provider.descriptor})
-    bridge = Bridge(MemoryStore())
+    bridge, audit = Bridge(MemoryStore()), NoAudit()
     checkpoint = Checkpoint(
-        {provider.descriptor.name: provider}, policy, Recorder(NoAudit()), Approvals(bridge, durable=False)
+        {provider.descriptor.name: provider}, policy, Recorder(audit), Approvals(bridge, durable=False)
     )
     await provider.start(Services(secret, ask))
     try:
         provider.check(policy.rules[0].by_provider[provider.descriptor.name].scope)
-        rig = Rig(provider, checkpoint, bridge, folder / "data")
+        rig = Rig(provider, checkpoint, bridge, folder / "data", audit.records)
         await rig.begin()
         yield rig
     finally:
@@ -389,6 +425,18 @@ def _nasty(example: Example) -> list[dict[str, Any]]:
         if isinstance(value, str)
         for text in NASTY
     ]
+
+
+def _hidden(value: Any, shape: Shape) -> Iterator[str]:
+    """The texts in a value that are secret."""
+    if isinstance(value, str):
+        yield from [value] if shape.secret else []
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _hidden(each, shape if shape.secret else shape.field(name))
+    elif isinstance(value, list | tuple):
+        for at, each in enumerate(value):
+            yield from _hidden(each, shape if shape.secret else shape.item(at))
 
 
 def _held() -> tuple[int, int]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from capsule.broker.apart.proxy import ApartProvider
 from capsule.broker.arguments import packed_size
 from capsule.broker.attempt import Outcome, Target
 from capsule.broker.policy import Query, narrow
@@ -103,13 +104,18 @@ class Checkpoint:
         target = attempt.target = self._declared(attempt.capability)
         decision = self._decide(attempt)
         attempt.request = _validated(attempt)
-        attempt.grant = _choose(attempt, decision)
+        try:
+            attempt.grant = await _choose(attempt, decision)
+        except CapabilityFailed as error:
+            recorded = None if error.code == "capability_invalid" else await _recorded(attempt, book)
+            if recorded is None:
+                raise
+            return recorded  # though it cannot be made now: to be told so would be to make it twice
         limits = attempt.limits = attempt.grant.limits_for(target.operation)
         self._bound(attempt, account)
-        if book is not None and target.operation.effects:
-            recorded = await book.find(attempt)
-            if recorded is not None:
-                return recorded
+        recorded = await _recorded(attempt, book)
+        if recorded is not None:
+            return recorded
         key = (attempt.grant.name, attempt.capability)
         with self._observing(attempt):
             account.check_rate(key, limits, time.monotonic())
@@ -174,15 +180,16 @@ class Checkpoint:
         with attempt.standing():
             answer = await self.approvals.ask(attempt, why)
         attempt.approval = answer.by
-        if self.policy is not policy:
-            self._decide_again(attempt)
+        while self.policy is not policy:  # to look may take a while, too
+            policy = self.policy
+            await self._decide_again(attempt)
         if answer.for_session:
             account.approved[attempt.grant.name] = attempt.grant.scope
 
-    def _decide_again(self, attempt: Attempt) -> None:
+    async def _decide_again(self, attempt: Attempt) -> None:
         """The policy was switched while the call waited. Raises CapabilityDenied unless it allows the very same."""
         assert attempt.grant is not None
-        grant = _choose(attempt, self._decide(attempt))
+        grant = await _choose(attempt, self._decide(attempt))
         if (grant.name, grant.scope) != (attempt.grant.name, attempt.grant.scope):
             raise CapabilityDenied("capability_denied", f"the grant {attempt.grant.name!r} is another one by now")
 
@@ -272,13 +279,13 @@ def _invalid(attempt: Attempt, what: str, names: list[str]) -> CapabilityFailed:
     return CapabilityFailed("capability_invalid", message, details={"allowed": names})
 
 
-def _choose(attempt: Attempt, decision: Decision) -> Grant:
+async def _choose(attempt: Attempt, decision: Decision) -> Grant:
     """The first grant whose scope admits the request. Raises CapabilityDenied, of the first that does not."""
     assert attempt.target is not None
     refusal: CapabilityDenied | None = None
     for grant in decision.grants:
         try:
-            attempt.target.provider.admit(attempt.target.name, attempt.request, grant.scope)
+            await _admit(attempt.target, attempt, grant)
         except CapabilityDenied as error:
             refusal = refusal or error
         else:
@@ -289,6 +296,25 @@ def _choose(attempt: Attempt, decision: Decision) -> Grant:
     refusal.details.setdefault("line", grant.line)
     attempt.why = f"line {grant.line}: the grant {grant.name!r} does not reach so far"
     raise refusal
+
+
+async def _admit(target: Target, attempt: Attempt, grant: Grant) -> None:
+    """Have the provider look, wherever it is. Raises CapabilityDenied if it is outside the scope; CapabilityFailed."""
+    if not isinstance(target.provider, ApartProvider):
+        target.provider.admit(target.name, attempt.request, grant.scope)
+        return
+    try:
+        await target.provider.admit_there(target.name, attempt.request, grant.scope)
+    except CapabilityFailed as error:
+        if error.code == "capability_invalid":
+            attempt.request = None  # it fits no schema after all
+        raise
+
+
+async def _recorded(attempt: Attempt, book: Book | None) -> Outcome | None:
+    """What became of a call that an earlier node has made. Raises CapabilityFailed `capability_uncertain`."""
+    assert attempt.target is not None
+    return await book.find(attempt) if book is not None and attempt.target.operation.effects else None
 
 
 def _accepted(attempt: Attempt, response: Schema) -> Outcome:

@@ -6,7 +6,7 @@ What is wrong is collected, so that all of it can be told.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,6 +14,7 @@ from capsule.broker.consent import REQUEST_BYTES, Above, Approval
 from capsule.broker.grants import Denial, Grant, Granted
 from capsule.broker.limits import NONE, exceeds
 from capsule.broker.patterns import EVERYTHING, covers
+from capsule.broker.shapes import Shape
 from capsule.settings.complaints import Complaint, complaints
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ class Compiler:
 
     def _numbers(self, operation: str) -> set[str]:
         """What an approval of this operation may depend on."""
-        found = self._operations[operation].request.model_fields.items()
-        return {REQUEST_BYTES, *(name for name, field in found if _is_number(field.annotation))}
+        shape = Shape.of(self._operations[operation].request.model_json_schema(by_alias=False))
+        return {REQUEST_BYTES, *(name for name in shape.names if shape.field(name).is_number)}
 
     def _scopes(self, path: tuple[str, ...], table: GrantTable, covered: list[str]) -> dict[str, ScopeSchema]:
         """The scope for each provider. Those of several are in a table for each."""
@@ -128,7 +129,3 @@ class Compiler:
             for one in complaints(schema, error):
                 self._tell((*path, *one.path), one.message, one.allowed)
             return None
-
-
-def _is_number(annotation: Any) -> bool:
-    return annotation in {int, float} or any(_is_number(one) for one in get_args(annotation))

@@ -57,6 +57,14 @@ class Approval:
             return "it is the first call under this grant"
         for name, bound in self.above:
             value = request_bytes if name == REQUEST_BYTES else getattr(request, name, None)
-            if value is None or not value <= bound:
-                return f"{name} is {'without a bound' if value is None else value}, and above {bound:g}"
+            if _exceeds(value, bound):
+                return f"{name} is {'without a bound' if value is None else str(value)[:80]}, and above {bound:g}"
         return ""
+
+
+def _exceeds(value: Any, bound: float) -> bool:
+    """Whether it may be more; so may be what is no number."""
+    try:
+        return value is None or not value <= bound
+    except (TypeError, ArithmeticError):
+        return True

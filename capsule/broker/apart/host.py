@@ -97,6 +97,8 @@ class Host:
             await provider.start(Services(_no_secret, _nobody))
         elif kind == "check":
             provider.check(provider.descriptor.scope.model_validate(body["scope"]))
+        elif kind == "admit":
+            self._admitted(body)
         elif kind == "health":
             health = await provider.health()
             return {"ok": health.ok, "detail": health.detail}

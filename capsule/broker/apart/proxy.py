@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from capsule.broker.apart.link import Exchange
     from capsule.broker.sdk import Call, Descriptor, Services
 
+ADMIT_SECONDS = 30.0
+"""In which its process has to say whether it admits a call, which needs no I/O: the time-out that calls have."""
+
 
 class ApartProvider:
     """A `Provider`. Its process is started when it is made; if it dies, the next call starts another one."""
@@ -47,7 +50,7 @@ class ApartProvider:
     async def health(self) -> Health:
         """What it says, or that its process is gone."""
         try:
-            answer = await self._ask("health", {})
+            answer = await self._ask("health", {}, START_SECONDS)
         except CapabilityError as error:
             return Health(ok=False, detail=error.message)
         return Health(ok=answer.get("ok") is True, detail=str(answer.get("detail", "")))
@@ -77,12 +80,19 @@ class ApartProvider:
     async def check_scope(self, scope: Any) -> None:
         """Have it look at the scope of a grant. Raises ArgumentError."""
         try:
-            await self._ask("check", {"scope": scope.model_dump(mode="json")})
+            await self._ask("check", {"scope": scope.model_dump(mode="json")}, START_SECONDS)
         except CapabilityError as error:
             raise ArgumentError("scope", error.message, allowed="what the provider can serve") from error
 
     def admit(self, operation: str, request: Any, scope: Any) -> None:
-        """Its own process looks, when it is called."""
+        """It is asked by `admit_there`, for which the node waits."""
+
+    async def admit_there(self, operation: str, request: Any, scope: Any) -> None:
+        """Have it look whether the request is valid, and within the scope.
+
+        Raises CapabilityFailed `capability_invalid`, CapabilityDenied, and whatever else it says.
+        """
+        await self._ask("admit", _asked(operation, request, scope), ADMIT_SECONDS)
 
     async def call(self, call: Call) -> Schema:
         """Have it done there.
@@ -111,9 +121,9 @@ class ApartProvider:
 
     # --- inside ---
 
-    async def _ask(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, kind: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         link = await self._connect()
-        return await link.ask(kind, body, START_SECONDS)
+        return await link.ask(kind, body, seconds)
 
     async def _connect(self) -> Link:
         """The link to its process; to a new one if the last has died. Raises CapabilityError.
@@ -158,13 +168,15 @@ class ApartProvider:
 
 
 def _told(call: Call) -> dict[str, Any]:
+    asked = _asked(call.operation, call.request, call.scope)
+    return {**asked, "asker": asdict(call.asker), "key": call.key, "limits": asdict(call.limits)}
+
+
+def _asked(operation: str, request: Any, scope: Any) -> dict[str, Any]:
     return {
-        "operation": call.operation,
-        "request": call.request.model_dump_json(exclude_unset=True),
-        "scope": call.scope.model_dump(mode="json"),
-        "asker": asdict(call.asker),
-        "key": call.key,
-        "limits": asdict(call.limits),
+        "operation": operation,
+        "request": request.model_dump_json(exclude_unset=True),
+        "scope": scope.model_dump(mode="json"),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 import pytest
@@ -15,6 +15,7 @@ from tests.acceptance.broker.test_calls import refused, value
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from capsule.node.info import ApprovalSummary
     from tests.acceptance.broker.conftest import Granting
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,47 @@ async def test_one_that_dies_or_does_not_obey_costs_only_its_call(granting: Gran
         assert await value(session, "caps.odd.greet('you')") == "'hello you'"
         assert "capability_timeout" in await refused(session, "caps.odd.hold()")
         assert await value(session, "caps.odd.greet('you')") == "'hello you'"
+
+
+async def test_the_first_grant_counts_within_whose_scope_a_call_is(granting: Granting, tmp_path: Path) -> None:
+    text = '[[grants]]\nname = "{0}"\ncapabilities = ["far.greet"]\nscope.names = ["{0}"]\n'
+    async with granting(text.format("you") + text.format("me")) as node, node.client.session() as session:
+        assert await value(session, "caps.far.greet('me')") == "'hello me'"
+        assert "capability_outside_grant" in await refused(session, "caps.far.greet('them')")
+        assert [(each.grant, each.outcome) for each in node.records] == [("me", "accepted"), ("", "denied")]
+
+
+async def test_nobody_is_asked_to_approve_what_is_not_valid_or_outside_of_the_scope(granting: Granting) -> None:
+    asked: list[str] = []
+
+    def approve(approval: ApprovalSummary) -> Literal["once"]:
+        asked.append(approval.capability)
+        return "once"
+
+    text = '[[grants]]\nname = "you"\ncapabilities = ["far.greet"]\nscope.names = ["you"]\napproval = "always"\n'
+    async with granting(text, on_approval=approve) as node, node.client.session() as session:
+        assert "capability_outside_grant" in await refused(session, "caps.far.greet('me')")
+        assert "capability_invalid" in await refused(session, "caps.far.greet(name=['you'])")
+        assert not asked
+        assert node.records[-1].arguments == {"name": {"bytes": 7}}
+        assert await value(session, "caps.far.greet('you')") == "'hello you'"
+        assert asked == ["far.greet"]
+
+
+async def test_an_approval_may_depend_on_a_number_of_its_requests(granting: Granting, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def approve(approval: ApprovalSummary) -> Literal["once"]:
+        asked.append(approval.capability)
+        return "once"
+
+    text = '[[grants]]\nname = "far"\ncapabilities = ["far.mark"]\napproval = { above = { seconds = 0.05 } }\n'
+    scope = f'scope.marks = "{tmp_path}/marks"\n'
+    async with granting(text + scope, on_approval=approve) as node, node.client.session() as session:
+        assert await value(session, "caps.far.mark('one').lines") == "1"
+        assert not asked
+        assert await value(session, "caps.far.mark('two', seconds=0.1).lines") == "2"
+        assert asked == ["far.mark"]
 
 
 async def test_its_scope_is_looked_at_before_the_policy_is_in_force(granting: Granting) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from capsule.broker.apart import proxy
 from capsule.broker.apart.process import START_SECONDS
 from capsule.broker.apart.proxy import ApartProvider
 from capsule.broker.bodies import WINDOW
 from capsule.broker.sdk import Asker, Call, Limits, Services
+from capsule.testing import Example, _rig
 from capsule_protocol.errors import ArgumentError, CapabilityError, CapabilityFailed
 from tests.acceptance.broker.events import found
 from tests.acceptance.broker.wild import BREACHES
@@ -161,6 +163,48 @@ async def test_one_that_was_stopped_stays_so(folder: Path) -> None:
         assert (await failure(call(provider))).code == "provider_unavailable"
         assert not (await provider.health()).ok
         assert not processes()
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "told"),
+    [
+        ("admit badly", "capability_failed", "ZeroDivisionError: admit"),
+        ("admit and die", "provider_unavailable", "has ended"),
+        ("admit never", "provider_unavailable", "does not answer, and was ended"),
+        ("me", "capability_outside_grant", "me is none of you"),
+    ],
+)
+async def test_what_goes_wrong_before_a_call_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, how: str, code: str, told: str
+) -> None:
+    async with wild() as provider:
+        if how == "admit never":
+            monkeypatch.setattr(proxy, "ADMIT_SECONDS", 0.2)
+        do = provider.descriptor.operations["do"].request
+        scope = provider.descriptor.scope.model_validate({"hows": ("*",) if how.startswith("admit") else ("you",)})
+        error = await failure(provider.admit_there("do", do.model_validate({"how": how}), scope))
+        assert (error.code, told in error.message) == (code, True)
+        error = await failure(provider.admit_there("do", do.model_validate({"how": 5}), scope))
+        assert error.code == "capability_invalid"
+        assert await call(provider)
+
+
+async def test_what_was_done_is_told_when_it_comes_again_and_the_process_is_gone(folder: Path) -> None:
+    async with wild(start=False) as provider, _rig(provider, {}, folder, {}, {}) as rig:
+        done = await rig.call("pay", Example({}), number=1)
+        assert done.error is None
+        (folder / "start").write_text("failed")
+        died = await rig.call("pay", Example({"how": "die"}), number=2)
+        assert died.error is not None
+        assert died.error.code == "capability_uncertain"
+        again = await rig.call("pay", Example({}), number=1)
+        assert (again.recorded, again.value) == (True, done.value)
+        again = await rig.call("pay", Example({"how": "die"}), number=2)
+        assert again.error is not None
+        assert (again.recorded, again.error.code) == (True, "capability_uncertain")
+        other = await rig.call("pay", Example({}), number=3)
+        assert other.error is not None
+        assert other.error.code == "wild_down"
 
 
 def processes() -> list[int]:

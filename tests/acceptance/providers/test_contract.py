@@ -38,7 +38,7 @@ class TestAcme(ProviderContract):
     examples: ClassVar[Mapping[str, Example]] = {
         "greet": Example({"name": "you"}),
         "join": Example({"words": ["a", "b"]}),
-        "mark": Example({"text": "one"}),
+        "mark": Example({"text": "one", "password": "hunter2", "logins": [{"user": "a", "password": "hunter3"}]}),
         "give": Example({"size": 100_000}),
         "count": Example(body=b"abc"),
         "echo": Example(body=b"abc"),
@@ -46,6 +46,7 @@ class TestAcme(ProviderContract):
         "trouble": Example({"kind": "none"}),
     }
     endless: ClassVar[frozenset[str]] = frozenset({"wait"})
+    outside: ClassVar[Mapping[str, Example]] = {"greet": Example({"name": "me"})}
 
     def provider(self) -> Provider:
         with installed():
@@ -53,7 +54,7 @@ class TestAcme(ProviderContract):
         return made
 
     def scope(self, folder: Path) -> dict[str, Any]:
-        return {"marks": str(folder / "marks")}
+        return {"marks": str(folder / "marks"), "names": ["you"]}
 
 
 class TestFar(TestAcme):
@@ -78,6 +79,7 @@ class TestFiles(ProviderContract):
         "watch": Example({"path": "data"}),
     }
     endless: ClassVar[frozenset[str]] = frozenset({"watch"})
+    outside: ClassVar[Mapping[str, Example]] = {"read": Example({"path": "other/a.txt"})}
 
     def provider(self) -> Provider:
         return files.provider()
@@ -103,6 +105,7 @@ class TestSystem(ProviderContract):
 
 class TestShell(ProviderContract):
     examples: ClassVar[Mapping[str, Example]] = {"run": Example({"args": ["cat"]}, b"abc")}
+    outside: ClassVar[Mapping[str, Example]] = {"run": Example({"args": ["ls"]})}
 
     def provider(self) -> Provider:
         return shell.provider()
@@ -133,6 +136,7 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 class TestHttp(ProviderContract):
     server: ClassVar[http.server.ThreadingHTTPServer]
     examples: ClassVar[Mapping[str, Example]] = {}
+    outside: ClassVar[Mapping[str, Example]] = {"fetch": Example({"url": "http://localhost:1/"})}
 
     @classmethod
     def setup_class(cls) -> None:

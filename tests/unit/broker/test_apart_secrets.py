@@ -139,3 +139,19 @@ def test_places_are_as_many_as_the_schema_has_whatever_is_asked_for() -> None:
         assert not here.field(f"no{number}").describes(1)
     assert here.field("key").secret
     assert len(shape._made) < 10
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_number"),
+    [
+        ({"type": "integer"}, True),
+        ({"type": "number", "minimum": 0}, True),
+        ({"anyOf": [{"type": "number"}, {"type": "null"}]}, True),
+        ({"type": "array", "items": {"type": "integer"}}, False),
+        ({"type": "boolean"}, False),
+        ({"type": "string"}, False),
+        ({}, False),
+    ],
+)
+def test_what_may_be_a_number(schema: dict[str, Any], is_number: bool) -> None:
+    assert Shape.of(schema).is_number is is_number

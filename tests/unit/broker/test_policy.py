@@ -154,6 +154,7 @@ def test_an_approval_can_depend_on_the_call(plain: Policy) -> None:
         (Approval("above", (("offset", 5.0),)), False, ""),
         (Approval("above", (("offset", -1.0), ("request_bytes", 10))), False, "offset is 0, and above -1"),
         (Approval("above", (("offset", float("nan")),)), False, "offset is 0, and above nan"),
+        (Approval("above", (("path", 5.0),)), False, "path is x, and above 5"),  # nobody had looked at it
     ],
 )
 def test_when_an_approval_is_needed(rule: Approval, approved: bool, why: str) -> None:

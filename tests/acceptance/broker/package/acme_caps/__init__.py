@@ -36,12 +36,20 @@ class Greeted(Schema):
     value: str
 
 
+class Login(Schema):
+    """Who somebody is."""
+
+    user: str
+    password: str = secret()
+
+
 class Mark(Schema):
-    """What to write, with a password that nobody needs."""
+    """What to write, with passwords that nobody needs."""
 
     text: str
     password: str = secret("")
     seconds: float = 0.0
+    logins: tuple[Login, ...] = ()
 
 
 class Marked(Schema):
