@@ -76,9 +76,9 @@ async def test_nobody_is_asked_to_approve_what_is_not_valid_or_outside_of_the_sc
     text = '[[grants]]\nname = "you"\ncapabilities = ["far.greet"]\nscope.names = ["you"]\napproval = "always"\n'
     async with granting(text, on_approval=approve) as node, node.client.session() as session:
         assert "capability_outside_grant" in await refused(session, "caps.far.greet('me')")
-        assert "capability_invalid" in await refused(session, "caps.far.greet(name=['you'])")
+        assert "capability_invalid" in await refused(session, "caps.far.greet(name=['you'], loud=True)")
         assert not asked
-        assert node.records[-1].arguments == {"name": {"bytes": 7}}
+        assert node.records[-1].arguments == {"name": {"bytes": 7}, "loud": {"bytes": 4}}
         assert await value(session, "caps.far.greet('you')") == "'hello you'"
         assert asked == ["far.greet"]
 
