@@ -118,7 +118,8 @@ class Approvals:
 
     def _check(self, promise: Promise, decision: Decision) -> None:
         """Whether somebody may approve this. Raises SessionError `permission_denied`."""
-        if decision.by != promise.principal and not decision.break_glass:
+        asks = (promise.principal, *unpackb(promise.param).get("submitters", ()))
+        if decision.by not in asks and not decision.break_glass:
             return
         if not decision.break_glass:
             message = f"{decision.by} asks for this, so somebody else has to approve it"
@@ -180,6 +181,7 @@ def _question(attempt: Attempt, why: str) -> dict[str, Any]:
         "line": attempt.grant.line,
         "execution": attempt.asker.execution,
         "session_name": attempt.asker.session_name,
+        "submitters": attempt.asker.submitters,
     }
 
 

@@ -81,10 +81,16 @@ class SessionCalls:
 
     def begin(self, pid: int, directory: str, epoch: int) -> None:
         """From now on this worker calls, which is the session's only one in this epoch."""
-        self._asker = replace(self._asker, pid=pid, directory=directory)
+        self._asker = replace(self._asker, pid=pid, directory=directory, submitters=())
         self._epoch = epoch
         self._over.clear()
         self._forgotten = 0
+
+    def submitted(self, principal: str) -> None:
+        """This principal has code run in the worker, which may do anything later, in whosever execution."""
+        asker = self._asker
+        if principal not in {"", asker.principal, *asker.submitters}:
+            self._asker = replace(asker, submitters=(*asker.submitters, principal))
 
     async def end(self) -> None:
         """The worker is gone: nobody waits for any of them. Idempotent."""

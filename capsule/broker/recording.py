@@ -29,7 +29,8 @@ class Recorder:
 
     async def begun(self, attempt: Attempt, policy: Policy) -> None:
         """A call that changes something is about to be made."""
-        await self.audit.append(_record(attempt, policy)._replace(outcome="begun"))
+        details = {"submitters": list(attempt.asker.submitters)} if attempt.asker.submitters else None
+        await self.audit.append(_record(attempt, policy)._replace(outcome="begun", details=details))
 
     async def ended(self, attempt: Attempt, outcome: Outcome, policy: Policy) -> None:
         """What became of a call."""
@@ -40,6 +41,8 @@ class Recorder:
             details["observed"] = attempt.observed
         if outcome.recorded:
             details["recorded"] = True
+        if attempt.asker.submitters:
+            details["submitters"] = list(attempt.asker.submitters)
         record = _record(attempt, policy)._replace(
             outcome=outcome.result,
             code="" if outcome.error is None else outcome.error.code,
@@ -95,6 +98,8 @@ class Recorder:
     async def turned_away(self, promise: Promise, decision: Decision, error: CapsuleError, policy: Policy) -> None:
         """Somebody wanted to approve a call, and may not: it is their own, or their role is too small."""
         details: dict[str, Any] = {"owner": promise.principal, **_flags(decision)}
+        if submitters := describe(promise).get("submitters"):
+            details["submitters"] = list(submitters)
         if decision.reason:
             details["reason"] = decision.reason[:MAX_TEXT]
         record = _word(promise, decision, policy)._replace(

@@ -123,7 +123,10 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """For whom a call is made: the session, whose it is, the execution that asks, the process of its worker."""
+    """For whom a call is made: the session, whose it is, the execution that asks, the process of its worker.
+
+    `submitters`: principals beside the owner who have had code run in that process.
+    """
 
     session: str
     session_name: str
@@ -133,6 +136,7 @@ class Asker:
     pid: int = 0
     directory: str = ""
     """The session's own files, which its code sees as its first working directory; "" if it has none."""
+    submitters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def show(approval: str, address: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         found = asdict(await client.approvals.show(approval))
-        rows: list[tuple[object, ...]] = [(name, value) for name, value in found.items() if value not in (None, "")]
+        rows: list[tuple[object, ...]] = [(name, value) for name, value in found.items() if value not in (None, "", [])]
         show_rows(as_json, found, ("", ""), rows)
 
     return run_on(address, as_json, work)
@@ -101,7 +101,7 @@ def _rows(found: list[ApprovalSummary]) -> list[tuple[object, ...]]:
     return [
         (
             one.id,
-            one.owner,
+            ", ".join([one.owner, *one.submitters]),
             one.session_name,
             f"{one.capability}({', '.join(f'{name}={value!r}' for name, value in one.arguments.items())})",
             tables.age(now - one.created),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capsule_protocol.answers import Terms
@@ -89,7 +89,7 @@ class ApprovalSummary:
 
     `arguments` are as the audit trail has them, without secrets. Times are seconds since the epoch. `state` is that of
     a promise: `pending`, `resolved` if it was approved, `rejected`, `rejected_timedout`, `rejected_canceled`. `by`,
-    `reason`: who has said so, and why.
+    `reason`: who has said so, and why. `submitters`: who beside the owner has had code run in the session.
     """
 
     id: str
@@ -107,6 +107,7 @@ class ApprovalSummary:
     timeout: float | None = None
     by: str = ""
     reason: str = ""
+    submitters: list[str] = field(default_factory=list)
 
 
 class SettledPromise(NamedTuple):

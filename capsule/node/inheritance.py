@@ -142,6 +142,7 @@ class InheritedSession(Session):
                 self.unsent.append(each)
                 continue
             self._dispatch.accepted += 1
+            self.powers.submitted(each.request.submitter)
             if survival.had_ended(serial):
                 ruling = lost_with_node()
                 execution.go_on(each.last, [b"", b""], Heard(()))

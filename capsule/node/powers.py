@@ -38,6 +38,11 @@ class Powers:
         if self._calls is not None:
             self._calls.begin(worker.pid, str(worker.directory / "files"), epoch)
 
+    def submitted(self, principal: str) -> None:
+        """This principal has code run in the worker; "": the owner of the session."""
+        if self._calls is not None:
+            self._calls.submitted(principal)
+
     async def end(self) -> None:
         """The worker is gone, and nobody waits for its calls. Idempotent."""
         if self._calls is not None:

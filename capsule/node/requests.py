@@ -37,7 +37,8 @@ class ExecuteRequest:
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
     behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
     that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `comm` or
-    a `turn` there is no code. With a `subshell` it runs there, beside what runs elsewhere.
+    a `turn` there is no code. With a `subshell` it runs there, beside what runs elsewhere. `submitter`: the
+    principal who asks for it, on which depends who may approve its calls, and nothing else; "": the session's owner.
     """
 
     code: str
@@ -54,6 +55,7 @@ class ExecuteRequest:
     comm: CommRequest | None = None
     turn: Turn | None = None
     subshell: str = ""
+    submitter: str = field(default="", compare=False)
 
 
 def check_request(request: ExecuteRequest, message_bytes: int) -> None:

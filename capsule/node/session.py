@@ -130,6 +130,7 @@ class Session:
             self._check_runnable(request)
         else:
             self.check(request)
+        self.powers.submitted(request.submitter)
         return self._dispatch.submit(execution_id or new_id(EXECUTION), request, clearance)
 
     @property

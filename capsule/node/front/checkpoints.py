@@ -58,6 +58,7 @@ class Checkpoints:
         request = LoadRequest(
             message.file, hosted.owner, message.names, message.timeout, message.allow_other_interpreter
         )
+        hosted.session.powers.submitted(self._caller.owner)  # values bring their code with them
         reply = await hosted.session.checkpoints.load(request)
         self._caller.answer("load_reply", reply.model_dump(), envelope)
 

@@ -33,6 +33,10 @@ AT_ONCE: Final = 64
 class Line(Protocol):
     """What it needs of its connection."""
 
+    @property
+    def owner(self) -> str:
+        """The principal whose it is."""
+
     def session(self, session: str) -> Hosted:
         """A session that this connection reads. Raises SessionError."""
 
@@ -144,6 +148,7 @@ class Following:
             message.payloads,
             comm_request(message.comm, envelope),
             subshell=message.subshell,
+            submitter=self._line.owner,
         )
         execution = envelope.execution
         try:

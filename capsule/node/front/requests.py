@@ -206,6 +206,7 @@ class Requests:
 
     async def _ask(self, message: Any, envelope: Envelope) -> None:
         session = self._peer.session(envelope.session).session
+        session.powers.submitted(self._peer.owner)  # to complete, inspect or debug runs code
         reply = await session.ask(envelope.type, message.model_dump(), self._desk.config.question_timeout)
         self._peer.answer(f"{envelope.type}_reply", reply, envelope)
 

@@ -94,3 +94,39 @@ async def test_so_is_who_has_no_role_to_approve(node: Guarded, place: Path) -> N
     assert second["details"] == {"owner": "agent", "break_glass": True, "reason": "mine"}
     (approved,) = await queried(place, "--kind", "approval", "--outcome", "approved")
     assert (approved["principal"], approved["capability"], approved["grant"]) == ("boss", "acme.greet", "greet")
+
+
+async def test_so_is_who_has_code_run_in_the_session_of_somebody_else(node: Guarded, place: Path) -> None:
+    user, operator = node.new("agent"), node.new("bob", "--role", "operator")
+    other = node.new("carol", "--role", "operator")
+    async with node.client(user) as agent, node.client(operator) as bob, node.client(other) as carol:
+        await (await agent.session(name="idle")).detach()
+        session = await bob.attach("idle")
+        running = asyncio.ensure_future(session.run("caps.acme.greet('bob')", timeout=LONG))
+        (asked,) = await found(place / "node", bob.approvals.list)
+        assert (asked.owner, asked.submitters) == ("agent", ["bob"])
+        why = await refused(bob, asked.id)
+        assert await carol.approvals.approve(asked.id)
+        assert (await running).text == "'hello bob'"
+        await session.close()
+    (one,) = await queried(place, "--kind", "approval", "--outcome", "refused")
+    assert (one["principal"], one["why"], one["details"]) == ("bob", why, {"owner": "agent", "submitters": ["bob"]})
+    calls = await queried(place, "--kind", "call", "--capability", "acme.greet")
+    assert [each["details"]["submitters"] for each in calls] == [["bob"]] * len(calls)
+    assert calls
+
+
+async def test_so_is_who_has_only_had_a_name_completed_there(node: Guarded, place: Path) -> None:
+    """To complete a name runs what the session says of it, and code that it leaves behind asks later."""
+    user, operator = node.new("agent"), node.new("bob", "--role", "operator")
+    async with node.client(user) as agent, node.client(operator) as bob:
+        await (await agent.session(name="idle")).detach()
+        session = await bob.attach("idle")
+        await session.complete("pri", 3)
+        await session.detach()
+        running = asyncio.ensure_future((await agent.attach("idle")).run("caps.acme.greet('me')", timeout=LONG))
+        (asked,) = await found(place / "node", bob.approvals.list)
+        assert asked.submitters == ["bob"]
+        await refused(bob, asked.id)
+        assert await bob.approvals.deny(asked.id)
+        await running

@@ -157,3 +157,25 @@ async def test_an_approval_that_nobody_gives_expires(tmp_path: Path) -> None:
         worker.call(1, "acme.greet", positional=["one"])
         assert (await worker.reply(1))["outcome"] == "timeout"
         assert await worker.code(1) == "approval_expired"
+
+
+async def test_who_had_code_run_in_the_worker_may_not_approve_its_calls_at_the_next_node_either(tmp_path: Path) -> None:
+    bridge = await durable()
+    async with broker_with(tmp_path, ASKED, bridge) as broker, broker_with(tmp_path, ASKED, bridge) as other:
+        worker = Worker(broker)
+        worker.calls.submitted("bob")
+        worker.calls.submitted("")
+        worker.calls.submitted("alice")
+        worker.call(1, "acme.greet", positional=["you"])
+        asked = await waiting(broker)
+        assert (asked["owner"], asked["submitters"]) == ("alice", ["bob"])
+        for by in ("alice", "bob"):
+            with pytest.raises(SessionError, match=f"{by} asks for this"):
+                await other.decide(asked["id"], Decision(approve=True, by=by))
+        await other.decide(asked["id"], Decision(approve=True, by="carol"))
+        assert await worker.code(1) == ""
+        worker.calls.begin(1, "", 2)  # a new worker, which has nothing of them
+        worker.call(2, "acme.greet", positional=["you"])
+        assert (await waiting(broker))["submitters"] == []
+        await approved(worker)
+        assert await worker.code(2) == ""

@@ -24,3 +24,11 @@ def test_a_request_is_read_as_it_was_written(request_: ExecuteRequest) -> None:
 
 def test_different_requests_have_different_fingerprints() -> None:
     assert len({fingerprint_of(request) for request in REQUESTS}) == len(REQUESTS)
+
+
+def test_who_asked_is_written_down_and_makes_no_other_request_of_it() -> None:
+    request = ExecuteRequest("1")
+    of_bob = ExecuteRequest("1", submitter="bob")
+    assert unpack_request(pack_request(of_bob)).submitter == "bob"
+    assert of_bob == request
+    assert fingerprint_of(of_bob) == fingerprint_of(request)
