@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capsule.broker.apart.proxy import ApartProvider
 from capsule.broker.approvals import Approvals, Decision
@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("capsule.broker")
 
 
+class Reloaded(NamedTuple):
+    """What became of a policy that was read again: the digests of before and now, or why it stays as it was."""
+
+    before: str
+    digest: str
+    error: CapsuleError | None = None
+
+
 class Broker:
     """Started before the first session, closed behind the last.
 
@@ -59,6 +67,7 @@ class Broker:
         self._providers: Mapping[str, Provider] = {}
         self._undo = AsyncExitStack()
         self._starting = asyncio.Lock()
+        self._reloading = asyncio.Lock()
         self._started = False
 
     @property
@@ -127,18 +136,25 @@ class Broker:
                     if isinstance(provider, ApartProvider):
                         await provider.check_scope(grant.scope)
 
-    async def reload(self, config: NodeConfig) -> None:
-        """Read the policy again; one that cannot be used leaves the old one in force, and is logged."""
-        self._config, self.config = config, config.broker
-        try:
-            policy = await asyncio.to_thread(self._load)
-            await self._check(policy)
-            if policy.digest != self.policy.digest:
-                await self.checkpoint.recorder.switched(policy, self.policy.digest)
-                self.checkpoint.recorder.audit.configure(policy.audit)
-                self.checkpoint.policy = policy
-        except CapsuleError as error:
-            logger.error("the policy stays as it was: %s", error)  # noqa: TRY400  # the message says it all
+    async def reload(self, config: NodeConfig) -> Reloaded:
+        """Read the policy again; one that cannot be used leaves the old one in force, and is logged.
+
+        What is asked for later is read later: what the file said last is in force in the end. The same policy comes
+        into force anew: its providers hold what its scopes name now.
+        """
+        async with self._reloading:
+            self._config, self.config = config, config.broker
+            before = self.policy.digest
+            try:
+                policy = await asyncio.to_thread(self._load)
+                await self._check(policy)
+                await self.checkpoint.recorder.switched(policy, before)
+            except CapsuleError as error:
+                logger.error("the policy stays as it was: %s", error)  # noqa: TRY400  # the message says it all
+                return Reloaded(before, before, error)
+            self.checkpoint.recorder.audit.configure(policy.audit)
+            self.checkpoint.policy = policy
+            return Reloaded(before, policy.digest)
 
     async def decide(self, approval: str, decision: Decision) -> Settled:
         """Somebody approves a call, or does not; the first word counts, and each is recorded, refused ones too.

@@ -17,6 +17,7 @@ from capsule.runtime import TCP
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
+    from capsule.broker.broker import Reloaded
     from capsule.config import NodeConfig
     from capsule.node.front.front import Front
     from capsule.node.front.reloading import Told
@@ -83,9 +84,19 @@ def _tell_reload(told: Told) -> None:
             click.echo(f"reloaded: {change}")
         for change in told.restart:
             click.echo(f"needs a restart: {change}")
-        if not told.changed and not told.restart:
+        policy = None if told.policy is None else _of_policy(told.policy)
+        if policy:
+            click.echo(policy)
+        if not told.changed and not told.restart and policy is None:
             click.echo("reloaded: nothing has changed")
     sys.stdout.flush()
+
+
+def _of_policy(told: Reloaded) -> str | None:
+    """What became of the policy; "" if it was refused, which the log tells."""
+    if told.error is not None:
+        return ""
+    return None if told.digest == told.before else f"reloaded: policy = {told.digest[:12]} (was {told.before[:12]})"
 
 
 @click.command("wait-ready")

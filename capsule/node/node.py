@@ -23,7 +23,7 @@ from capsule_protocol.errors import SessionError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from capsule.broker.broker import Broker
+    from capsule.broker.broker import Broker, Reloaded
     from capsule.node.adoption import Adoptable, Lingering
     from capsule.node.asking import Question
     from capsule_bridge import Bridge
@@ -129,16 +129,16 @@ class Node:
         """The node as it is now."""
         return NodeInfo(sessions=len(self._sessions), pools=self._pools.info())
 
-    def configure(self, config: NodeConfig) -> None:
+    async def configure(self, config: NodeConfig) -> Reloaded | None:
         """Go on with another configuration: other limits, more environments, other sizes of their pools.
 
-        What has been started stays as it is; sessions that are open keep what they opened with.
+        What has been started stays as it is; sessions that are open keep what they opened with. The policy is read
+        again, if there is one: answers what became of it.
         """
         self.config = config
         self._environments.configure(config.environments)
         self._pools.configure(config.environments)
-        if self.broker is not None:
-            self._tasks.start(self.broker.reload(config))
+        return None if self.broker is None else await self.broker.reload(config)
 
     async def prepare(self, environment: str = "default") -> None:
         """Start broker and zygote ahead of the first session. Raises EnvironmentFailed, WorkerLost, ArgumentError."""

@@ -12,6 +12,7 @@ from capsule.settings.tree import Option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from capsule.broker.broker import Reloaded
     from capsule.config import NodeConfig
 
 LONGEST = 80
@@ -38,11 +39,15 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class Reload:
-    """The configuration from now on, what is new in it, and what of the new one is not in it."""
+    """The configuration from now on, what is new in it, and what of the new one is not in it.
+
+    `policy`: what became of that, if there is one.
+    """
 
     config: NodeConfig
     changed: list[Change] = field(default_factory=list)
     restart: list[Change] = field(default_factory=list)
+    policy: Reloaded | None = None
 
 
 def plan(old: NodeConfig, new: NodeConfig) -> Reload:

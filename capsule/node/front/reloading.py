@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capsule.node.front.notify import notify
 from capsule.settings.reload import plan
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from capsule.broker.broker import Reloaded
     from capsule.config import NodeConfig
     from capsule.settings.reload import Reload
 
@@ -34,8 +35,10 @@ class Reloading:
         """Do it, as soon as the service is ready."""
         self._asked.set()
 
-    async def run(self, config: NodeConfig, apply: Callable[[NodeConfig], None]) -> None:
-        """Reload whenever it is asked for, until cancelled; `config` is the one in force."""
+    async def run(
+        self, config: NodeConfig, apply: Callable[[NodeConfig], Coroutine[Any, Any, Reloaded | None]]
+    ) -> None:
+        """Reload whenever it is asked for, until cancelled, one after another; `config` is the one in force."""
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -48,7 +51,7 @@ class Reloading:
                 told = error
             else:
                 config = told.config
-                apply(config)
+                told.policy = await apply(config)
             self._say(told)
             notify("READY=1")
 

@@ -22,6 +22,7 @@ from capsule_bridge import Bridge, Leases, Retention, open_store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
+    from capsule.broker.broker import Reloaded
     from capsule.config import NodeConfig
     from capsule.node.durable import Ledger
     from capsule.node.front.monitor import Monitor
@@ -191,10 +192,10 @@ class Service:
             await self._asked.wait()
             return
 
-        def apply(config: NodeConfig) -> None:
+        async def apply(config: NodeConfig) -> Reloaded | None:
             self._config = config
-            node.configure(config)
             front.config = config.serve
+            return await node.configure(config)
 
         asked = asyncio.ensure_future(self._asked.wait())
         reloading = asyncio.ensure_future(self._reloading.run(self._config, apply))

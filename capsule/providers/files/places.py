@@ -66,7 +66,7 @@ class Place:
 def place(roots: Roots, scope: FilesScope, path: str) -> Iterator[Place]:
     """What a path means in a scope; what the system says inside is told as an error of calls."""
     root, parts = split(scope, path)
-    with roots.use(root.path) as top, explained(path):
+    with roots.use(scope, root.path) as top, explained(path):
         yield Place(path, root, top, parts)
 
 

@@ -1,17 +1,17 @@
-"""The directories that grants name: opened once, so that what lies at their paths later does not matter."""
+"""The directories that grants name, opened when these are checked: what lies at their paths later does not matter."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from capsule.providers.files.errors import failed
+from capsule.providers.held import Held, Opened, Shared
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from capsule.providers.files.schemas import FilesScope
@@ -19,68 +19,60 @@ if TYPE_CHECKING:
 _TOP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@dataclass
-class _Opened:
-    """A descriptor, and how many calls use it. A stale one is closed with the last of them."""
-
-    descriptor: int
-    uses: int = 0
-    stale: bool = False
-
-
 class Roots:
-    """One descriptor for each path."""
+    """One descriptor for each directory that was at a path when a scope was checked."""
 
     def __init__(self) -> None:
-        self._opened: dict[Path, _Opened] = {}
+        self._shared = Shared()
+        self._scopes: Held[dict[Path, Opened]] = Held(self._let_go)
 
     def check(self, scope: FilesScope) -> None:
-        """Open what is not open. Raises ArgumentError if a root cannot be had."""
-        for name, root in scope.roots.items():
-            try:
-                self._open(root.path)
-            except OSError as error:
-                message = f"{str(root.path)!r} cannot be opened: {error.strerror}"
-                raise ArgumentError(f"scope.roots.{name}.path", message, allowed="a directory that exists") from error
+        """Open the roots of a scope, for its calls. Raises ArgumentError if one cannot be had."""
+        found: dict[Path, Opened] = {}
+        try:
+            for name, root in scope.roots.items():
+                if root.path not in found:
+                    found[root.path] = self._open(root.path, f"scope.roots.{name}.path")
+        except BaseException:
+            self._let_go(found)
+            raise
+        self._scopes.put(scope, found)
 
     @contextmanager
-    def use(self, path: Path) -> Iterator[int]:
-        """The descriptor of a root, which stays open that long."""
-        if path not in self._opened:
+    def use(self, scope: FilesScope, path: Path) -> Iterator[int]:
+        """The descriptor of a root, which stays open that long. One that nobody has checked is checked now."""
+        if self._scopes.get(scope) is None:
             try:
-                self._open(path)
-            except OSError as error:
-                raise failed(str(path), f"cannot be opened: {error.strerror}") from error
-        opened = self._opened[path]
+                self.check(scope)
+            except ArgumentError as error:
+                raise failed(str(path), error.message) from error
+        found = self._scopes.get(scope)
+        assert found is not None
+        opened = found[path]
         opened.uses += 1
         try:
             yield opened.descriptor
         finally:
-            opened.uses -= 1
-            if opened.stale and not opened.uses:
-                os.close(opened.descriptor)
+            self._shared.give(opened)
 
     def gone(self) -> list[str]:
         """The roots that have been removed."""
-        return [str(path) for path, opened in self._opened.items() if not os.fstat(opened.descriptor).st_nlink]
+        opened = {id(one): one for found in self._scopes.all() for one in found.values()}.values()
+        return [one.path for one in opened if not os.fstat(one.descriptor).st_nlink]
 
     def close(self) -> None:
         """Let go of all of them. Idempotent."""
-        while self._opened:
-            self._retire(self._opened.popitem()[1])
+        self._scopes.close()
 
-    def _open(self, path: Path) -> None:
-        """Another grant may say it again, or say it of what has been put in the place of the old one."""
-        descriptor = os.open(path, _TOP)
-        before = self._opened.get(path)
-        if before is not None and os.path.samestat(os.fstat(before.descriptor), os.fstat(descriptor)):
-            os.close(descriptor)
-            return
-        self._opened[path] = _Opened(descriptor)
-        if before is not None:
-            self._retire(before)
+    def _open(self, path: Path, argument: str) -> Opened:
+        try:
+            descriptor = os.open(path, _TOP)
+        except OSError as error:
+            message = f"{str(path)!r} cannot be opened: {error.strerror}"
+            raise ArgumentError(argument, message, allowed="a directory that exists") from error
+        status = os.fstat(descriptor)
+        return self._shared.take(str(path), descriptor, (status.st_dev, status.st_ino))
 
-    def _retire(self, opened: _Opened) -> None:
-        opened.stale = True
-        if not opened.uses:
-            os.close(opened.descriptor)
+    def _let_go(self, found: Mapping[Path, Opened]) -> None:
+        for opened in found.values():
+            self._shared.give(opened)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capsule.providers.held import Held, Opened, Shared
 from capsule_protocol.errors import ArgumentError, CapabilityFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
+
+    from capsule.providers.shell.scope import ShellScope
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _Identity = tuple[int, int, int, int]
@@ -26,54 +29,59 @@ _Identity = tuple[int, int, int, int]
 class PinnedProgram:
     """A program's file; `script`: it begins with `#!`."""
 
-    descriptor: int
-    identity: _Identity
+    opened: Opened
     script: bool
     real: str
 
 
+@dataclass(slots=True)
+class _Pinned:
+    """What one scope names, by path."""
+
+    programs: dict[str, PinnedProgram] = field(default_factory=dict)
+    roots: dict[str, Opened] = field(default_factory=dict)
+
+
 class Pins:
-    """Descriptors of programs and roots, one for each path. `close` is idempotent."""
+    """Descriptors of programs and roots, for each scope. `close` is idempotent."""
 
     def __init__(self) -> None:
-        self._programs: dict[str, PinnedProgram] = {}
-        self._roots: dict[str, int] = {}
+        self._shared = Shared()
+        self._scopes: Held[_Pinned] = Held(self._let_go)
 
-    def pin(self, programs: Mapping[str, str], roots: Mapping[str, str]) -> None:
-        """Hold what is at these paths now, by the names of the arguments that gave them; all or nothing.
+    def pin(self, scope: ShellScope) -> None:
+        """Hold what is at the paths of a scope now, for its calls; all or nothing.
 
         Raises ArgumentError for what should not be run, or is no directory.
         """
-        opened = Pins()
+        opened = _Pinned()
         try:
-            for argument, path in programs.items():
-                opened._programs[path] = opened._programs.get(path) or _open_program(path, argument)
-            for argument, path in roots.items():
-                if path not in opened._roots:
-                    opened._roots[path] = _open_root(path, argument)
+            for name, program in scope.programs.items():
+                if program.path not in opened.programs:
+                    opened.programs[program.path] = self._program(program.path, f"programs.{name}.path")
+            for name, root in scope.roots.items():
+                if root.path not in opened.roots:
+                    opened.roots[root.path] = self._root(root.path, f"roots.{name}.path")
         except BaseException:
-            opened.close()
+            self._let_go(opened)
             raise
-        Pins._close(
-            [self._programs[path].descriptor for path in opened._programs.keys() & self._programs.keys()]
-            + [self._roots[path] for path in opened._roots.keys() & self._roots.keys()]
-        )
-        self._programs |= opened._programs
-        self._roots |= opened._roots
+        self._scopes.put(scope, opened)
 
     @contextmanager
-    def held(self, path: str, roots: Iterable[str]) -> Iterator[tuple[PinnedProgram, list[int]]]:
-        """The program and the roots of a grant in force, by descriptors that stay open meanwhile, whatever is pinned.
+    def held(self, scope: ShellScope, path: str) -> Iterator[tuple[PinnedProgram, list[int]]]:
+        """A program and the roots of a grant, by descriptors that stay open meanwhile, whatever is pinned.
 
         Raises CapabilityFailed if the program's file is another one by now.
         """
-        pinned = self._programs.get(path)
-        if pinned is None:
+        found = self._scopes.get(scope)
+        pinned = None if found is None else found.programs.get(path)
+        if found is None or pinned is None:
             raise CapabilityFailed("program_failed", f"{path} is not among what the grants in force have named")
         descriptors: list[int] = []
         try:
-            _copy([pinned.descriptor, *(self._roots[root] for root in roots)], descriptors)
-            if _identity(os.fstat(descriptors[0])) != pinned.identity:
+            roots = [found.roots[root.path].descriptor for root in scope.roots.values()]
+            _copy([pinned.opened.descriptor, *roots], descriptors)
+            if _identity(os.fstat(descriptors[0])) != pinned.opened.identity:
                 raise CapabilityFailed(
                     "program_failed",
                     f"{path} has been changed or replaced since its grant came into force",
@@ -81,19 +89,45 @@ class Pins:
                 )
             yield pinned, descriptors
         finally:
-            Pins._close(descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def close(self) -> None:
         """Let go of all."""
-        while self._programs:
-            os.close(self._programs.popitem()[1].descriptor)
-        while self._roots:
-            os.close(self._roots.popitem()[1])
+        self._scopes.close()
 
-    @staticmethod
-    def _close(descriptors: Iterable[int]) -> None:
-        for descriptor in descriptors:
+    def _root(self, path: str, argument: str) -> Opened:
+        if not Path(path).is_absolute():
+            raise ArgumentError(argument, f"{path!r} is not absolute", allowed="the path of a directory, from /")
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ArgumentError(argument, f"{path}: {error.strerror}", allowed="a directory") from error
+        status = os.fstat(descriptor)
+        return self._shared.take(f"{path}/", descriptor, (status.st_dev, status.st_ino))
+
+    def _program(self, path: str, argument: str) -> PinnedProgram:
+        if not Path(path).is_absolute():
+            raise ArgumentError(argument, f"{path!r} is not absolute", allowed="the path of a program, from /")
+        try:
+            real = os.path.realpath(path, strict=True)
+            descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise ArgumentError(
+                argument, f"{path}: {error.strerror}", allowed="a program that the node can read"
+            ) from error
+        try:
+            status = os.fstat(descriptor)
+            _check_trust(real, status, argument)
+            script = os.pread(descriptor, 2, 0) == b"#!"
+        except BaseException:
             os.close(descriptor)
+            raise
+        return PinnedProgram(self._shared.take(path, descriptor, _identity(status)), script, real)
+
+    def _let_go(self, pinned: _Pinned) -> None:
+        for opened in [*(program.opened for program in pinned.programs.values()), *pinned.roots.values()]:
+            self._shared.give(opened)
 
 
 def _copy(descriptors: Iterable[int], copies: list[int]) -> None:
@@ -102,35 +136,6 @@ def _copy(descriptors: Iterable[int], copies: list[int]) -> None:
             copies.append(os.dup(descriptor))  # noqa: PERF401 (those before one that fails are closed)
     except OSError as error:
         raise CapabilityFailed("provider_unavailable", f"no program can be started: {error.strerror}") from error
-
-
-def _open_root(path: str, argument: str) -> int:
-    if not Path(path).is_absolute():
-        raise ArgumentError(argument, f"{path!r} is not absolute", allowed="the path of a directory, from /")
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ArgumentError(argument, f"{path}: {error.strerror}", allowed="a directory") from error
-
-
-def _open_program(path: str, argument: str) -> PinnedProgram:
-    if not Path(path).is_absolute():
-        raise ArgumentError(argument, f"{path!r} is not absolute", allowed="the path of a program, from /")
-    try:
-        real = os.path.realpath(path, strict=True)
-        descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise ArgumentError(
-            argument, f"{path}: {error.strerror}", allowed="a program that the node can read"
-        ) from error
-    try:
-        status = os.fstat(descriptor)
-        _check_trust(real, status, argument)
-        script = os.pread(descriptor, 2, 0) == b"#!"
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return PinnedProgram(descriptor, _identity(status), script, real)
 
 
 def _check_trust(real: str, status: os.stat_result, argument: str) -> None:

@@ -64,10 +64,7 @@ class ShellProvider:
             _check_readable(program.readable, f"programs.{name}.readable")
             _check_cpus(program.limits.cpus, scope.sandbox, f"programs.{name}.limits.cpus")
         _check_apart(scope)
-        self._pins.pin(
-            {f"programs.{name}.path": program.path for name, program in scope.programs.items()},
-            {f"roots.{name}.path": root.path for name, root in scope.roots.items()},
-        )
+        self._pins.pin(scope)
 
     def admit(self, operation: str, request: RunRequest, scope: ShellScope) -> None:  # noqa: ARG002 (there is one)
         """Whether program, arguments, variables and root are those of the grant."""
@@ -79,7 +76,7 @@ class ShellProvider:
         scope: ShellScope = call.scope
         program, argv = admission.admitted(request, scope)
         message = _message(program, scope, argv, request.env)
-        with self._pins.held(program.path, [root.path for root in scope.roots.values()]) as (pinned, descriptors):
+        with self._pins.held(scope, program.path) as (pinned, descriptors):
             message |= {"cwd": _cwd(request, scope, descriptors[1:]), "real": pinned.real, "script": pinned.script}
             run = Run(call.body, call.send, Caps.of(program.limits.output_bytes, call.limits.response_bytes))
             return await run.go(self._launcher, message, descriptors, request.timeout)

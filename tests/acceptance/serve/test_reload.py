@@ -120,6 +120,22 @@ async def test_what_needs_a_restart_is_told_each_time_and_not_taken(mortal: Serv
         assert (await session.run("1")).text == "1"
 
 
+async def test_it_tells_what_became_of_the_policy(place: Path) -> None:
+    policy = place / "policy.toml"
+    policy.write_text('version = 1\nname = "one"\nsandbox = "none"\n')
+    with Served(place / "policed", f'[broker]\npolicy = "{policy}"\n') as served:
+        policy.write_text('version = 1\nname = "two"\nsandbox = "none"\n')
+        (told,) = await reload(served, "reloaded")
+        assert told.startswith("reloaded: policy = ")
+        assert await reload(served, "reloaded") == ["reloaded: nothing has changed"]
+        policy.write_text("version = 2\n")
+        assert "version: Input should be 1" in await refusal(served, "the policy stays as it was")
+        policy.write_text('version = 1\nname = "three"\nsandbox = "none"\n')
+        (told,) = await reload(served, "reloaded")  # of the one that was refused nothing was said here
+        assert told.startswith("reloaded: policy = ")
+        assert served.stop() == 0
+
+
 async def test_a_wrong_file_changes_nothing_and_all_that_is_wrong_is_told(mortal: Served) -> None:
     write(mortal, "max_sessions = 1\nmax_sesions = 2\n[serve]\nmax_clients = 0\n")
     file = mortal.directory.with_suffix(".toml")

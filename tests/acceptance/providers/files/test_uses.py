@@ -388,22 +388,25 @@ async def test_a_root_is_what_it_was_when_it_was_opened(files: Caller, root: Pat
     root.with_name("elsewhere").rename(root)
 
 
-async def test_a_root_that_was_replaced_counts_from_the_next_check_on(root: Path) -> None:
+async def test_a_root_that_was_replaced_counts_for_scopes_that_are_checked_from_then_on(root: Path) -> None:
     provider = FilesProvider()
     scope = {"roots": {"data": {"path": root}}}
     files = Caller(provider, scope)
     (root / "big").write_bytes(bytes(5 * CHUNK_BYTES))
+    later: list[Caller] = []
 
     async def replace(_chunk: bytes) -> None:
         if not (root / "new").exists():
             root.rename(root.with_name("old"))
             root.mkdir()
             (root / "new").write_text("new")
-            Caller(provider, scope)
+            later.append(Caller(provider, scope))
 
     files.on_chunk = replace
     assert len((await files("read", path="data/big")).data) == 5 * CHUNK_BYTES  # goes on in the old one
-    assert (await files("read", path="data/new")).data == b"new"
+    (anew,) = later
+    assert (await anew("read", path="data/new")).data == b"new"
+    assert await code_of(files("read", path="data/new")) == "path_unknown"  # of a policy that may stay
     await provider.stop()
 
 
