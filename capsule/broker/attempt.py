@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from capsule.broker.bodies import Inlet, Outlet
     from capsule.broker.grants import Grant
+    from capsule.broker.policy import Policy
     from capsule.broker.sdk import Asker, BodyKind, Limits, Operation, Provider, Schema
     from capsule_protocol.errors import CapabilityError
 
@@ -48,6 +49,8 @@ class Attempt:
     begun: float
     standing: Callable[[], AbstractContextManager[None]]
     """While this lasts, the time of the execution does not count."""
+    policy: Policy | None = None
+    """What has decided on it, which may be in force no more."""
     weight: Weight = NOTHING
     target: Target | None = None
     request: Schema | None = None

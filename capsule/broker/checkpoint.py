@@ -75,6 +75,7 @@ class Checkpoint:
 
     async def settle(self, attempt: Attempt, account: Account, book: Book | None) -> Outcome:
         """Take a call through it; whatever happens, there is an outcome, and it is in the audit trail."""
+        attempt.policy = self.policy
         try:
             outcome = await self._pass(attempt, account, book)
         except CapabilityError as error:
@@ -90,7 +91,7 @@ class Checkpoint:
             outcome = await book.end(attempt, outcome)
         try:
             await self._count(attempt, account, outcome)
-            await self.recorder.ended(attempt, outcome, self.policy)
+            await self.recorder.ended(attempt, outcome)
         except CapabilityDenied as error:  # what is not recorded is not told
             outcome = _refused(error)
         self.counts["unknown" if attempt.target is None else attempt.capability, outcome.result] += 1
@@ -112,7 +113,7 @@ class Checkpoint:
                 raise
             return recorded  # though it cannot be made now: to be told so would be to make it twice
         limits = attempt.limits = attempt.grant.limits_for(target.operation)
-        self._bound(attempt, account)
+        self._bound(attempt, account, attempt.weight.size)
         recorded = await _recorded(attempt, book)
         if recorded is not None:
             return recorded
@@ -120,6 +121,7 @@ class Checkpoint:
         with self._observing(attempt):
             account.check_rate(key, limits, time.monotonic())
         async with account.room(key, limits):
+            await self._decide_again(attempt, account)
             await self._approve(attempt, account)
             return await self._run(attempt, book)
 
@@ -147,7 +149,7 @@ class Checkpoint:
         return Target(provider, found, operation)
 
     def _decide(self, attempt: Attempt) -> Decision:
-        asker = attempt.asker
+        asker, attempt.policy = attempt.asker, self.policy
         query = Query(attempt.capability, asker.principal, asker.environment, asker.session_name)
         decision = narrow(self.policy.decide(query), attempt.wanted)
         attempt.why = decision.why
@@ -155,13 +157,13 @@ class Checkpoint:
             raise CapabilityDenied("capability_denied", decision.why, details={"line": decision.line})
         return decision
 
-    def _bound(self, attempt: Attempt, account: Account) -> None:
-        """Of the arguments as of the bodies. Raises CapabilityFailed `capability_too_large`."""
+    def _bound(self, attempt: Attempt, account: Account, size: int) -> None:
+        """Of the arguments as of the bodies; `size` is what comes on top. Raises CapabilityFailed `capability_too_large`."""
         assert attempt.limits is not None
         assert attempt.grant is not None
         carry = partial(account.carry, attempt.grant.name, attempt.limits)
         attempt.inlet.limit, attempt.inlet.count = attempt.limits.request_bytes, carry
-        attempt.inlet.add(attempt.weight.size)
+        attempt.inlet.add(size)
         attempt.outlet.limit, attempt.outlet.count = attempt.limits.response_bytes, carry
 
     async def _approve(self, attempt: Attempt, account: Account) -> None:
@@ -176,22 +178,24 @@ class Checkpoint:
 
     async def _ask(self, attempt: Attempt, account: Account, why: str) -> None:
         assert attempt.grant is not None
-        policy = self.policy
         with attempt.standing():
             answer = await self.approvals.ask(attempt, why)
         attempt.approval = answer.by
-        while self.policy is not policy:  # to look may take a while, too
-            policy = self.policy
-            await self._decide_again(attempt)
+        await self._decide_again(attempt, account)
         if answer.for_session:
             account.approved[attempt.grant.name] = attempt.grant.scope
 
-    async def _decide_again(self, attempt: Attempt) -> None:
-        """The policy was switched while the call waited. Raises CapabilityDenied unless it allows the very same."""
-        assert attempt.grant is not None
-        grant = await _choose(attempt, self._decide(attempt))
-        if (grant.name, grant.scope) != (attempt.grant.name, attempt.grant.scope):
-            raise CapabilityDenied("capability_denied", f"the grant {attempt.grant.name!r} is another one by now")
+    async def _decide_again(self, attempt: Attempt, account: Account) -> None:
+        """If the policy was switched while the call waited. Raises CapabilityDenied unless it allows the very same."""
+        while self.policy is not attempt.policy:  # to look may take a while, too
+            before, attempt.grant = attempt.grant, None
+            assert before is not None
+            assert attempt.target is not None
+            grant = await _choose(attempt, self._decide(attempt))
+            if (grant.name, grant.scope) != (before.name, before.scope):
+                raise CapabilityDenied("capability_denied", f"the grant {before.name!r} is another one by now")
+            attempt.grant, attempt.limits = grant, grant.limits_for(attempt.target.operation)
+            self._bound(attempt, account, 0)
 
     async def _run(self, attempt: Attempt, book: Book | None) -> Outcome:
         target, limits, grant = attempt.target, attempt.limits, attempt.grant
@@ -200,7 +204,7 @@ class Checkpoint:
         assert grant is not None
         attempt.inlet.count(attempt.weight.size)
         if target.operation.effects:
-            await self.recorder.begun(attempt, self.policy)
+            await self.recorder.begun(attempt)
             if book is not None:
                 await book.begin(attempt)
                 attempt.started = True

@@ -27,12 +27,12 @@ class Recorder:
     def __init__(self, audit: Audit) -> None:
         self.audit = audit
 
-    async def begun(self, attempt: Attempt, policy: Policy) -> None:
+    async def begun(self, attempt: Attempt) -> None:
         """A call that changes something is about to be made."""
         details = {"submitters": list(attempt.asker.submitters)} if attempt.asker.submitters else None
-        await self.audit.append(_record(attempt, policy)._replace(outcome="begun", details=details))
+        await self.audit.append(_record(attempt)._replace(outcome="begun", details=details))
 
-    async def ended(self, attempt: Attempt, outcome: Outcome, policy: Policy) -> None:
+    async def ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """What became of a call."""
         details: dict[str, Any] = {}
         if attempt.approval:
@@ -43,7 +43,7 @@ class Recorder:
             details["recorded"] = True
         if attempt.asker.submitters:
             details["submitters"] = list(attempt.asker.submitters)
-        record = _record(attempt, policy)._replace(
+        record = _record(attempt)._replace(
             outcome=outcome.result,
             code="" if outcome.error is None else outcome.error.code,
             duration=round(time.time() - attempt.begun, 6),
@@ -140,8 +140,11 @@ def _flags(decision: Decision) -> dict[str, Any]:
     return {name: True for name in ("for_session", "break_glass") if getattr(decision, name)}
 
 
-def _record(attempt: Attempt, policy: Policy) -> Record:
-    """Who asks for what, and which line counts. Arguments that fit no schema are known by their sizes only."""
+def _record(attempt: Attempt) -> Record:
+    """Who asks for what, and which line of which policy counts.
+
+    Arguments that fit no schema are known by their sizes only.
+    """
     asker, grant = attempt.asker, attempt.grant
     if attempt.weight.excess is not None:
         arguments = {"…": {"bytes": attempt.weight.size}}
@@ -161,6 +164,6 @@ def _record(attempt: Attempt, policy: Policy) -> Record:
         arguments=arguments,
         grant="" if grant is None else grant.name,
         line=0 if grant is None else grant.line,
-        policy=policy.digest,
+        policy="" if attempt.policy is None else attempt.policy.digest,
         why=attempt.why,
     )

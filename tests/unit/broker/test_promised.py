@@ -10,6 +10,7 @@ import pytest
 from capsule.broker.approvals import GLASSES, Decision
 from capsule.config import NodeConfig
 from capsule_protocol.errors import SessionError
+from capsule_protocol.messages.streams import StreamClose
 from tests.acceptance.broker.conftest import HEAD
 from tests.unit.broker.test_session_calls import ALL, ASKED, Worker, approved, broker_with, durable, package
 
@@ -128,6 +129,35 @@ async def test_an_approval_for_the_session_ends_with_the_scope_that_was_approved
         worker.call(3, "acme.greet", positional=["one"])
         await broker.decide((await waiting(broker))["id"], Decision(approve=False, by="bob"))
         assert await worker.code(3) == "approval_denied"
+
+
+async def test_a_call_that_waits_for_its_turn_needs_its_grant_when_that_comes(tmp_path: Path) -> None:
+    """And the trail has of each call which policy has decided on it."""
+    text = ALL + "limits = { concurrent = 1 }\n"
+    async with broker_with(tmp_path, text) as broker:
+        worker, acme = Worker(broker), broker.checkpoint.providers["acme"]
+        first = broker.policy.digest
+        for number in (1, 2, 3):
+            worker.call(number, "acme.count", b"12", more=number == 1)
+        await acme.reached(1)  # type: ignore[attr-defined]
+        await switched(broker, tmp_path, "# the same\n" + text)
+        worker.say(StreamClose(stream="call:1"))
+        await acme.reached(0)  # type: ignore[attr-defined]
+        assert [await worker.code(1), await worker.code(2), await worker.code(3)] == ["", "", ""]
+        same = broker.policy.digest
+        for number in (4, 5):
+            worker.call(number, "acme.count", b"12", more=number == 4)
+        await acme.reached(1)  # type: ignore[attr-defined]
+        await switched(broker, tmp_path, "")
+        worker.say(StreamClose(stream="call:4"))
+        assert [await worker.code(4), await worker.code(5)] == ["", "capability_denied"]
+        assert [(each.outcome, each.policy, each.grant) for each in worker.records] == [
+            ("accepted", first, "all"),
+            ("accepted", same, "all"),
+            ("accepted", same, "all"),
+            ("accepted", same, "all"),
+            ("denied", broker.policy.digest, ""),
+        ]
 
 
 @pytest.mark.parametrize(
