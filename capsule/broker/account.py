@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from capsule.broker.budget import Step
+    from capsule.broker.grants import Grant
     from capsule.broker.packs import BudgetSettings
-    from capsule.broker.sdk import Limits, ScopeSchema
+    from capsule.broker.sdk import Limits
 
 
 class Bucket:
@@ -45,8 +46,16 @@ class Account:
         self._bytes: defaultdict[str, int] = defaultdict(int)
         self._budgets: dict[str, tuple[BudgetSettings, Budget]] = {}
         self._steps: list[Step] = []
-        self.approved: dict[str, ScopeSchema] = {}
-        """Grants that somebody has approved for the whole session, with the scope that was approved."""
+        self._approved: dict[str, Grant] = {}
+
+    def approve(self, grant: Grant) -> None:
+        """Somebody has approved all that the session calls under this grant, as it is."""
+        self._approved[grant.name] = grant
+
+    def approved(self, grant: Grant, capability: str) -> bool:
+        """Whether somebody has: under a grant of this name with the same scope, which covered the capability then."""
+        before = self._approved.get(grant.name)
+        return before is not None and before.scope == grant.scope and capability in before.capabilities
 
     def check_rate(self, key: tuple[str, str], limits: Limits, now: float) -> None:
         """Raises CapabilityDenied `capability_throttled`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgpack import packb, unpackb
 
 from capsule.broker.audit import redacted
+from capsule.broker.showing import shown
 from capsule_bridge import Bridge, NewPromise, Retention, Settlement, call_promise, execution_promise, fingerprint
 from capsule_protocol.errors import CapabilityDenied, CapabilityFailed, CapabilityTimeout, CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 KIND: Final = "approval"
 MAX_REASON = 1000
 """Characters."""
+MAX_PROMPT = 2000
+"""Characters of a call in one line."""
 GLASSES = 3
 """So often within GLASS_SECONDS somebody may approve what is their own."""
 GLASS_SECONDS = 3600.0
@@ -145,6 +148,7 @@ class Approvals:
 def describe(promise: Promise) -> dict[str, Any]:
     """What is told to whoever may approve it."""
     asked: dict[str, Any] = unpackb(promise.param)
+    asked.pop("recorded", None)
     answer = said(promise)
     return {
         "id": promise.id,
@@ -158,16 +162,24 @@ def describe(promise: Promise) -> dict[str, Any]:
     }
 
 
+def recorded(promise: Promise) -> dict[str, Any]:
+    """The arguments of the call as the audit trail has them."""
+    asked = unpackb(promise.param)
+    found: dict[str, Any] = asked.get("recorded", asked["arguments"])
+    return found
+
+
 def said(promise: Promise) -> dict[str, Any]:
     """What somebody has said to it: `by`, `reason`, `for_session`, `break_glass`; nothing if nobody has."""
     return unpackb(promise.value) if promise.value else {}
 
 
 def prompt(promise: Promise) -> str:
-    """The call in one line."""
+    """The call in one line, which is cut: a list has many of them, and `describe` all of it."""
     asked = unpackb(promise.param)
     given = ", ".join(f"{name}={value!r}" for name, value in asked["arguments"].items())
-    return f"{asked['capability']}({given})"
+    line = f"{asked['capability']}({given})"
+    return line if len(line) <= MAX_PROMPT else f"{line[:MAX_PROMPT]}… ({len(line) - MAX_PROMPT} characters more)"
 
 
 def _question(attempt: Attempt, why: str) -> dict[str, Any]:
@@ -175,7 +187,8 @@ def _question(attempt: Attempt, why: str) -> dict[str, Any]:
     assert attempt.request is not None
     return {
         "capability": attempt.capability,
-        "arguments": redacted(attempt.request),
+        "arguments": shown(attempt.request),
+        "recorded": redacted(attempt.request),
         "why": why,
         "grant": attempt.grant.name,
         "line": attempt.grant.line,

@@ -168,7 +168,7 @@ class Checkpoint:
 
     async def _approve(self, attempt: Attempt, account: Account) -> None:
         assert attempt.grant is not None
-        approved = account.approved.get(attempt.grant.name) == attempt.grant.scope
+        approved = account.approved(attempt.grant, attempt.capability)
         size = None if attempt.inlet.more else attempt.inlet.size
         why = attempt.grant.approval.needed(attempt.request, size, approved=approved)
         if why and self.policy.mode == "observe":
@@ -178,12 +178,13 @@ class Checkpoint:
 
     async def _ask(self, attempt: Attempt, account: Account, why: str) -> None:
         assert attempt.grant is not None
+        asked = attempt.grant
         with attempt.standing():
             answer = await self.approvals.ask(attempt, why)
         attempt.approval = answer.by
         await self._decide_again(attempt, account)
         if answer.for_session:
-            account.approved[attempt.grant.name] = attempt.grant.scope
+            account.approve(asked)
 
     async def _decide_again(self, attempt: Attempt, account: Account) -> None:
         """If the policy was switched while the call waited. Raises CapabilityDenied unless it allows the very same."""

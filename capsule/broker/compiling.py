@@ -52,7 +52,7 @@ class Compiler:
         approval = self._approve(path, table, covered)
         limits = {name: getattr(table.limits, name) for name in table.limits.model_fields_set}
         made = {
-            provider: Grant(table.name, line, scope, limits, self._ceiling, approval)
+            provider: Grant(table.name, line, scope, limits, self._ceiling, approval, frozenset(covered))
             for provider, scope in self._scopes(path, table, covered).items()
         }
         return Granted(table, line, made)

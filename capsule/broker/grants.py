@@ -66,7 +66,10 @@ class GrantTable(Config):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one table of the file says for one provider. `line` is where the table begins."""
+    """What one table of the file says for one provider. `line` is where the table begins.
+
+    `capabilities`: all that the table covers, of other providers too.
+    """
 
     name: str
     line: int
@@ -74,6 +77,7 @@ class Grant:
     limits: Mapping[str, Any]
     ceiling: LimitsTable
     approval: Approval
+    capabilities: frozenset[str]
 
     def limits_for(self, operation: Operation) -> Limits:
         """The limits that hold for its calls."""

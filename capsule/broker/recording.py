@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from capsule.broker.approvals import describe
+from capsule.broker.approvals import describe, recorded
 from capsule.broker.audit import Record, redacted, unchecked
 from capsule.broker.audit.record import MAX_TEXT
 
@@ -129,7 +129,7 @@ def _word(promise: Promise, decision: Decision, policy: Policy) -> Record:
         execution=asked["execution"],
         capability=asked["capability"],
         key=promise.id,
-        arguments=asked["arguments"],
+        arguments=recorded(promise),
         grant=asked["grant"],
         line=asked["line"],
         policy=policy.digest,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from capsule.node.info import ApprovalSummary
 
 HEADINGS = ("ID", "OWNER", "SESSION", "CALL", "AGE", "LEFT", "WHY")
+LISTED = 400
+"""Characters of a call in the list."""
 approval_argument = click.argument("approval", metavar="ID")
 
 
@@ -96,6 +98,12 @@ async def _tell(client: AsyncClient, approval: str, *, as_json: bool, counts: bo
     say(as_json, data, word if counts else f"{word} before{f' by {found.by}' if found.by else ''}")
 
 
+def _call(one: ApprovalSummary) -> str:
+    """It in one line, which is cut, and says so."""
+    call = f"{one.capability}({', '.join(f'{name}={value!r}' for name, value in one.arguments.items())})"
+    return call if len(call) <= LISTED else f"{call[:LISTED]}… ({len(call) - LISTED} more: capsule approvals show)"
+
+
 def _rows(found: list[ApprovalSummary]) -> list[tuple[object, ...]]:
     now = time.time()
     return [
@@ -103,7 +111,7 @@ def _rows(found: list[ApprovalSummary]) -> list[tuple[object, ...]]:
             one.id,
             ", ".join([one.owner, *one.submitters]),
             one.session_name,
-            f"{one.capability}({', '.join(f'{name}={value!r}' for name, value in one.arguments.items())})",
+            _call(one),
             tables.age(now - one.created),
             "-" if one.timeout is None else tables.age(one.timeout - now),
             one.why,

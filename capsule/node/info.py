@@ -87,7 +87,8 @@ class PromiseSummary:
 class ApprovalSummary:
     """A call that waits for an approval, or waited: who asks for what, under which line of the policy, and why.
 
-    `arguments` are as the audit trail has them, without secrets. Times are seconds since the epoch. `state` is that of
+    `arguments` are told without secrets; of one that is longer than 4096 bytes: how it `begins` and `ends`, how many
+    characters are `left_out`, and how many `bytes` it has. Times are seconds since the epoch. `state` is that of
     a promise: `pending`, `resolved` if it was approved, `rejected`, `rejected_timedout`, `rejected_canceled`. `by`,
     `reason`: who has said so, and why. `submitters`: who beside the owner has had code run in the session.
     """

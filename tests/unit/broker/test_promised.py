@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from capsule.broker.approvals import GLASSES, Decision
+from capsule.broker.approvals import GLASSES, Decision, prompt
+from capsule.broker.showing import BEGINNING, END
 from capsule.config import NodeConfig
 from capsule_protocol.errors import SessionError
 from capsule_protocol.messages.streams import StreamClose
@@ -160,6 +161,21 @@ async def test_a_call_that_waits_for_its_turn_needs_its_grant_when_that_comes(tm
         ]
 
 
+async def test_an_approval_for_the_session_is_for_the_capabilities_that_its_grant_had(tmp_path: Path) -> None:
+    some = '[[grants]]\nname = "some"\ncapabilities = [{}]\napproval = "first"\n'
+    async with broker_with(tmp_path, some.format('"acme.greet"')) as broker:
+        worker = Worker(broker)
+        worker.call(1, "acme.greet", positional=["one"])
+        await broker.decide((await waiting(broker))["id"], Decision(approve=True, by="bob", for_session=True))
+        assert await worker.code(1) == ""
+        await switched(broker, tmp_path, some.format('"acme.greet", "acme.join"'))
+        worker.call(2, "acme.greet", positional=["two"])
+        assert await worker.code(2) == ""
+        worker.call(3, "acme.join", positional=[["a"]])
+        await broker.decide((await waiting(broker))["id"], Decision(approve=False, by="bob"))
+        assert await worker.code(3) == "approval_denied"
+
+
 @pytest.mark.parametrize(
     ("after", "code"),
     [
@@ -209,3 +225,42 @@ async def test_who_had_code_run_in_the_worker_may_not_approve_its_calls_at_the_n
         assert (await waiting(broker))["submitters"] == []
         await approved(worker)
         assert await worker.code(2) == ""
+
+
+async def test_who_is_to_approve_a_call_sees_what_it_is(tmp_path: Path) -> None:
+    """And not the hash of it, as the trail has it: code would choose what is seen."""
+    async with broker_with(tmp_path, ASKED) as broker:
+        worker = Worker(broker)
+        worker.call(1, "acme.greet", positional=["rm -rf /srv #" + "A" * 1000])
+        asked = await waiting(broker)
+        assert asked["arguments"] == {"name": "rm -rf /srv #" + "A" * 1000}
+        assert (await broker.approvals.find(asked["id"])).param.count(b"A" * 1000) == 1
+        await approved(worker)
+        words = ["rm"] * 70 + ["-rf"] * 2000 + ["/"]
+        worker.call(2, "acme.join", arguments={"words": words})
+        asked = await waiting(broker)
+        told = asked["arguments"]["words"]
+        assert told["begins"].startswith('["rm", "rm", ')
+        assert told["ends"].endswith(', "-rf", "/"]')
+        assert told["left_out"] == told["bytes"] - BEGINNING - END > 0
+        assert prompt(await broker.approvals.find(asked["id"])).endswith("characters more)")
+        await approved(worker)
+        assert [await worker.code(1), await worker.code(2)] == ["", ""]
+        records = broker.checkpoint.recorder.audit.records  # type: ignore[attr-defined]  # in memory
+        assert [each.arguments["name"]["bytes"] for each in records if each.capability == "acme.greet"] == [1013] * 2
+
+
+async def test_secrets_are_not_shown_however_long_the_rest_is(tmp_path: Path) -> None:
+    async with broker_with(tmp_path, ASKED + f'scope = {{ marks = "{tmp_path}/marks" }}\n') as broker:
+        worker = Worker(broker)
+        worker.call(1, "acme.mark", arguments={"text": "x" * 9999, "password": "hunter2"})
+        asked = await waiting(broker)
+        assert asked["arguments"]["password"] == {"secret_bytes": 7}
+        assert asked["arguments"]["text"] == {
+            "begins": "x" * BEGINNING,
+            "ends": "x" * END,
+            "left_out": 9999 - BEGINNING - END,
+            "bytes": 9999,
+        }
+        await approved(worker)
+        assert await worker.code(1) == ""
