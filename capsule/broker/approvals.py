@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from capsule_bridge import Promise, Settled
 
 KIND: Final = "approval"
+GLASS: Final = "glass"
+"""The kind of promise that stands for a glass that was broken, while that counts."""
 MAX_REASON = 1000
 """Characters."""
 MAX_PROMPT = 2000
@@ -57,7 +58,7 @@ class Approvals:
     def __init__(self, bridge: Bridge, *, durable: bool) -> None:
         self.bridge = bridge
         self._durable = durable
-        self._broken: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=GLASSES))
+        self._breaking = asyncio.Lock()
         self.on_asked: Callable[[dict[str, Any]], object] | None = None
         """Is told of each that is new."""
 
@@ -106,7 +107,7 @@ class Approvals:
     async def decide(self, promise: Promise, decision: Decision) -> Settled:
         """Settle one; the first word counts. Raises SessionError `permission_denied`."""
         if decision.approve:
-            self._check(promise, decision)
+            await self._check(promise, decision)
         said = {**decision._asdict(), "reason": decision.reason[:MAX_REASON]}
         settlement = Settlement(promise.id, "resolve" if decision.approve else "reject", packb(said))
         (settled,) = await self.bridge.settle(settlement)
@@ -119,7 +120,7 @@ class Approvals:
             raise SessionError("promise_unknown", f"{id_!r} is no approval")
         return promise
 
-    def _check(self, promise: Promise, decision: Decision) -> None:
+    async def _check(self, promise: Promise, decision: Decision) -> None:
         """Whether somebody may approve this. Raises SessionError `permission_denied`."""
         asks = (promise.principal, *unpackb(promise.param).get("submitters", ()))
         if decision.by not in asks and not decision.break_glass:
@@ -131,11 +132,18 @@ class Approvals:
             raise SessionError("permission_denied", "who breaks the glass has to say why")
         if decision.for_session:
             raise SessionError("permission_denied", "who breaks the glass approves one call, and not all of a session")
-        broken, now = self._broken[decision.by], self.bridge.now() / 1000
-        if len(broken) == GLASSES and now - broken[0] < GLASS_SECONDS:
-            message = f"{decision.by} has broken the glass {GLASSES} times within {GLASS_SECONDS / 60:g} minutes"
+        async with self._breaking:
+            await self._break(decision.by)
+
+    async def _break(self, by: str) -> None:
+        """Write down that somebody breaks a glass: a promise that nobody settles, and that is forgotten in time."""
+        broken = [each async for each in self.bridge.pending() if each.kind == GLASS and each.principal == by]
+        if len(broken) >= GLASSES:
+            message = f"{by} has broken the glass {GLASSES} times within {GLASS_SECONDS / 60:g} minutes"
             raise SessionError("permission_denied", message)
-        broken.append(now)
+        due = self.bridge.now() + round(GLASS_SECONDS * 1000)
+        id_ = f"{GLASS}:{new_id(MESSAGE)}"
+        await self.bridge.accept(NewPromise(id_, GLASS, "", b"", principal=by, timeout_at=due))
 
     async def _accept(self, new: NewPromise) -> Promise:
         """With its execution it is canceled; one of what a cell has left behind lives on by itself."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from capsule.broker.approvals import GLASSES, Decision, prompt
+from capsule.broker.approvals import GLASS, GLASS_SECONDS, GLASSES, Decision, prompt
 from capsule.broker.showing import BEGINNING, END
 from capsule.config import NodeConfig
+from capsule_bridge import Settlement
 from capsule_protocol.errors import SessionError
 from capsule_protocol.messages.streams import StreamClose
 from tests.acceptance.broker.conftest import HEAD
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 __all__ = ["package"]
+
+EPOCHS = count(1)
 
 
 async def waiting(broker: Broker) -> dict[str, Any]:
@@ -264,3 +268,31 @@ async def test_secrets_are_not_shown_however_long_the_rest_is(tmp_path: Path) ->
         }
         await approved(worker)
         assert await worker.code(1) == ""
+
+
+async def test_a_glass_that_was_broken_counts_at_the_next_node_too(tmp_path: Path) -> None:
+    bridge = await durable()
+    for _ in range(GLASSES):
+        async with broker_with(tmp_path, ASKED, bridge) as broker:
+            await broken(broker)
+    async with broker_with(tmp_path, ASKED, bridge) as broker:
+        with pytest.raises(SessionError, match="has broken the glass"):
+            await broken(broker)
+        for glass in [each async for each in bridge.pending() if each.kind == GLASS]:
+            assert glass.timeout_at is not None
+            assert 0 < glass.timeout_at - bridge.now() <= GLASS_SECONDS * 1000
+            await bridge.settle(Settlement(glass.id, "cancel"))  # as its time-out would
+        await broken(broker)
+
+
+async def broken(broker: Broker) -> None:
+    """Somebody approves what is their own, of a session that there was not before."""
+    worker = Worker(broker)
+    worker.calls.begin(1, "", next(EPOCHS))
+    worker.call(1, "acme.greet", positional=["you"])
+    asked = await waiting(broker)
+    try:
+        await broker.decide(asked["id"], Decision(approve=True, by="alice", break_glass=True, reason="a fire"))
+    finally:
+        await broker.decide(asked["id"], Decision(approve=False, by="bob"))
+        await worker.reply(1)
