@@ -60,6 +60,8 @@ class Attempt:
     """Which line of the policy counts."""
     approval: str = ""
     """Who has approved it, if that was needed."""
+    probe: bool = False
+    """What becomes of it decides whether its session gets more calls of this provider."""
     started: bool = False
     """It is written down that it is made, so what becomes of it has to be as well."""
     ending: bool = False

@@ -84,9 +84,9 @@ class Budget:
         self._take("rested", now)
         return 0.0
 
-    def fault(self, now: float) -> Step | None:
-        """A call has failed."""
-        if self.state == "isolated":  # it was under way before
+    def fault(self, now: float, *, probe: bool = True) -> Step | None:
+        """A call has failed. `probe`: it is the one that was let through, if one is being tried."""
+        if self.state == "isolated" or (self.state == "probing" and not probe):  # it was under way before
             return None
         if self.state == "probing":
             self._pause = min(2 * self._pause, self._settings.longest_pause)
@@ -95,9 +95,11 @@ class Budget:
         self._faults.append(now)
         return self._count(now)
 
-    def success(self, now: float) -> Step | None:
-        """A call has not failed."""
+    def success(self, now: float, *, probe: bool = True) -> Step | None:
+        """A call has not failed; `probe` as above."""
         if self.state == "probing":
+            if not probe:
+                return None
             self._faults.clear()
             self._pause = self._settings.pause
             return self._take("succeeded", now)

@@ -126,13 +126,17 @@ class Checkpoint:
             return await self._run(attempt, book)
 
     async def _check_budget(self, attempt: Attempt, account: Account) -> None:
-        """Who fails often is slowed down: what is denied costs a record too."""
+        """Who fails often is slowed down: what is denied costs a record too. Not while that is only tried out."""
+        waits = self.policy.mode != "observe"
+        budget = self._budget(attempt, account)
         try:
-            delay = self._budget(attempt, account).check(time.monotonic())
+            delay = budget.check(time.monotonic())
         except CapabilityDenied:
-            await asyncio.sleep(self.policy.budget.delay)
+            if waits:
+                await asyncio.sleep(self.policy.budget.delay)
             raise
-        if delay:  # to wait for no time at all is a turn of the loop
+        attempt.probe = budget.state == "probing"  # which lets no other one through
+        if delay and waits:  # to wait for no time at all is a turn of the loop
             await asyncio.sleep(delay)
 
     def _budget(self, attempt: Attempt, account: Account) -> Budget:
@@ -244,9 +248,9 @@ class Checkpoint:
         if not outcome.recorded:
             budget = self._budget(attempt, account)
             if outcome.error is None:
-                budget.success(time.monotonic())
+                budget.success(time.monotonic(), probe=attempt.probe)
             elif outcome.error.code not in NO_FAULTS:
-                budget.fault(time.monotonic())
+                budget.fault(time.monotonic(), probe=attempt.probe)
         for step in account.steps():
             await self.recorder.stepped(attempt, step, self.policy)
 

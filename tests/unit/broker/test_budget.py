@@ -81,6 +81,15 @@ def test_one_call_is_tried_and_others_wait_for_what_becomes_of_it() -> None:
     assert [budget.check(31.0) for _ in range(3)] == [0.0] * 3
 
 
+def test_what_becomes_of_calls_that_were_under_way_before_says_nothing_of_the_one_that_is_tried() -> None:
+    budget = faulty(100)
+    assert budget.check(30.0) == 0.0
+    assert budget.success(31.0, probe=False) is None
+    assert budget.fault(32.0, probe=False) is None
+    assert denied(budget, 33.0).details["retry_after"] == DEFAULT.pause - 3.0
+    assert budget.success(34.0, probe=True) == Step("probing", "calm", 0, 0.0)
+
+
 def test_a_probe_that_fails_doubles_the_pause_up_to_its_bound() -> None:
     budget, now, pauses = faulty(100, longest_pause=100.0), 0.0, []
     for _ in range(4):

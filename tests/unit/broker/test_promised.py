@@ -296,3 +296,57 @@ async def broken(broker: Broker) -> None:
     finally:
         await broker.decide(asked["id"], Decision(approve=False, by="bob"))
         await worker.reply(1)
+
+
+BUDGET = "[budget]\nfaults = 2\nwarn = 50\nthrottle = 50\npause = {pause}\nlongest_pause = 600\ndelay = {delay}\n"
+
+
+async def test_a_call_from_before_does_not_decide_for_the_one_that_is_tried(tmp_path: Path) -> None:
+    text = ALL + BUDGET.format(pause=0.1, delay=0.0)
+    async with broker_with(tmp_path, text) as broker:
+        worker, acme = Worker(broker), broker.checkpoint.providers["acme"]
+        worker.call(1, "acme.count", b"12", more=True)
+        await acme.reached(1)  # type: ignore[attr-defined]
+        for number in (2, 3):
+            worker.call(number, "acme.trouble", positional=["raise"])
+            assert await worker.code(number) == "capability_failed"
+        assert budgets(broker)[-1] == "isolated"
+        tried = await let_through(worker, 4)
+        worker.say(StreamClose(stream="call:1"))
+        assert await worker.code(1) == ""
+        assert budgets(broker)[-1] == "probing"
+        worker.say(StreamClose(stream=f"call:{tried}"))
+        assert await worker.code(tried) == ""
+        assert budgets(broker)[-1] == "calm"
+
+
+async def let_through(worker: Worker, number: int) -> int:
+    """Call until a second call runs; its number."""
+    acme = worker.broker.checkpoint.providers["acme"]
+    while True:
+        worker.call(number, "acme.count", b"12", more=True)
+        runs = asyncio.ensure_future(acme.reached(2))  # type: ignore[attr-defined]
+        refused = asyncio.ensure_future(worker.reply(number))
+        done, _ = await asyncio.wait([runs, refused], return_when=asyncio.FIRST_COMPLETED)
+        for waiting_ in (runs, refused):
+            waiting_.cancel()
+        if runs in done:
+            return number
+        number += 1
+
+
+async def test_a_policy_that_is_tried_out_slows_nobody_down(tmp_path: Path) -> None:
+    text = 'mode = "observe"\n' + ALL + BUDGET.format(pause=600.0, delay=60.0)
+    async with broker_with(tmp_path, text) as broker:
+        worker = Worker(broker)
+        for number in range(1, 5):
+            worker.call(number, "acme.trouble", positional=["raise"])
+            assert await worker.code(number) == "capability_failed"
+        assert budgets(broker)[-1] == "isolated"
+        assert [each.details for each in worker.records][-1] == {"observed": ["capability_isolated"]}
+
+
+def budgets(broker: Broker) -> list[str]:
+    """What has become of the faults of its sessions."""
+    records = broker.checkpoint.recorder.audit.records  # type: ignore[attr-defined]  # in memory
+    return [each.outcome for each in records if each.kind == "budget"]
