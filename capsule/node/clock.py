@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+LOOK = 0.1
+"""Seconds between two looks at how long code has computed, at least."""
+
 
 class Clock:
     """Calls `expire` after so many seconds in which it was not paused; once, unless it was cancelled."""
 
-    __slots__ = ("_expire", "_expired", "_left", "_loop", "_timer")
+    __slots__ = ("_expire", "_expired", "_left", "_loop", "_seen", "_timer", "_used")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, expire: Callable[[], object]) -> None:
         self._loop = loop
@@ -20,17 +23,31 @@ class Clock:
         self._expire = expire
         self._expired = False
         self._timer: asyncio.TimerHandle | None = None
+        self._used: Callable[[], float] | None = None
+        self._seen = 0.0
         self.go_on()
 
     def pause(self) -> None:
         """Stand still. Idempotent."""
         if self._timer is not None:
-            self._left = max(0.0, self._timer.when() - self._loop.time())
+            if self._used is None:
+                self._left = max(0.0, self._timer.when() - self._loop.time())
+            else:
+                self._look(self._used)
             self._timer.cancel()
-            self._timer = None
+        self._timer = self._used = None
+
+    def attend(self, used: Callable[[], float]) -> None:
+        """Stand still while the code does; `used` tells for how many seconds it has computed so far: those count."""
+        self.pause()
+        if not self._expired:
+            self._used, self._seen = used, used()
+            self._timer = self._loop.call_later(max(self._left, LOOK), self._fire)
 
     def go_on(self) -> None:
         """Count what is left. Idempotent."""
+        if self._used is not None:
+            self.pause()
         if self._timer is None and not self._expired:
             self._timer = self._loop.call_later(self._left, self._fire)
 
@@ -39,6 +56,16 @@ class Clock:
         self.pause()
         self._expired = True
 
+    def _look(self, used: Callable[[], float]) -> None:
+        now = used()
+        self._left = max(0.0, self._left - max(0.0, now - self._seen))
+        self._seen = now
+
     def _fire(self) -> None:
-        self._timer, self._expired = None, True
+        if self._used is not None:
+            self._look(self._used)
+            if self._left > 0:
+                self._timer = self._loop.call_later(max(self._left, LOOK), self._fire)
+                return
+        self._timer, self._used, self._expired = None, None, True
         self._expire()

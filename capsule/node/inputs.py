@@ -43,7 +43,7 @@ class Inputs:
         self._open: dict[str, _Open] = {}
         self._clerk: Clerk | None = None
         self._clock: Clock | None = None
-        self._standing = 0
+        self._standing: list[Callable[[], float]] = []
 
     @property
     def told(self) -> bool:
@@ -71,13 +71,13 @@ class Inputs:
     def ask(self, question: Question, *, told: bool) -> None:
         """The code waits for an answer. `told`: the client knows of it already."""
         request = question.request
-        if self._clock is not None and question.waits:
-            self._clock.pause()
         if self._clerk is not None:
             self._open[request] = _Open(question, None, told)
+            self._count_time()
             self._clerk.ask(self._execution, question, told=told)
         else:
             self._open[request] = _Open(question, self._timer(question), told)
+            self._count_time()
             if not told:
                 self._execution.tell_question(question)
 
@@ -123,19 +123,20 @@ class Inputs:
         if self._clock is not None:
             self._clock.cancel()
         self._clock = Clock(self._loop, seconds, expire)
-        if self._stands:
-            self._clock.pause()
+        self._count_time()
 
     @contextmanager
-    def standing(self) -> Iterator[None]:
-        """Something that the code waits for depends on people: its time does not count meanwhile."""
-        self._standing += 1
-        if self._clock is not None:
-            self._clock.pause()
+    def standing(self, used: Callable[[], float]) -> Iterator[None]:
+        """A call of the code depends on people: its time does not count meanwhile, but while it computes.
+
+        Nobody but the code itself knows whether it waits for its call. `used`: the seconds that it has computed so far.
+        """
+        self._standing.append(used)
+        self._count_time()
         try:
             yield
         finally:
-            self._standing -= 1
+            self._standing.remove(used)
             self._count_time()
 
     def end(self) -> None:
@@ -162,10 +163,12 @@ class Inputs:
         return None if timeout is None else self._loop.call_later(timeout, self.deliver, question.request, late)
 
     def _count_time(self) -> None:
-        if self._clock is not None and not self._stands:
+        """Not while the code itself waits for people, and not only threads of it."""
+        if self._clock is None:
+            return
+        if any(one.question.waits for one in self._open.values()):
+            self._clock.pause()
+        elif self._standing:
+            self._clock.attend(self._standing[0])
+        else:
             self._clock.go_on()
-
-    @property
-    def _stands(self) -> bool:
-        """Whether the code itself waits for people, and not only threads of it."""
-        return self._standing > 0 or any(one.question.waits for one in self._open.values())

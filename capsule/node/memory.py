@@ -20,8 +20,17 @@ def own_bytes(pid: int) -> int:
 
 def cpu_seconds(pid: int) -> float:
     """The processor time that the process has used, and those of its children that have ended; 0.0 if it has ended."""
+    return _seconds(Path(f"/proc/{pid}/stat"))
+
+
+def main_seconds(pid: int) -> float:
+    """As `cpu_seconds`, and of its threads the main one only."""
+    return _seconds(Path(f"/proc/{pid}/task/{pid}/stat"))
+
+
+def _seconds(stat: Path) -> float:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        fields = stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except OSError:
         return 0.0
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.asking import Answer
+from capsule.node.memory import cpu_seconds, main_seconds
 from capsule_protocol.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from capsule.broker.calls import SessionCalls
     from capsule.node.asking import Question
+    from capsule.node.execution import Execution
     from capsule.node.lineup import Lineup
     from capsule.node.worker import Worker
     from capsule_protocol.envelope import Envelope
@@ -27,6 +30,7 @@ class Powers:
         self._send = send
         self._calls = calls
         self._asked: dict[str, asyncio.Future[Answer]] = {}
+        self._pid = 0
 
     @property
     def any(self) -> bool:
@@ -35,6 +39,7 @@ class Powers:
 
     def begin(self, worker: Worker, epoch: int) -> None:
         """From now on this worker calls, in this epoch of the session."""
+        self._pid = worker.pid
         if self._calls is not None:
             self._calls.begin(worker.pid, str(worker.directory / "files"), epoch)
 
@@ -61,7 +66,12 @@ class Powers:
     def standing(self, execution: str) -> AbstractContextManager[None]:
         """While this lasts, the time of this execution does not count, if it runs."""
         found = self._lineup.sent(execution)
-        return nullcontext() if found is None else found.inputs.standing()
+        return nullcontext() if found is None else self._standing(found)
+
+    def _standing(self, execution: Execution) -> AbstractContextManager[None]:
+        """In a subshell another thread than the main one runs the code; which, the worker knows."""
+        seconds = cpu_seconds if execution.request.subshell else main_seconds
+        return execution.inputs.standing(partial(seconds, self._pid))
 
     async def ask_people(self, execution: str, question: Question) -> Answer:
         """A call of this execution asks something; whoever answers the questions of its code answers it."""
@@ -71,8 +81,9 @@ class Powers:
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asked[question.request] = answered
         try:
-            found.ask_input(question)
-            return await answered
+            with self._standing(found):
+                found.ask_input(question._replace(waits=False))
+                return await answered
         finally:
             del self._asked[question.request]
             found.inputs.withdraw(question.request)

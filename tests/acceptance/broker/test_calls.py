@@ -505,3 +505,29 @@ async def test_a_call_that_no_message_can_carry_is_an_error_and_not_the_end_of_t
         assert "capability_invalid" in await refused(session, "caps.acme.greet(*['x'] * 64)")  # the node has said so
         assert await value(session, "caps.acme.greet('you')") == "'hello you'"
         assert len(node.records) == 2
+
+
+BUSY = "import time\nend = time.monotonic() + 10\nwhile time.monotonic() < end: pass"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"import threading\nthreading.Thread(target=caps.acme.greet, args=('you',), daemon=True).start()\n{BUSY}",
+        f"import asyncio\ntask = asyncio.ensure_future(caps.acme.greet('you'))\nawait asyncio.sleep(0)\n{BUSY}",
+        f"import threading\nthreading.Thread(target=caps.ask.question, args=('?',), daemon=True).start()\n{BUSY}",
+    ],
+    ids=["a thread", "a task", "a question"],
+)
+async def test_the_time_of_code_goes_on_while_a_call_of_it_waits_for_people_and_it_computes(
+    granting: Granting, code: str
+) -> None:
+    text = ALL + 'approval = "always"\n[[grants]]\nname = "ask"\ncapabilities = ["ask.*"]\n'
+    async with granting(text, on_approval=for_ever) as node, node.client.session() as session:
+        result = await session.run(code, timeout=0.5, on_input=for_ever)
+        assert result.verdict == "timeout", result
+
+
+async def for_ever(_: Any) -> Any:
+    """Nobody answers."""
+    await asyncio.Event().wait()
