@@ -162,7 +162,7 @@ class Checkpoint:
         return decision
 
     def _bound(self, attempt: Attempt, account: Account, size: int) -> None:
-        """Of the arguments as of the bodies; `size` is what comes on top. Raises CapabilityFailed `capability_too_large`."""
+        """Of arguments and bodies, of which there are `size` more. Raises CapabilityFailed `capability_too_large`."""
         assert attempt.limits is not None
         assert attempt.grant is not None
         carry = partial(account.carry, attempt.grant.name, attempt.limits)
