@@ -37,9 +37,9 @@ def failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = Fa
     try:
         return _failed(shell, error, asked=asked)
     except BaseException as broken:  # noqa: BLE001  # a user's exception answers as it likes, also to `isinstance`
-        message = f"<the exception cannot be shown: it raised {_name(broken)}>"
-        body: dict[str, Any] = {"name": _name(error), "message": message, "traceback": [], "hint": "", "details": {}}
-        return body | {"verdict": "error", "code": "execution_error"}
+        name, message = _name(error), f"<the exception cannot be shown: it raised {_name(broken)}>"
+        body: dict[str, Any] = {"name": name, "message": message, "traceback": [f"{name}: {message}"]}
+        return body | {"verdict": "error", "code": "execution_error", "hint": "", "details": {}}
 
 
 def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool) -> dict[str, Any]:
