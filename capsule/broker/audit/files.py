@@ -89,8 +89,9 @@ def lines(path: Path) -> Iterator[bytes]:
     """The whole lines of a file, without their ends."""
     with path.open("rb", buffering=2**18) as file:
         for line in file:
-            if line.endswith(b"\n"):
-                yield line[:-1]
+            if not line.endswith(b"\n"):
+                return  # written now, perhaps: what would be read next is the rest of it
+            yield line[:-1]
 
 
 def backwards(path: Path) -> Iterator[bytes]:

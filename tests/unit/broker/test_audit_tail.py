@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import json
 import os
 from itertools import pairwise
@@ -263,6 +264,28 @@ def test_damage_is_told_though_a_node_removes_files_meanwhile(tmp_path: Path, mo
         await trail.close()
 
     asyncio.run(work())
+
+
+class Growing(io.RawIOBase):
+    """A file to which the second half of a line is added just after its end was read."""
+
+    def __init__(self) -> None:
+        self._reads = iter([b"one\ntw", b"", b"o\nthree\n", b""])
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = next(self._reads)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def open(self, *_: Any, **__: Any) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+
+def test_the_end_of_a_line_that_is_being_written_is_no_line() -> None:
+    assert list(lines(Growing())) == [b"one"]  # type: ignore[arg-type]  # of a path only `open` is used
 
 
 def test_what_is_written_and_signed_meanwhile_is_no_excess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
