@@ -17,6 +17,7 @@ class ErrorInfo:
 
     `name` and `message` are those of the exception (`ValueError`, its text) or, where no exception ended the code, of
     the verdict. `traceback` is a list of lines with source text, without terminal colours. `code` is the stable code.
+    `retryable`: whether it may be asked for again; None: as the table says of the code.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ErrorInfo:
     code: str = "execution_error"
     hint: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    retryable: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

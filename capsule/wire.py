@@ -225,6 +225,8 @@ def _finished(event: told.Finished) -> Wired:
         "hint": error.hint,
         "details": error.details,
     }
+    if error.retryable is not None:
+        body["retryable"] = error.retryable
     return Wired("error", body | more)
 
 
@@ -299,8 +301,9 @@ def _from_result(message: words.Result, at: Envelope) -> told.Event:
 
 
 def _from_error(message: words.Error, at: Envelope) -> told.Event:
+    retryable = message.retryable if "retryable" in message.model_fields_set else None
     error = told.ErrorInfo(
-        message.name, message.message, message.traceback, message.code, message.hint, message.details
+        message.name, message.message, message.traceback, message.code, message.hint, message.details, retryable
     )
     return told.Finished(
         at.execution,

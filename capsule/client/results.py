@@ -79,7 +79,7 @@ def execution_error(result: Result) -> ExecutionError:
     """The exception that stands for a result whose verdict is not `ok`."""
     info = result.error or ErrorInfo(result.verdict, "", code=f"execution_{result.verdict}")
     message = f"{info.name}: {info.message}" if info.message else info.name
-    error = ExecutionError(info.code, message, hint=info.hint or None, details=info.details)
+    error = ExecutionError(info.code, message, hint=info.hint or None, retryable=info.retryable, details=info.details)
     error.result = result
     return error
 

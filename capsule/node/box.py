@@ -156,7 +156,7 @@ class Box:
         with suppress(OSError):  # it is gone
             socket.send_fds(self._lease, [msgpack.packb({"op": "linger", **told})], list(descriptors))
         if not await asyncio.shield(self._kept):
-            raise WorkerLost("worker_lost", "the worker ended when its session was open")
+            raise WorkerLost("worker_lost", "the worker ended when its session was open", retryable=True)
 
     def kill(self) -> None:
         """Kill the worker; the box then kills what it leaves. Works also while the box itself is held up."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from capsule.node.execution import Execution
 from capsule.node.ladder import Ladder, Reason
 from capsule.node.outgoing import cancel, execute, interrupt
-from capsule.node.verdicts import Loss, Ruling, cancelled, interrupt_ignored, of_loss, unsent
+from capsule.node.verdicts import Loss, Ruling, as_lost, cancelled, interrupt_ignored, of_loss, unsent
 
 if TYPE_CHECKING:
     import asyncio
@@ -118,9 +118,10 @@ class Dispatch:
         for execution in sent:
             begun = execution.request.subshell or (worker is not None and worker.started(execution.serial))
             started = worker is not None and bool(begun)
-            _finish(execution, of_loss(loss, execution, started=started))
+            ruling = of_loss(loss, execution, started=started)
+            _finish(execution, as_lost(ruling, loss, execution, started=started))
         for execution in queued:
-            _finish(execution, unsent(loss))
+            _finish(execution, as_lost(unsent(loss), loss, execution, started=False))
         self._full.clear()
 
     # --- for its subshells ---

@@ -145,6 +145,12 @@ class Execution:
         """The number of the newest event so far, taken or not."""
         return self._channel.mark()
 
+    def last(self) -> int:
+        """The number of the last event before the verdict, if that comes now."""
+        if self.verdict is None:
+            self._flush_decoders()
+        return self.mark()
+
     def listen(self, on_ready: Callable[[], object]) -> None:
         """Have this called whenever there may be an event to take, instead of waiting for it."""
         self._reading = True

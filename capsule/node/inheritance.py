@@ -144,7 +144,7 @@ class InheritedSession(Session):
             self._dispatch.accepted += 1
             self.powers.submitted(each.request.submitter)
             if survival.had_ended(serial):
-                ruling = lost_with_node()
+                ruling = lost_with_node(each.last)
                 execution.go_on(each.last, [b"", b""], Heard(()))
                 execution.finish(ruling.verdict, error=ruling.error)
             else:

@@ -101,6 +101,29 @@ def _undrained(loss: Loss) -> Ruling:
     return Ruling("error", _info("OutputDrainTimeout", loss.message, "output_drain_timeout"))
 
 
+def as_lost(ruling: Ruling, loss: Loss, execution: Execution, *, started: bool) -> Ruling:
+    """The ruling on an execution whose worker ended, with how much of the code may have run."""
+    ladder = execution.ladder
+    reason = ladder.reason if ladder is not None and ladder.killed else _REASONS[loss.cause]
+    return ruling._replace(error=_with_extent(ruling.error, reason, started=started, last=execution.last()))
+
+
+def lost(reason: str, message: str, hint: str, *, started: bool, last: int, code: str = "worker_lost") -> Ruling:
+    """The verdict of an execution that nobody can run, or say any more what became of it.
+
+    `started`: it may have begun; `last`: the number of the last event that was told.
+    """
+    info = ErrorInfo(code, message, [], code, hint)
+    return Ruling("worker_lost", _with_extent(info, reason, started=started, last=last))
+
+
+def _with_extent(info: ErrorInfo, reason: str, *, started: bool, last: int) -> ErrorInfo:
+    """Only what certainly never began is safe to ask for again."""
+    extent = {"reason": reason, "started": started, "last_seq": last, "effects": "unknown" if started else "none"}
+    retryable = not started if info.code == "worker_lost" else info.retryable
+    return replace(info, details={**info.details, **extent}, retryable=retryable)
+
+
 def unsent(loss: Loss) -> Ruling:
     """The verdict of an execution that had not been sent when the worker ended."""
     if loss.cause in {"restart", "close"}:
@@ -119,9 +142,10 @@ def interrupt_ignored() -> Ruling:
     return Ruling("error", _info("InterruptIgnored", text, "interrupt_ignored"))
 
 
-def lost_with_node() -> Ruling:
+def lost_with_node(last: int) -> Ruling:
     """The verdict of an execution whose own verdict a node had heard, and not kept, when it died."""
-    return _lost("the execution ended, and its verdict was lost with the node that had heard it")
+    message = "the execution ended, and its verdict was lost with the node that had heard it"
+    return lost("verdict_lost", message, hint_of("worker_lost"), started=True, last=last)
 
 
 def subshell_gone(name: str) -> Ruling:
@@ -136,6 +160,13 @@ def hint_of(code: str) -> str:
 
 
 _WHY: dict[str, str] = {"restart": "the session was restarted", "close": "the session was closed"}
+_REASONS: dict[LossCause, str] = {
+    "exit": "worker_ended",
+    "violation": "protocol_violation",
+    "drain": "output_drain",
+    "restart": "restart",
+    "close": "close",
+}
 _NEXT: dict[str, str] = {"restart": "The session's state is gone; run the code again.", "close": "Open a new session."}
 
 

@@ -179,7 +179,7 @@ class Worker:
     ) -> None:
         """Make it the worker of a session. Raises WorkerLost, or what the worker says against the options."""
         if self.died.done():
-            raise WorkerLost("worker_lost", "the worker ended while nobody used it")
+            raise WorkerLost("worker_lost", "the worker ended while nobody used it", retryable=True)
         assert self._box is not None
         if memory_bytes is not None or max_processes is not None:
             self._box.limit(memory_bytes=memory_bytes, max_processes=max_processes)
@@ -188,7 +188,7 @@ class Worker:
             lambda exited: self._greeting.open(self._link.shell.send, opening, exited)
         )
         if self.died.done():
-            raise WorkerLost("worker_lost", "the worker ended when its session was open")
+            raise WorkerLost("worker_lost", "the worker ended when its session was open", retryable=True)
         self._hearing.owner = owner
 
     def memory(self) -> int:

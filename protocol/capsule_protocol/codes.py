@@ -68,7 +68,7 @@ CODES: dict[str, CodeInfo] = {
     "subshell_unknown": CodeInfo("the session has no subshell of this name", "Open one, and use its name."),
     "too_many_subshells": CodeInfo("the session has as many subshells as it may", "Close one of them."),
     # Workers and environments
-    "worker_lost": CodeInfo("the worker is gone or broke the protocol", "Restart the session.", retryable=True),
+    "worker_lost": CodeInfo("the worker is gone or broke the protocol", "Restart the session."),
     "worker_start_failed": CodeInfo("a worker could not be started", retryable=True),
     "worker_start_timeout": CodeInfo("a worker did not become ready in time", retryable=True),
     "adoption_refused": CodeInfo("the box that a node left cannot be adopted: it is not this node's, or is gone"),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from capsule.events import ErrorInfo, Finished, Started
+from capsule.events import Finished, Started
 from capsule.node.durable.elsewhere import foreign_ending
 from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.intake import Intake
@@ -26,7 +26,7 @@ from capsule.node.durable.scribe import Reader, Scribe
 from capsule.node.durable.sharing import entry
 from capsule.node.inheritance import Remembered
 from capsule.node.requests import conflict
-from capsule.node.verdicts import cancelled
+from capsule.node.verdicts import cancelled, lost
 from capsule.wire import pack_event, unpack_event
 from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Watched, promise_id, session_promise
 from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, SessionError, WorkerLost
@@ -34,12 +34,13 @@ from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolEr
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from capsule.events import Event, Verdict
+    from capsule.events import Event
     from capsule.node.auth.principals import Principal
     from capsule.node.execution import ExecuteRequest
     from capsule.node.front.log import EventLog
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
+    from capsule.node.verdicts import Ruling
     from capsule_bridge import Bridge, Fence, Promise, Retention
 
 logger = logging.getLogger("capsule.bridge")
@@ -183,7 +184,8 @@ class Ledger:
         found = await until_committed(promise, lambda: self.bridge.get(promise))
         if found.pending and found.epoch < epoch:
             await until_committed(promise, lambda: self.bridge.take(promise, epoch))
-            error = WorkerLost("worker_lost", "the node that had begun it has lost its session to this one")
+            message = "the node that had begun it has lost its session to this one"
+            error = WorkerLost("worker_lost", message, details={"reason": "taken_over"})
             await self.give_up(await self.bridge.get(promise), error, started=True)
 
     async def remember(self, promise: Promise) -> Remembered:
@@ -200,19 +202,18 @@ class Ledger:
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """It was accepted, and nothing could still run it, or say what became of it. Raises StoreError."""
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
-        details = {"started": started, "last_seq": last, "effects": "unknown" if started else "none"}
         code = "epoch_mismatch" if error.code == "epoch_mismatch" else "worker_lost"
-        info = ErrorInfo(code, error.message, [], code, error.hint, details)
-        await self._rule(promise, "worker_lost", info, last)
+        reason = error.details.get("reason", error.code)
+        ruling = lost(reason, error.message, error.hint, started=started, last=last, code=code)
+        await self._rule(promise, ruling, last)
 
     async def cancel(self, promise: Promise, why: str) -> None:
         """It was accepted, and is not to be run. Raises StoreError."""
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
-        ruling = cancelled(why)
-        await self._rule(promise, ruling.verdict, ruling.error, last)
+        await self._rule(promise, cancelled(why), last)
 
-    async def _rule(self, promise: Promise, verdict: Verdict, info: ErrorInfo | None, last: int) -> None:
-        finished = Finished(execution_of(promise), last + 1, verdict, error=info)
+    async def _rule(self, promise: Promise, ruling: Ruling, last: int) -> None:
+        finished = Finished(execution_of(promise), last + 1, ruling.verdict, error=ruling.error)
         log = (pack_event(finished),)
         # Only for whom it was found with: if somebody else has it meanwhile, the verdict is his.
         fence = promise.fence

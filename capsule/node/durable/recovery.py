@@ -13,7 +13,7 @@ from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import execution_of, unpack_request, unpack_session
 from capsule.node.durable.sharing import claim, owner_of
 from capsule.node.home import Identity
-from capsule_protocol.errors import CapsuleError, StoreError, WorkerLost
+from capsule_protocol.errors import CapsuleError, SessionError, StoreError, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -191,8 +191,9 @@ class Recovery:
 
     async def _rule_on(self, lost: list[Promise]) -> None:
         """They had been started, so they are not run again, and nobody knows how far they came. Takes them out."""
-        message = "the node ended while the code ran, and its worker with it"
-        error = WorkerLost("worker_lost", message, hint="The session gets a new worker, in its next epoch.")
+        message = "the node ended while the code was at the worker, and the worker with it"
+        hint = "The session gets a new worker, in its next epoch."
+        error = WorkerLost("worker_lost", message, hint=hint, details={"reason": "node_ended"})
         while lost:
             await asyncio.gather(*(self._give_up(one, error, started=True) for one in lost[:AT_ONCE]))
             del lost[:AT_ONCE]
@@ -211,7 +212,7 @@ class Recovery:
     async def _line_up(self, hosted: Hosted | None, promises: list[Promise]) -> None:
         try:
             if hosted is None:
-                raise WorkerLost("worker_lost", "the session had been closed")
+                raise SessionError("session_closed", "the session had been closed")
             await until_committed(f"session {hosted.session.id}", lambda: self._registry.wake(hosted))
         except CapsuleError as error:
             if error.code == "session_elsewhere":

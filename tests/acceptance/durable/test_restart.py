@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule import AsyncClient, SessionError
+from capsule import AsyncClient, ExecutionError, SessionError
 from capsule.events import Finished, Gap
 from capsule_protocol.errors import StoreError
 from tests.acceptance.serve.support import LONG, Served
@@ -47,7 +47,11 @@ async def test_what_had_been_started_is_lost_and_the_session_goes_on_in_its_next
                     result = await running.result()
                 assert result.verdict == "worker_lost"
                 assert result.error is not None
-                assert result.error.details == {"started": True, "last_seq": 1, "effects": "unknown"}
+                extent = {"reason": "node_ended", "started": True, "last_seq": 1, "effects": "unknown"}
+                assert result.error.details == extent
+                with pytest.raises(ExecutionError) as failed:
+                    result.raise_for_error()
+                assert not failed.value.retryable
                 assert session.epoch == 2
                 assert (await session.run("'state' in globals()")).text == "False"
                 with pytest.raises(SessionError) as caught:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from capsule.client.results import Result, execution_error
 from capsule.node.box import ExitStatus
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.ladder import Ladder, Reason
-from capsule.node.verdicts import Loss, of_error, of_loss, unsent
+from capsule.node.verdicts import Loss, LossCause, as_lost, of_error, of_loss, unsent
+from capsule.wire import pack_event, unpack_event
 from capsule_protocol.messages.execution import Error
 from tests.unit.node.hosts import Host
 
@@ -141,3 +143,30 @@ def test_those_that_had_not_begun_when_the_worker_crashed_are_lost(execution: Ex
     loss = Loss("exit", ExitStatus(code=1))
     for ruling in (of_loss(loss, execution, started=False), unsent(loss)):
         assert (ruling.verdict, ruling.error.code) == ("worker_lost", "worker_lost")
+
+
+@pytest.mark.parametrize("cause", ["exit", "violation", "drain", "restart", "close"])
+def test_only_what_never_began_may_be_asked_for_again(execution: Execution, cause: LossCause) -> None:
+    loss = Loss(cause, KILLED)
+    execution.output(0, b"\xc3")  # half a character is told as soon as it is known that nothing follows
+    begun = as_lost(of_loss(loss, execution, started=True), loss, execution, started=True).error
+    assert begun.details.items() >= {"started": True, "last_seq": 2, "effects": "unknown"}.items()
+    assert begun.details["reason"]
+    waiting = as_lost(unsent(loss), loss, execution, started=False)
+    assert waiting.error.details.items() >= {"started": False, "last_seq": 2, "effects": "none"}.items()
+    errors = [execution_error(Result("worker_lost", error=error)) for error in (begun, waiting.error)]
+    if cause != "drain":  # its code says of itself
+        assert [error.retryable for error in errors] == [False, True]
+    execution.finish("crashed", error=begun)
+    assert execution.verdict is not None
+    assert execution.verdict.sequence == begun.details["last_seq"] + 1
+    told = unpack_event(pack_event(execution.verdict), "x_1", 3)
+    assert told == execution.verdict
+
+
+def test_what_the_ladder_killed_was_lost_for_its_reason(execution: Execution) -> None:
+    climb(execution, "timeout", killed=True)
+    loss = Loss("exit", KILLED)
+    ruling = as_lost(of_loss(loss, execution, started=True), loss, execution, started=True)
+    assert ruling.error.details["reason"] == "timeout"
+    assert ruling.error.details["signal"] == signal.SIGKILL
