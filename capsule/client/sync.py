@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from capsule.client.aio import AsyncClient
 from capsule.client.approvals import Approvals
-from capsule.client.arguments import CellOptions, ExecuteOptions, check_callback, check_codes, check_flag
+from capsule.client.arguments import CellOptions, ExecuteOptions, check_callback, check_codes, check_execute, check_flag
 from capsule.client.handle import AsyncExecutionHandle, ExecutionHandle
 from capsule.client.portal import Portal
 from capsule.client.progress import Progress
@@ -305,11 +305,13 @@ class Session(Comms):
     ) -> Execution:
         """Queue `code` and return a handle at once; executions run in the order of submission.
 
-        `batch` names what belongs together for `stop_on_error`. Raises as `run` does.
+        `batch` names what belongs together for `stop_on_error`. There is no thread that could answer questions of the
+        code meanwhile, so `on_input` is an option of `run` and `stream`. Raises as `run` does.
         """
+        checked = check_execute(options)  # the asynchronous one has an option more
 
         def submit() -> AsyncExecution:
-            return self._inner.submit(code, timeout=timeout, key=key, batch=batch, **options)
+            return self._inner.submit(code, timeout=timeout, key=key, batch=batch, **checked)
 
         return Execution(self, self._portal, self._begin(submit))
 

@@ -119,6 +119,12 @@ def test_without_on_input_a_question_is_eof(sync_session: Session) -> None:
     assert result.error.name == "EOFError"
 
 
+def test_a_callback_that_would_hold_up_the_whole_client_is_refused(sync_session: Session) -> None:
+    with pytest.raises(ArgumentError, match="on_input") as caught:
+        sync_session.submit("input()", on_input=lambda _request: "Ada")  # type: ignore[call-arg]
+    assert caught.value.code == "unknown_option"
+
+
 def test_what_callbacks_raise_reaches_the_caller(sync_session: Session) -> None:
     def fail(anything: object) -> str:
         raise LookupError("mine")
