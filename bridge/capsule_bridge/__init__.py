@@ -23,7 +23,7 @@ from capsule_bridge.records import (
 )
 from capsule_bridge.sqlite import SqliteStore
 from capsule_bridge.states import PROMISE, Action, State
-from capsule_bridge.stats import BridgeInfo
+from capsule_bridge.stats import BridgeInfo, SessionPromises
 from capsule_bridge.store import Leases, PromiseStore, Watched
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "PromiseStore",
     "Quarantined",
     "Retention",
+    "SessionPromises",
     "Settled",
     "Settlement",
     "SqliteStore",

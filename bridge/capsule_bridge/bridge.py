@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from capsule_bridge.identity import execution_promise
 from capsule_bridge.interceptors import Interceptors
 from capsule_bridge.records import Fence, Settlement, Started
+from capsule_bridge.states import CANCELED, TIMED_OUT
 from capsule_bridge.stats import BridgeInfo, Stats
 from capsule_bridge.store import PAGE, Watched
 from capsule_protocol.errors import CapsuleError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
         Retention,
         Settled,
     )
+    from capsule_bridge.states import State
+    from capsule_bridge.stats import SessionPromises
     from capsule_bridge.store import PromiseStore
 
 
@@ -36,16 +39,26 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def steady_clock() -> Callable[[], int]:
+    """A clock that begins as the wall clock, and does not jump with it: nothing is due before its time, or after it.
+
+    It counts while the machine sleeps, so that what it tells stays what a watch would.
+    """
+    tick = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    offset = time.time_ns() - time.clock_gettime_ns(tick)
+    return lambda: (time.clock_gettime_ns(tick) + offset) // 1_000_000
+
+
 class Bridge:
     """One for each node. Its methods raise what those of `PromiseStore` raise; what they answer is committed."""
 
     def __init__(
-        self, store: PromiseStore, clock: Callable[[], int] = wall_clock, interceptors: Iterable[Interceptor] = ()
+        self, store: PromiseStore, clock: Callable[[], int] | None = None, interceptors: Iterable[Interceptor] = ()
     ) -> None:
         self.store = store
         self.interceptors = Interceptors(interceptors)
         self.stats = Stats()
-        self.now = clock
+        self.now = clock or steady_clock()
         self._waiting: dict[str, dict[asyncio.Future[None], str]] = {}
         self._doubtful: set[str] = set()  # begun by calls that did not answer
         self._shared = store if isinstance(store, Watched) else None
@@ -57,7 +70,7 @@ class Bridge:
             try:
                 created = await self.store.create(new, now=self.now())
             except CapsuleError as error:
-                self.stats.refused(error.code)
+                self.stats.refused(new, error.code)
                 raise
         self.stats.accepted(created)
         self.interceptors.tell("accepted" if created.fresh else "attached", created.promise)
@@ -98,7 +111,12 @@ class Bridge:
         with self._timed():
             answers = await self.store.settle(*settlements, now=self.now())
         self.stats.events += sum(len(each.log) for each in settlements)
-        self._tell(answers)
+        children: list[str] = []
+        for promise, decided in answers:
+            if decided or self.stats.awaits(promise.id):  # it was decided by a call that is said to have failed
+                children += self._end(promise)
+            self._wake(promise.id)
+        await self._look_at(children)
         return answers
 
     async def get(self, id: str) -> Promise:  # noqa: A002
@@ -128,7 +146,7 @@ class Bridge:
                 promise = await self.get(id)
                 if not promise.pending:
                     if self.stats.awaits(promise.id):  # a time-out, or somebody else's verdict
-                        self.stats.settled(promise)
+                        await self._look_at(self._end(promise))
                     return promise
                 left = None if promise.timeout_at is None else max(0, promise.timeout_at - self.now()) / 1000
                 await asyncio.wait([woken], timeout=left)
@@ -146,6 +164,10 @@ class Bridge:
     def info(self) -> BridgeInfo:
         """What it has done and has before it."""
         return self.stats.info(self.now(), tuple(each.name for each in self.interceptors.quarantined))
+
+    def info_of(self, session: str) -> SessionPromises | None:
+        """What of that belongs to a session; None if the session is not written down."""
+        return self.stats.of_session(session, self.now())
 
     async def pending(self, session: str | None = None) -> AsyncIterator[Promise]:
         """All promises without a verdict, oldest first; settle them behind the iteration."""
@@ -169,9 +191,8 @@ class Bridge:
     async def expire(self, retention: Retention) -> Expired:
         """Write down the time-outs that are due, and forget what is old."""
         expired = await self.store.expire(now=self.now(), retention=retention)
-        for id_ in expired.timed_out:
-            self.stats.timed_out(id_)
-            self._wake(id_)
+        self._wake_all(expired.timed_out)
+        await self._look_at(expired.timed_out, TIMED_OUT)
         return expired
 
     async def close(self) -> None:
@@ -214,12 +235,27 @@ class Bridge:
         for id_ in ids:
             self._wake(id_)
 
-    def _tell(self, answers: Sequence[Settled]) -> None:
-        for promise, decided in answers:
-            if decided or self.stats.awaits(promise.id):  # it was decided by a call that is said to have failed
-                self.stats.settled(promise)
-                self.interceptors.tell("settled", promise)
-            self._wake(promise.id)
+    def _end(self, promise: Promise) -> Sequence[str]:
+        """A promise of this node has its verdict: that is counted and told once. Answers what has ended with it."""
+        children = self.stats.settled(promise)
+        self.interceptors.tell("settled", promise)
+        self._wake(promise.id)
+        return children
+
+    async def _look_at(self, ended: Sequence[str], state: State = CANCELED) -> None:
+        """As `_end`, for what ended by itself or with its parent; who waits for one of them may have been faster.
+
+        What cannot be read any more, because it was forgotten at once, is counted as in this state, and not told.
+        """
+        for id_ in ended:
+            if self.stats.awaits(id_):
+                try:
+                    promise = await self.get(id_)
+                except CapsuleError:
+                    self.stats.lost(id_, state)
+                    continue
+                if self.stats.awaits(id_):
+                    await self._look_at(self._end(promise))
 
     def _wake(self, id_: str) -> None:
         """Those who wait for it, or for what ended with it: they look again."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from capsule_protocol.answers import Terms
 
 if TYPE_CHECKING:
-    from capsule_bridge import BridgeInfo
+    from capsule_bridge import BridgeInfo, SessionPromises
     from capsule_pool import PoolInfo
 
 
@@ -17,6 +17,7 @@ class SessionInfo:
     """A session at one moment. `memory` is its worker's, in bytes; `last_heartbeat` is seconds since the epoch.
 
     `cpu` is the processor time that the worker has used, in seconds; `sandbox` the level that its code is held to.
+    `promises`: what of the session is written down, at a node elsewhere that does so.
     """
 
     id: str
@@ -33,6 +34,7 @@ class SessionInfo:
     protocol: str
     cpu: float = 0.0
     sandbox: str = "none"
+    promises: SessionPromises | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from capsule.client.arguments import ExecuteOptions
 from capsule.config import NodeConfig, SessionOptions
 from capsule.events import ErrorInfo, Event
 from capsule.node.info import PromiseSummary, SessionInfo, SessionSummary
+from capsule_bridge import SessionPromises
 from capsule_protocol.errors import CODES, CapsuleError
 from capsule_protocol.messages import MESSAGES
 
@@ -165,6 +166,7 @@ def test_every_event_has_a_row_with_its_fields(event: type[Event]) -> None:
     [
         *(value for value in vars(answers).values() if dataclasses.is_dataclass(value)),
         SessionInfo,
+        SessionPromises,
         SessionSummary,
         PromiseSummary,
     ],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capsule.node.asking import InputError
     from capsule.node.execution import ExecuteRequest
     from capsule.node.session import State
+    from capsule_bridge import SessionPromises
 
 logger = logging.getLogger("capsule.client")
 
@@ -137,7 +138,8 @@ class RemoteSession:
 
     async def info(self) -> SessionInfo:
         """The session as it is now."""
-        return SessionInfo(**(await self._ask("info", {}))["info"])
+        info = (await self._ask("info", {}))["info"]
+        return SessionInfo(**{**info, "promises": _promises(info.get("promises"))})
 
     # --- for its executions ---
 
@@ -259,3 +261,11 @@ class RemoteSession:
 
 def _over(name: str, reason: str) -> str:
     return f"the session {name!r} is over for this client" + (f": {reason}" if reason else "")
+
+
+def _promises(info: dict[str, Any] | None) -> SessionPromises | None:
+    if info is None:
+        return None
+    from capsule_bridge import SessionPromises  # late: a client has no other need of it
+
+    return SessionPromises(**info)

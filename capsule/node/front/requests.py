@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.config import SessionOptions
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.streams import Streams
     from capsule.node.front.watch import Watch
+    from capsule.node.session import Session
     from capsule.node.transfers import SessionFiles
     from capsule_protocol.envelope import Buffer, Envelope
 
@@ -186,7 +187,7 @@ class Requests:
 
     async def _info(self, _message: Any, envelope: Envelope) -> None:
         if envelope.session:
-            info: dict[str, Any] = asdict(self._peer.visible(envelope.session).session.info())
+            info = self._info_of(self._peer.visible(envelope.session).session)
         else:
             info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
             if self._desk.ledger is not None:
@@ -195,6 +196,11 @@ class Requests:
                 mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)
                 info = {"sessions": mine, "pools": {}, "clients": 0, "offences": 0}
         self._peer.answer("info_reply", {"info": info}, envelope)
+
+    def _info_of(self, session: Session) -> dict[str, Any]:
+        ledger = self._desk.ledger
+        promises = None if ledger is None else ledger.bridge.info_of(session.id)
+        return asdict(replace(session.info(), promises=promises))
 
     async def _interrupt(self, _message: Any, envelope: Envelope) -> None:
         done = await self._peer.session(envelope.session).interrupt()

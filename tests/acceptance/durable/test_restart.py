@@ -81,6 +81,9 @@ async def test_a_key_gets_the_same_answer_from_the_next_node(place: Path) -> Non
                 written = (await other.info()).bridge
                 assert written is not None
                 assert (written.dedup_hits, written.conflicts, written.pending) == (1, 1, 1)
+                own = (await again.info()).promises
+                assert own is not None
+                assert (own.dedup_hits, own.conflicts, own.pending) == (1, 1, 0)
     assert after == before
     assert isinstance(after[-1], Finished)
     assert count.read_text() == "x"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from capsule_bridge import Bridge, Retention, Settlement, SqliteStore
+from capsule_bridge import Bridge, Promise, Retention, SessionPromises, Settlement, SqliteStore
+from capsule_bridge.bridge import wall_clock
 from capsule_bridge.interceptors import BUDGET
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import SessionError, StoreError
@@ -115,6 +116,78 @@ async def test_a_verdict_that_is_said_to_have_failed_and_has_not_is_counted_when
     await bridge.settle(Settlement("exec:a", "resolve"))
     await bridge.settle(Settlement("exec:a", "resolve"))
     assert (bridge.info().pending, bridge.info().verdicts) == (0, {"resolved": 1})
+    await bridge.close()
+
+
+async def test_every_verdict_is_counted_and_told_once_whoever_or_whatever_gives_it(
+    tmp_path: Path, clock: Clock
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def look(step: str, promise: Promise) -> None:
+        if step == "settled":
+            seen.append((promise.id, promise.state))
+
+    bridge = Bridge(open_kind("memory", tmp_path), clock, interceptors=[look])
+    for name in ("exec:waited", "exec:due"):
+        await bridge.accept(new(name, timeout_at=clock.now + 100))
+        await bridge.accept(new(f"{name}:input:1", parent=name))
+    await bridge.accept(new("exec:done"))
+    await bridge.accept(new("exec:done:input:1", parent="exec:done"))
+    waiting = [asyncio.ensure_future(bridge.wait(f"exec:{name}:input:1")) for name in ("done", "due")]
+    await asyncio.wait(waiting, timeout=0.01)
+    await bridge.settle(Settlement("exec:done", "resolve"))
+    clock.now += 100
+    await bridge.wait("exec:waited")
+    await bridge.expire(Retention())
+    await asyncio.gather(*waiting)
+    await bridge.expire(Retention())
+    assert sorted(seen) == [
+        ("exec:done", "resolved"),
+        ("exec:done:input:1", "rejected_canceled"),
+        ("exec:due", "rejected_timedout"),
+        ("exec:due:input:1", "rejected_canceled"),
+        ("exec:waited", "rejected_timedout"),
+        ("exec:waited:input:1", "rejected_canceled"),
+    ]
+    info = bridge.info()
+    assert info.verdicts == {"resolved": 1, "rejected_timedout": 2, "rejected_canceled": 3}
+    assert (info.pending, info.quarantined) == (0, ())
+
+
+async def test_what_belongs_to_a_session_is_counted_for_it_until_its_end(bridge: Bridge, clock: Clock) -> None:
+    for name in ("s", "other"):
+        await bridge.accept(new(f"session:{name}", kind="session", session=name))
+    await bridge.accept(new("exec:a", key="k"))
+    await bridge.accept(new("exec:x", key="k"))
+    with pytest.raises(SessionError, match="used before"):
+        await bridge.accept(new("exec:y", key="k", fingerprint=b"other"))
+    await bridge.accept(new("exec:a:input:1", kind="input", parent="exec:a"))
+    await bridge.accept(new("exec:b", session="other"))
+    clock.now += 2_000
+    assert bridge.info_of("s") == SessionPromises(2, 2, 2.0, 2, {}, dedup_hits=1, conflicts=1)
+    await bridge.settle(Settlement("exec:a", "resolve"))
+    ended = {"resolved": 1, "rejected_canceled": 1}
+    assert bridge.info_of("s") == SessionPromises(0, 2, 0.0, 2, ended, dedup_hits=1, conflicts=1)
+    assert bridge.info_of("other") == SessionPromises(1, 1, 2.0, 1, {}, 0, 0)
+    await bridge.settle(Settlement("session:s", "resolve"))
+    await bridge.accept(new("exec:late"))
+    assert bridge.info_of("s") is None
+
+
+async def test_a_wall_clock_that_jumps_moves_no_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Bridge(open_kind("memory", tmp_path))
+    began, wall = bridge.now(), time.time_ns
+    assert abs(began - wall_clock()) < 60_000
+    for hours in (2, -2):
+        monkeypatch.setattr(time, "time_ns", lambda shift=hours * 3_600: wall() + shift * 10**9)
+        assert abs(wall_clock() - began) > 3_600_000
+        await bridge.accept(new(f"exec:{hours}", timeout_at=bridge.now() + 60_000))
+        assert (await bridge.get(f"exec:{hours}")).pending
+        await bridge.accept(new(f"exec:{hours}:soon", timeout_at=bridge.now() + 20))
+        async with asyncio.timeout(60):
+            assert (await bridge.wait(f"exec:{hours}:soon")).state == "rejected_timedout"
+    assert began <= bridge.now() < began + 3_600_000
     await bridge.close()
 
 
