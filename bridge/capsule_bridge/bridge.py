@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from capsule_bridge.identity import execution_promise
 from capsule_bridge.interceptors import Interceptors
-from capsule_bridge.records import Fence, Settlement, Started
+from capsule_bridge.records import Created, Fence, Settlement, Started
+from capsule_bridge.rules import whole
 from capsule_bridge.states import CANCELED, TIMED_OUT
 from capsule_bridge.stats import BridgeInfo, Stats
 from capsule_bridge.store import PAGE, Watched
-from capsule_protocol.errors import CapsuleError
+from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 
     from capsule_bridge.interceptors import Interceptor
     from capsule_bridge.records import (
-        Created,
         Expired,
         Log,
         LoggedEvent,
@@ -64,11 +64,15 @@ class Bridge:
         self._shared = store if isinstance(store, Watched) else None
         self._deafen: Callable[[], None] | None = None
 
-    async def accept(self, new: NewPromise) -> Created:
-        """Make a promise, or find it."""
+    async def accept(self, new: NewPromise, judge: Callable[[Promise], object] | None = None) -> Created:
+        """Make a promise, or find it.
+
+        One of the same id with another fingerprint is what was asked for if `judge` does not raise; it is asked of
+        none that belongs to somebody else, or has another key.
+        """
         with self._timed():
             try:
-                created = await self.store.create(new, now=self.now())
+                created = await self._create(new, judge)
             except CapsuleError as error:
                 self.stats.refused(new, error.code)
                 raise
@@ -202,6 +206,24 @@ class Bridge:
         await self.store.close()
 
     # --- inside ---
+
+    async def _create(self, new: NewPromise, judge: Callable[[Promise], object] | None) -> Created:
+        try:
+            return await self.store.create(new, now=self.now())
+        except SessionError as refusal:
+            if judge is None or refusal.code != "idempotency_conflict":
+                raise
+            found = await self._find(new.id)
+            if found is None or whole(found) != whole(new._replace(fingerprint=found.fingerprint)):
+                raise
+        judge(found)
+        return Created(found, fresh=False)
+
+    async def _find(self, id_: str) -> Promise | None:
+        try:
+            return await self.get(id_)
+        except SessionError:  # the conflict is about the key of another one
+            return None
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ def attached(new: NewPromise, same_id: Promise | None, same_key: Promise | None)
         found, same = same_key, _request(new) == _request(same_key)
     elif same_id is not None:
         # Without the key an id has to be all that it was: ids of other sessions must not lead to their promises.
-        found, same = same_id, _whole(new) == _whole(same_id)
+        found, same = same_id, whole(new) == whole(same_id)
     else:
         return None
     if same:
@@ -48,7 +48,8 @@ def _request(promise: NewPromise | Promise) -> tuple[object, ...]:
     return promise.kind, promise.fingerprint, promise.parent
 
 
-def _whole(promise: NewPromise | Promise) -> tuple[object, ...]:
+def whole(promise: NewPromise | Promise) -> tuple[object, ...]:
+    """What was asked for, by whom, for which session, and under which key."""
     return *_request(promise), promise.principal, promise.session, promise.key
 
 

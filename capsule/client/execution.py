@@ -12,6 +12,7 @@ from capsule.client.arguments import check_timeout
 from capsule.client.inputs import Answers, OnInput, reply
 from capsule.client.results import Collector, Result
 from capsule.events import Event, Finished, InputRequest
+from capsule.node.requests import conflict
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
@@ -157,8 +158,7 @@ class AsyncExecution:
             if self._key is None or error.code != "idempotency_conflict":
                 raise
             # The node has not seen the key, but the id that was made of it.
-            text = f"the idempotency key {self._key!r:.80} was used before with another request"
-            raise SessionError(error.code, text, details=error.details) from error
+            raise conflict(f"the idempotency key {self._key!r:.80}", error.details) from error
 
     def _take(self, event: Event) -> Event:
         # Nothing here awaits: a verdict that was taken from the node must not get lost.

@@ -15,9 +15,13 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 from capsule_protocol.messages.execution import MAX_EXPRESSIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from capsule.comms import CommRequest
 
 NAME_LENGTH = 1000
+WHAT = ("code", "user_expressions", "payloads", "comm", "turn", "subshell")
+"""The fields of a request that say what is asked for. The others say how it is to be done, and for whom."""
 ENVELOPE_BYTES = 16 * 1024
 """What the rest of an `execute` message takes at most."""
 
@@ -97,10 +101,24 @@ def check_expressions(expressions: object, limit: int = DEFAULT_LIMITS.code_byte
     return size
 
 
-def conflict(key: str | None, execution: str) -> SessionError:
-    """The refusal of a request that came before with another content, by the name that its sender gave it."""
-    what = f"execution {execution[:64]!r}" if key is None else f"the idempotency key {key[:64]!r}"
-    return SessionError("idempotency_conflict", f"{what} was used before with another request")
+def check_same(first: ExecuteRequest, again: ExecuteRequest, key: str | None, execution: str) -> None:
+    """Whether a request asks for what one of the same key or id did before. How that is done the first one has said.
+
+    Raises SessionError `idempotency_conflict`, whose details say what `differs`.
+    """
+    differs = [name for name in WHAT if getattr(first, name) != getattr(again, name)]
+    if differs:
+        what = f"execution {execution[:64]!r}" if key is None else f"the idempotency key {key[:64]!r}"
+        raise conflict(what, {"differs": differs})
+
+
+def conflict(what: str, details: Mapping[str, Any]) -> SessionError:
+    """The refusal of a request whose key or id came before with another one."""
+    differs = ", ".join(map(str, details.get("differs", ())))
+    why = f": not the same {differs}" if differs else ""
+    return SessionError(
+        "idempotency_conflict", f"{what} was used before with another request{why}", details={**details}
+    )
 
 
 def _check_code(code: object, message_bytes: int) -> None:

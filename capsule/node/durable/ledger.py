@@ -25,7 +25,7 @@ from capsule.node.durable.records import (
 from capsule.node.durable.scribe import Reader, Scribe
 from capsule.node.durable.sharing import entry
 from capsule.node.inheritance import Remembered
-from capsule.node.requests import conflict
+from capsule.node.requests import check_same
 from capsule.node.verdicts import cancelled, lost
 from capsule.wire import pack_event, unpack_event
 from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Watched, promise_id, session_promise
@@ -159,7 +159,11 @@ class Ledger:
             epoch=session.epoch if ready and session.has_room(request, ahead) else None,
             log=(pack_event(Started("", 1, session.count_of(request))),) if at_once else (),
         )
-        promise, fresh = await self.bridge.accept(new)
+
+        def judge(found: Promise) -> None:
+            check_same(unpack_request(found.param), request, key, execution)
+
+        promise, fresh = await self.bridge.accept(new, judge)
         if promise.id != new.id:  # who asks again has to name the same execution, whose events are numbered
             other = execution_of(promise)
             message = f"the idempotency key {key!r:.80} belongs to execution {other!r}, and not to {execution[:64]!r}"
@@ -229,8 +233,7 @@ class Ledger:
             if error.code != "execution_unknown":
                 raise
             return False
-        if promise.fingerprint != fingerprint_of(request):
-            raise conflict(key, execution)
+        check_same(unpack_request(promise.param), request, key, execution)
         return True
 
     async def find(self, session: str, execution: str) -> Promise:

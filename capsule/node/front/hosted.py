@@ -15,7 +15,7 @@ from capsule.node.front.acceptance import Acceptance
 from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
-from capsule.node.requests import conflict
+from capsule.node.requests import check_same
 from capsule_bridge import promise_id
 from capsule_protocol.errors import CapsuleError, SessionError
 
@@ -181,8 +181,7 @@ class Hosted:
     def _known(self, request: ExecuteRequest, execution: str, key: str | None) -> EventLog | None:
         known = self.logs.get(execution)
         if known is not None:
-            if known.execution.request != request:
-                raise conflict(key, execution)
+            check_same(known.execution.request, request, key, execution)
         elif len(self.logs) + len(self._acceptance) >= MAX_LOGS:
             raise SessionError("queue_full", f"{MAX_LOGS} executions have verdicts that no client has acknowledged")
         return known

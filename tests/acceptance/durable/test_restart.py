@@ -78,6 +78,7 @@ async def test_a_key_gets_the_same_answer_from_the_next_node(place: Path) -> Non
                 with pytest.raises(SessionError, match="the idempotency key 'k' was used before with") as caught:
                     await again.run("something else", key="k")
                 assert caught.value.code == "idempotency_conflict"
+                assert caught.value.details["differs"] == ["code"]
                 written = (await other.info()).bridge
                 assert written is not None
                 assert (written.dedup_hits, written.conflicts, written.pending) == (1, 1, 1)
@@ -281,3 +282,29 @@ async def test_no_epoch_is_had_by_two_workers(place: Path) -> None:
                 await session.restart()
             aside.rename(store)
             assert (await session.run("state", if_epoch=1)).text == "1"
+
+
+async def test_how_it_is_asked_for_makes_no_other_request_of_the_same_code(place: Path) -> None:
+    code = f"with open({str(place / 'count')!r}, 'a') as file: file.write('x')\n6 * 7"
+    with Served(place / "node") as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            assert (await session.run(code, key="k", if_epoch=session.epoch, timeout=60)).text == "42"
+            asked = [{"if_epoch": 1, "timeout": 60}, {"if_epoch": 2}, {}, {"quiet": True}, {"on_input": str}]
+            for later in (False, True):
+                if later:
+                    await session.restart()
+                for options in asked:
+                    if later or options != {"if_epoch": 2}:
+                        assert (await session.run(code, key="k", **options)).text == "42"  # type: ignore[arg-type]
+            with pytest.raises(SessionError) as caught:
+                await session.run(code, key="k", user_expressions={"a": "1"})
+            assert caught.value.code == "idempotency_conflict"
+            assert caught.value.details["differs"] == ["user_expressions"]
+            with pytest.raises(SessionError) as caught:
+                await (await client.session()).run(code, key="k", if_epoch=9)
+            assert caught.value.code == "epoch_mismatch"
+            written = (await session.info()).promises
+            assert written is not None
+            assert (written.accepted, written.conflicts) == (1, 1)
+    assert (place / "count").read_text() == "x"
