@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from capsule.client.arguments import check_timeout
 from capsule.client.inputs import Answers, OnInput, reply
+from capsule.client.remote.execution import RemoteExecution
 from capsule.client.results import Collector, Result
 from capsule.events import Event, Finished, InputRequest
 from capsule.node.requests import conflict
@@ -70,6 +71,20 @@ class AsyncExecution:
     def over(self) -> bool:
         """Whether the code has ended at the node, read or not."""
         return self._inner.state == "done"
+
+    async def accepted(self, timeout: float | None = None) -> None:
+        """Wait until the node has the code, at most so many seconds: then TimeoutError, and the code goes on.
+
+        A node that writes things down has done so then: whatever happens to this program, the execution's id finds it.
+        Raises what the node has against it.
+        """
+        limit = check_timeout(timeout)
+        if isinstance(self._inner, RemoteExecution):  # a node in this process has it already
+            async with asyncio.timeout(limit):
+                try:
+                    await self._inner.until_accepted()
+                except SessionError as error:
+                    raise self._explained(error) from error
 
     async def result(self, timeout: float | None = None, *, on_event: OnEvent | None = None) -> Result:
         """Wait for the verdict, at most so many seconds: then TimeoutError, and the code goes on.
@@ -155,10 +170,13 @@ class AsyncExecution:
         try:
             return await self._inner.next_event()
         except SessionError as error:
-            if self._key is None or error.code != "idempotency_conflict":
-                raise
-            # The node has not seen the key, but the id that was made of it.
-            raise conflict(f"the idempotency key {self._key!r:.80}", error.details) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: SessionError) -> SessionError:
+        if self._key is None or error.code != "idempotency_conflict":
+            return error
+        # The node has not seen the key, but the id that was made of it.
+        return conflict(f"the idempotency key {self._key!r:.80}", error.details)
 
     def _take(self, event: Event) -> Event:
         # Nothing here awaits: a verdict that was taken from the node must not get lost.

@@ -58,6 +58,10 @@ class Execution:
         """Whether the verdict has been read, so that `result()` answers at once."""
         return self._inner.done
 
+    def accepted(self, timeout: float | None = None) -> None:
+        """Wait until the node has the code, and has written it down, as `AsyncExecution.accepted` does."""
+        self._portal.call(self._inner.accepted, timeout)
+
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the verdict, at most so many seconds: then TimeoutError, and the code goes on.
 

@@ -36,6 +36,7 @@ class RemoteExecution:
     """What `capsule.node.execution.Execution` is to its consumer; the rest belongs to the session."""
 
     __slots__ = (
+        "_asking",
         "_dealt",
         "_error",
         "_events",
@@ -66,6 +67,7 @@ class RemoteExecution:
         self._events: deque[Event] = deque()
         self._error: CapsuleError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._asking: list[asyncio.Future[None]] = []
         self._dealt = 0
 
     # --- the consumer's side ---
@@ -80,6 +82,14 @@ class RemoteExecution:
             self._waiter = self._loop.create_future()
             await self._waiter
         return event
+
+    async def until_accepted(self) -> None:
+        """Wait until the node has said that it has it. Raises what the node said instead."""
+        while not self.accepted:
+            if self._error is not None:
+                raise self._error
+            self._asking.append(self._loop.create_future())
+            await self._asking[-1]
 
     def take(self) -> Event | None:
         """The next event if there is one now."""
@@ -110,12 +120,24 @@ class RemoteExecution:
         self._events.append(event)
         self._wake()
 
+    def accept(self) -> None:
+        """The node has it."""
+        self.accepted = True
+        self._tell_asking()
+
     def fail(self, error: CapsuleError) -> None:
         """There will be no verdict."""
         if self.verdict is None and self._error is None:
             self._error = error
             self.state = "done"
             self._wake()
+            self._tell_asking()
+
+    def _tell_asking(self) -> None:
+        for asking in self._asking:
+            if not asking.done():
+                asking.set_result(None)
+        self._asking.clear()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -165,7 +165,7 @@ class RemoteSession:
         """The node has the execution."""
         known = self._executions.get(execution)
         if known is not None:
-            known.accepted = True
+            known.accept()
 
     def add(self, event: Event) -> None:
         """An event of an execution."""

@@ -175,6 +175,13 @@ def test_several_at_once(sync_session: Session) -> None:
     assert [result.verdict for result in sync_session.run_all(["1", "1/0", "2"])] == ["ok", "error", "interrupted"]
 
 
+def test_a_node_in_this_process_has_what_was_submitted(sync_client: Client) -> None:
+    with sync_client.session() as session:
+        execution = session.submit("6 * 7")
+        execution.accepted()
+        assert execution.result().text == "42"
+
+
 def test_another_thread_may_interrupt_and_cancel(sync_session: Session) -> None:
     for end in (lambda _: sync_session.interrupt(), sync_session.cancel):
         with sync_session.stream("print('go', flush=True)\nwhile True: pass") as stream:

@@ -161,3 +161,35 @@ async def test_any_number_of_callers_may_wait_at_once_and_hold_up_nobody(served:
             assert not any(one.done() for one in many)
             go.touch()
             assert {(await one).text for one in many} == {"1"}
+
+
+def test_what_was_accepted_is_found_though_whoever_asked_for_it_is_gone(served: Served) -> None:
+    with Client(served.address) as client:
+        client.session(name="work").detach()
+        program = f"""
+import capsule, os
+execution = capsule.Client({served.address!r}).attach("work").submit("6 * 7")
+execution.accepted()
+os.write(1, execution.execution_id.encode())
+os._exit(0)
+"""
+        told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=LONG)
+        assert client.execution(told.stdout.decode()).result(timeout=LONG).text == "42"
+
+
+async def test_what_is_refused_is_never_accepted(served: Served) -> None:
+    async with served.client() as client, asyncio.timeout(LONG):
+        session = await client.session()
+        first = session.submit("1", key="k")
+        await first.accepted()
+        await first.accepted()
+        assert (await first.result()).text == "1"
+        for options, code in ({"key": "k"}, "idempotency_conflict"), ({"if_epoch": 7}, "epoch_mismatch"):
+            other = session.submit("2", **options)  # type: ignore[arg-type]
+            asking = [asyncio.ensure_future(other.accepted()) for _ in range(2)]
+            for outcome in await asyncio.gather(*asking, return_exceptions=True):
+                assert isinstance(outcome, SessionError)
+                assert outcome.code == code
+        running = session.submit("import time; time.sleep(600)")
+        await running.accepted(timeout=LONG)
+        assert await running.cancel()
