@@ -185,7 +185,7 @@ async def test_what_is_refused_is_never_accepted(served: Served) -> None:
         await first.accepted()
         assert (await first.result()).text == "1"
         for options, code in ({"key": "k"}, "idempotency_conflict"), ({"if_epoch": 7}, "epoch_mismatch"):
-            other = session.submit("2", **options)  # type: ignore[arg-type]
+            other = session.submit("2", **options)
             asking = [asyncio.ensure_future(other.accepted()) for _ in range(2)]
             for outcome in await asyncio.gather(*asking, return_exceptions=True):
                 assert isinstance(outcome, SessionError)
