@@ -106,7 +106,10 @@ CODES: dict[str, CodeInfo] = {
     ),
     "request_timeout": CodeInfo("a request was not answered in time", retryable=True),
     "internal_error": CodeInfo("the node made a mistake of its own", "Report it, with what the node has logged."),
-    "session_unknown": CodeInfo("the node has no session of this name or id for this client"),
+    "session_unknown": CodeInfo(
+        "the node has no session of this name or id for this client",
+        "Open one; it may have been closed because nobody came back for it.",
+    ),
     "session_taken": CodeInfo("another client has taken the session over", "Attach to it to take it back."),
     "session_elsewhere": CodeInfo(
         "the session belongs to another node of the same store", "Connect to the node that the message names."
@@ -116,7 +119,9 @@ CODES: dict[str, CodeInfo] = {
         "this client only watches the session", "Attach to it without `watch` to have it run code."
     ),
     "too_many_watchers": CodeInfo("the session has as many watchers as it may", retryable=True),
-    "execution_unknown": CodeInfo("the node has no execution of this id, or has forgotten it"),
+    "execution_unknown": CodeInfo(
+        "the node has no execution of this id, or has forgotten it", "Run it again if that does no harm."
+    ),
     "epoch_mismatch": CodeInfo(
         "the session is in another epoch: its state is not the one that was meant",
         "Make the state anew, then run the code without `if_epoch`, or with the present epoch.",
@@ -127,7 +132,11 @@ CODES: dict[str, CodeInfo] = {
     "node_unreachable": CodeInfo(
         "no node answers at the address", "Start one with `capsule serve`, or correct the address.", retryable=True
     ),
-    "connection_lost": CodeInfo("the connection to the node was lost and did not come back in time", retryable=True),
+    "connection_lost": CodeInfo(
+        "the connection to the node was lost and did not come back in time",
+        "Look whether the node runs; attach to the session by its id.",
+        retryable=True,
+    ),
     "address_in_use": CodeInfo("another node listens at the address", "Stop it, or choose another address."),
     "too_many_clients": CodeInfo("the node has as many connections as it may", retryable=True),
     # Files of a session
@@ -173,11 +182,16 @@ CODES: dict[str, CodeInfo] = {
         "the idempotency key, or the promise's id, was used before with another request",
         "Use a key of its own for each request.",
     ),
-    "promise_unknown": CodeInfo("there is no promise of this id"),
+    "promise_unknown": CodeInfo(
+        "there is no promise of this id", "Look whether the id, and the store, are the right ones."
+    ),
     "answer_refused": CodeInfo(
         "the answer is none that the question allows; the question stays open", "Give one that the message names."
     ),
-    "promise_expired": CodeInfo("the promise was kept as long as its store keeps them, and has been forgotten"),
+    "promise_expired": CodeInfo(
+        "the promise was kept as long as its store keeps them, and has been forgotten",
+        "Ask sooner. A request that shall be done again needs a new key.",
+    ),
     "promise_settled": CodeInfo("the promise has its verdict, and nothing can be added to it"),
     "promise_fenced": CodeInfo("the promise has been taken over: who owned it before may not settle it"),
     "store_unavailable": CodeInfo(
