@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capsule_bridge.identity import execution_promise
@@ -167,7 +168,9 @@ class Bridge:
 
     def info(self) -> BridgeInfo:
         """What it has done and has before it."""
-        return self.stats.info(self.now(), tuple(each.name for each in self.interceptors.quarantined))
+        quarantined = tuple(each.name for each in self.interceptors.quarantined)
+        info, failure = self.stats.info(self.now(), quarantined), self.store.failure
+        return info if failure is None else replace(info, failing=str(failure) or type(failure).__name__)
 
     def info_of(self, session: str) -> SessionPromises | None:
         """What of that belongs to a session; None if the session is not written down."""

@@ -23,7 +23,7 @@ class BridgeInfo:
     """A bridge as it is now. Times are seconds; `verdicts` by state; `oldest` is the age of the oldest pending promise.
 
     `pending` and `high_water` count what this node has accepted or taken over and what has no verdict yet. Interceptors
-    that are `quarantined` are not called any more.
+    that are `quarantined` are not called any more. `failing`: why the store could not commit the last time.
     """
 
     pending: int
@@ -37,6 +37,7 @@ class BridgeInfo:
     commit_p50: float
     commit_p99: float
     quarantined: tuple[str, ...] = ()
+    failing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

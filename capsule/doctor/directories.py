@@ -1,4 +1,4 @@
-"""The directory of the node's socket, and that of the boxes."""
+"""The directory of the node's socket, that of the boxes, and that of the store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from capsule.doctor.finding import Finding
 from capsule.node.resources import box_parent
-from capsule.runtime import UNIX, check_directory, check_place, runtime_directory
+from capsule.runtime import UNIX, check_directory, check_place, runtime_directory, store_path
+from capsule_bridge.places import POSTGRES
 from capsule_protocol.errors import NodeError
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ FEW = 1000
 
 
 def examine(config: NodeConfig) -> list[Finding]:
-    """What is to be said of both."""
+    """What is to be said of them."""
     place = box_parent(config.directory)
     runtime = _runtime(config.serve.directory or runtime_directory())
-    return [runtime, *_places(config.serve.listen), _boxes(place, config), _space(place)]
+    return [runtime, *_places(config.serve.listen), _boxes(place, config), _space(place), _store(config)]
 
 
 def _places(addresses: Iterable[str]) -> Iterator[Finding]:
@@ -67,14 +68,33 @@ def _boxes(place: Path, config: NodeConfig) -> Finding:
     return Finding("box_directory", "ok", f"{place} can be written")
 
 
-def _space(place: Path) -> Finding:
+def _store(config: NodeConfig) -> Finding:
+    """The place of a store that is, or has, a file on this machine."""
+    url = config.store.url
+    if config.store.durability == "none":
+        return Finding("store_space", "ok", "nothing is written down")
+    if url is not None and url.get_secret_value().startswith(POSTGRES):
+        return Finding("store_space", "ok", "the store is a database, which looks after its room")
+    file = store_path(config).absolute()
+    place = next(each for each in file.parents if each.is_dir())  # the first node makes what is below
+    try:
+        Path(tempfile.mkdtemp(prefix="capsule-doctor-", dir=place)).rmdir()
+    except OSError as error:
+        message = f"the store cannot be written in {place}: {error.strerror}"
+        return Finding("store_space", "error", message, "Make room there, or set `path` in `[store]`.")
+    return _space(place, "store_space", "Make room, or set `path` in `[store]` to a place that has more.")
+
+
+def _space(
+    place: Path, code: str = "box_space", hint: str = "Make room, or set `directory` to a place that has more."
+) -> Finding:
     try:
         free, files = shutil.disk_usage(place).free, os.statvfs(place)
     except OSError as error:
-        return Finding("box_space", "error", f"{place} cannot be looked at: {error.strerror}")
+        return Finding(code, "error", f"{place} cannot be looked at: {error.strerror}")
     # Some file systems do not count files, and say 0 of 0.
     few = files.f_files > 0 and files.f_favail < FEW
     message = f"{free // 2**20} MiB and {files.f_favail if files.f_files else 'any number of'} files free in {place}"
     if free < LITTLE or few:
-        return Finding("box_space", "warning", message, "Make room, or set `directory` to a place that has more.")
-    return Finding("box_space", "ok", message)
+        return Finding(code, "warning", message, hint)
+    return Finding(code, "ok", message)

@@ -15,6 +15,7 @@ CODES: dict[str, str] = {
     "runtime_directory": "the directory of the node's socket is this user's alone",
     "box_directory": "sessions can have directories, with sockets in them",
     "box_space": "there is room for the files of sessions",
+    "store_space": "the node's store can be written, and there is room for it",
     "pidfd": "the system tells of the end of a process by a descriptor",
     "memfd_sealing": "memory that node and worker share can be sealed",
     "subreaper": "a box can take over the orphans of its worker",
@@ -31,7 +32,7 @@ CODES: dict[str, str] = {
     "sqlite": "the SQLite of this Python can keep durable promises, and has no known fault that matters",
     "clock_date": "the date is one that can be",
     "clock_steady": "the clock does not jump",
-    "node": "a node answers",
+    "node": "a node answers, and its store can commit",
 }
 """Every code, and what is so when it is `ok`. A code names a check; how bad it is, the severity tells."""
 

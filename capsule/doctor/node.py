@@ -36,6 +36,9 @@ async def examine(address: str | None, config: NodeConfig) -> Finding:
         return Finding("node", "error" if needed else "info", error.message, error.hint)
     finally:
         await node.close()
+    if info.bridge is not None and info.bridge.failing:
+        message = f"the node at {at} answers, and its store cannot commit: {info.bridge.failing}"
+        return Finding("node", "error", message, "Correct that; the node goes on by itself.")
     pools = [f"the breaker of {name} is {one.breaker.state}" for name, one in info.pools.items() if one.breaker.cause]
     if pools:
         return Finding("node", "warning", f"the node at {at} answers; {', '.join(pools)}", "See `capsule pool`.")

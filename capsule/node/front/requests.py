@@ -191,6 +191,7 @@ class Requests:
         else:
             info = asdict(self._desk.node.info()) | {"clients": self._desk.clients, "offences": self._desk.offences}
             if self._desk.ledger is not None:
+                self._desk.ledger.works()  # if it did not, it is tried again
                 info["bridge"] = asdict(self._desk.ledger.bridge.info())
             if not self._peer.principal.sees_all:  # what others have is not for it to know
                 mine = sum(hosted.owner == self._peer.owner for hosted in self._desk.registry)

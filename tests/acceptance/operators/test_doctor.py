@@ -8,15 +8,18 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from capsule import Client
 from capsule.config import EnvironmentConfig, NodeConfig, Sandbox
 from capsule.doctor import CODES, clock, sandbox, sqlite
 from capsule_protocol.errors import CODES as ERRORS
+from capsule_protocol.errors import CapsuleError
 from tests.acceptance.cli.support import CAPSULE, HANG, clean_environment
 from tests.acceptance.serve.support import Served
 
@@ -152,6 +155,22 @@ def test_a_box_directory_that_cannot_be_written(place: Path, home: Path) -> None
     assert "TMPDIR" in found["box_directory"]["hint"]
 
 
+def test_a_store_that_cannot_be_written(place: Path, home: Path) -> None:
+    file = place / "store.toml"
+    file.write_text('[store]\npath = "/proc/capsule/store.db"\n')
+    code, found = examine("--config", file, XDG_RUNTIME_DIR=str(home))
+    assert (code, found["store_space"]["severity"]) == (1, "error")
+    assert "/proc" in found["store_space"]["message"]
+
+
+@pytest.mark.parametrize("store", ['durability = "none"', 'url = "postgresql://user@nowhere/db"'])
+def test_a_store_that_is_no_file_needs_no_room_here(place: Path, home: Path, store: str) -> None:
+    file = place / "store.toml"
+    file.write_text(f"[store]\n{store}\n")
+    _, found = examine("--config", file, XDG_RUNTIME_DIR=str(home))
+    assert found["store_space"]["severity"] == "ok", found["store_space"]
+
+
 def test_a_box_directory_whose_path_is_too_long_for_sockets(place: Path, home: Path) -> None:
     long = place / ("x" * 100)
     long.mkdir()
@@ -183,6 +202,21 @@ def test_a_clock_that_jumps(moved: float, severity: str) -> None:
 def test_a_node_that_runs(served: Served) -> None:
     code, found = examine("--address", served.address)
     assert (code, found["node"]["severity"]) == (0, "ok")
+
+
+def test_a_node_whose_store_cannot_commit(place: Path) -> None:
+    with Served(place / "away") as served, Client(served.address) as client:
+        store, aside = (served.directory / name for name in ("store.db", "aside.db"))
+        store.rename(aside)
+        with pytest.raises(CapsuleError):
+            client.session()
+        code, found = examine("--address", served.address)
+        assert (code, found["node"]["severity"]) == (1, "error")
+        assert "cannot commit" in found["node"]["message"]
+        aside.rename(store)
+        deadline = time.monotonic() + HANG
+        while examine("--address", served.address)[0] != 0:  # each look has the node try again
+            assert time.monotonic() < deadline
 
 
 def test_a_node_that_was_asked_for_and_is_not_there(place: Path) -> None:
