@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from capsule_protocol.answers import Terms
+from capsule_protocol.codes import CODES
 
 Verdict = Literal["ok", "error", "timeout", "interrupted", "oom", "killed", "crashed", "worker_lost"]
 """How an execution can end; each accepted execution ends in exactly one of these."""
@@ -17,7 +18,7 @@ class ErrorInfo:
 
     `name` and `message` are those of the exception (`ValueError`, its text) or, where no exception ended the code, of
     the verdict. `traceback` is a list of lines with source text, without terminal colours. `code` is the stable code.
-    `retryable`: whether it may be asked for again; None: as the table says of the code.
+    `retryable`: whether it may be asked for again; unless told otherwise, as the table says of the code.
     """
 
     name: str
@@ -26,7 +27,12 @@ class ErrorInfo:
     code: str = "execution_error"
     hint: str = ""
     details: dict[str, Any] = field(default_factory=dict)
-    retryable: bool | None = None
+    retryable: bool = cast("bool", None)
+
+    def __post_init__(self) -> None:
+        if self.retryable is None:
+            known = CODES.get(self.code)
+            object.__setattr__(self, "retryable", known is not None and known.retryable)
 
 
 @dataclass(frozen=True, slots=True)

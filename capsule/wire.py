@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -224,9 +225,8 @@ def _finished(event: told.Finished) -> Wired:
         "code": error.code,
         "hint": error.hint,
         "details": error.details,
+        "retryable": error.retryable,
     }
-    if error.retryable is not None:
-        body["retryable"] = error.retryable
     return Wired("error", body | more)
 
 
@@ -301,10 +301,11 @@ def _from_result(message: words.Result, at: Envelope) -> told.Event:
 
 
 def _from_error(message: words.Error, at: Envelope) -> told.Event:
-    retryable = message.retryable if "retryable" in message.model_fields_set else None
     error = told.ErrorInfo(
-        message.name, message.message, message.traceback, message.code, message.hint, message.details, retryable
+        message.name, message.message, message.traceback, message.code, message.hint, message.details
     )
+    if "retryable" in message.model_fields_set:  # older nodes, and their logs, do not say it
+        error = replace(error, retryable=message.retryable)
     return told.Finished(
         at.execution,
         at.sequence,

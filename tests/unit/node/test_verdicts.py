@@ -7,8 +7,10 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from msgpack import packb
 
 from capsule.client.results import Result, execution_error
+from capsule.events import Finished
 from capsule.node.box import ExitStatus
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.ladder import Ladder, Reason
@@ -170,3 +172,12 @@ def test_what_the_ladder_killed_was_lost_for_its_reason(execution: Execution) ->
     ruling = as_lost(of_loss(loss, execution, started=True), loss, execution, started=True)
     assert ruling.error.details["reason"] == "timeout"
     assert ruling.error.details["signal"] == signal.SIGKILL
+
+
+def test_a_log_that_does_not_say_what_may_be_asked_for_again_has_what_the_table_says() -> None:
+    for code, expected in ("execution_timeout", True), ("worker_lost", False), ("of a later version", False):
+        logged = packb(("error", {"verdict": "error", "code": code}, ()))
+        event = unpack_event(logged, "x_1", 1)
+        assert isinstance(event, Finished)
+        assert event.error is not None
+        assert event.error.retryable is expected
