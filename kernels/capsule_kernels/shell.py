@@ -25,12 +25,10 @@ from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher
 from capsule_kernels.history import History
 from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
+from capsule_kernels.syntax import Syntax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-_SPECIAL = re.compile(r"[%!?]|\A\s|^[ \t]*[,;/]|^[ \t]*(?:>>>|\.\.\.)|^In \[|\A(?:exit|quit)\s*\Z", re.MULTILINE)
-"""Source in which this finds nothing is plain Python: IPython's transformations leave it as it is."""
 
 _CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>|[^"]+/cells/\d+\.py)"')
 
@@ -75,6 +73,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
     payloads: Payloads
     subshells: Any = None
     past: History
+    syntax: Syntax
     own_names: Mapping[str, Any] = MappingProxyType({})
 
     def init_virtualenv(self) -> None:
@@ -134,32 +133,10 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
 
     def transform_cell(self, raw_cell: str) -> str:
         """IPython's syntax (magics, `!`, `?`) to Python; plain Python passes at once."""
-        if _SPECIAL.search(raw_cell) is None and not self.has_transformers:
+        if self.syntax.is_plain(raw_cell):
             return raw_cell if raw_cell.endswith("\n") else raw_cell + "\n"
         source: str = super().transform_cell(raw_cell)
         return source
-
-    @property
-    def has_transformers(self) -> bool:
-        """Whether the session added transformers of its own."""
-        return (
-            bool(self.input_transformers_post)
-            or (
-                len(self.input_transformer_manager.cleanup_transforms),
-                len(self.input_transformer_manager.line_transforms),
-                len(self.input_transformer_manager.token_transformers),
-            )
-            != self._plain_transformers
-        )
-
-    def note_transformers(self) -> None:
-        """Take the transformers of now for IPython's own."""
-        manager = self.input_transformer_manager
-        self._plain_transformers = (
-            len(manager.cleanup_transforms),
-            len(manager.line_transforms),
-            len(manager.token_transformers),
-        )
 
     def traceback_lines(self, error: BaseException) -> list[str]:
         """The traceback as lines of text: the user's frames, with their source.
@@ -230,7 +207,7 @@ def build() -> ZMQInteractiveShell:
         config=notebook_config(), user_module=main, user_ns=main.__dict__
     )
     shell.colors = "nocolor"
-    shell.note_transformers()
+    shell.syntax = Syntax(shell)
     shell.displayhook.note_printers()
     shell.past = History(shell)
     magics.register(shell)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from capsule_kernels.cells import _ends_silently
@@ -101,6 +103,51 @@ def test_magics_and_shell_lines() -> None:
     assert (
         "no-such" in session.error("%no-such-magic")["message"] or session.error("%nosuchmagic")["name"] == "UsageError"
     )
+
+
+COMMANDS = [
+    ("pwd", "'/'"),
+    ("cd /tmp", None),
+    ("pwd\n", "'/tmp'"),
+    ("cd = 7", None),
+    ("cd", "7"),
+    ("del cd", None),
+    ("%alias say echo said %s", None),
+    ("say so", None),
+    ("%macro again 2", None),
+    ("again", "'/tmp'"),
+    ("%autocall 2", None),
+    ("len [1]", "1"),
+    ("%autocall 0", None),
+    ("automagic", None),
+]
+
+
+@alone
+def test_commands_without_a_sign_are_run_as_in_ipython() -> None:
+    """Magics, aliases, macros and calls without brackets: in cells of one line, and unless a name hides them."""
+    session = Session()
+    os.chdir("/")
+    session.value("8")
+    for code, shown in COMMANDS:
+        assert session.value(code) == shown, code
+    assert b"said so" in session.text(0)
+    for code in ("pwd", "x = 3\nls"):
+        assert session.error(code)["name"] == "NameError"
+    assert session.value("In[3]") == repr("get_ipython().run_line_magic('cd', '/tmp')")
+
+
+@alone
+def test_what_the_session_adds_for_lines_without_a_sign_is_used() -> None:
+    session = Session()
+    session.value(
+        "from IPython.core.prefilter import PrefilterTransformer\n"
+        "class Shout(PrefilterTransformer):\n"
+        "    def transform(self, line, _continued): return line.replace('SHOUT', 'str.upper')\n"
+        "shell = get_ipython()\n"
+        "added = Shout(shell=shell, prefilter_manager=shell.prefilter_manager)"
+    )
+    assert session.value("SHOUT('x')") == "'X'"
 
 
 @alone
