@@ -8,7 +8,7 @@ import sys
 import time
 import tokenize
 from io import StringIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from IPython.core.interactiveshell import ExecutionInfo
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from capsule_kernels.interrupts import Interrupts
     from capsule_kernels.shell import ZMQInteractiveShell
     from capsule_protocol.envelope import Envelope
+
+Kind = Literal["exec", "eval", "single"]
+"""Of code: statements, an expression whose value is shown, or statements that show the values within them."""
 
 _FUTURES = [getattr(future, name) for name in future.all_feature_names]
 
@@ -141,7 +144,7 @@ class CellRunner:
         self._trigger("pre_execute")
         if not cell.quiet:
             self._trigger("pre_run_cell", info)
-        self._hook.value = None
+        self._begin_showing()
         try:
             if error is not None:
                 raise error
@@ -156,6 +159,15 @@ class CellRunner:
         if cell.expressions:
             body["user_expressions"] = outcomes(shell, cell.expressions)
         return body
+
+    def _begin_showing(self) -> None:
+        """Values are this cell's from here on."""
+        self._hook.value = None
+        sys.displayhook = self._hook  # code of an earlier cell may have put its own there
+
+    def _show(self, value: Any) -> None:
+        """Show a value of the cell, where its code wants to have it."""
+        sys.displayhook(value)
 
     def _note(self, count: int, source: str, code: str) -> None:
         """The cell is one of those that the session knows by their numbers."""
@@ -182,12 +194,9 @@ class CellRunner:
             raise error.with_traceback(None)  # noqa: B904  # the frames of the parser say nothing to the user
         mode = "none" if cell.quiet or _ends_silently(source) else shell.ast_node_interactivity
         pieces = []
-        for nodes, is_shown in _split(tree.body, mode):
-            if is_shown:
-                code = self._code(ast.Expression(nodes[0].value), name, "eval")
-            else:
-                code = self._code(ast.Module(nodes, tree.type_ignores), name, "exec")
-            pieces.append(Piece(code, self._hook if is_shown else None))
+        for nodes, kind in _split(tree.body, mode):
+            code = self._code(_module(nodes, kind, tree.type_ignores), name, kind)
+            pieces.append(Piece(code, self._show if kind == "eval" else None))
         return pieces
 
     def _code(self, tree: ast.AST, name: str, mode: str) -> Any:
@@ -209,22 +218,32 @@ class CellRunner:
                 self._shell.showtraceback()
 
 
-def _split(body: list[ast.stmt], mode: str) -> Iterator[tuple[list[Any], bool]]:
+def _split(body: list[ast.stmt], mode: str) -> Iterator[tuple[list[Any], Kind]]:
     """Runs of statements, and expressions whose value is shown."""
     if mode == "last_expr_or_assign" and body:
         body = [*body, *_target(body[-1])]
     shown_from = 0 if mode == "all" else len(body) - 1 if mode != "none" else len(body)
+    within: Kind = "single" if mode in ("all", "last") else "exec"
     run: list[ast.stmt] = []
+    kind: Kind = "exec"
     for number, node in enumerate(body):
-        if number >= shown_from and isinstance(node, ast.Expr):
-            if run:
-                yield run, False
-                run = []
-            yield [node], True
-        else:
-            run.append(node)
+        before, kind = kind, _kind(node, within) if number >= shown_from else "exec"
+        if run and (kind != before or kind == "eval"):
+            yield run, before
+            run = []
+        run.append(node)
     if run:
-        yield run, False
+        yield run, kind
+
+
+def _kind(node: ast.stmt, within: Kind) -> Kind:
+    return "eval" if isinstance(node, ast.Expr) else within
+
+
+def _module(nodes: list[Any], kind: Kind, ignores: list[ast.TypeIgnore]) -> ast.mod:
+    if kind == "eval":
+        return ast.Expression(nodes[0].value)
+    return ast.Interactive(nodes) if kind == "single" else ast.Module(nodes, ignores)
 
 
 def _target(node: ast.stmt) -> list[ast.stmt]:

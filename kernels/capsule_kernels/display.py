@@ -6,10 +6,12 @@ import base64
 import builtins
 import datetime
 import numbers
+import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from IPython.core.display_trap import DisplayTrap
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 
@@ -54,6 +56,33 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]  # IPython i
         """Forget what the execution has shown."""
         if self.publisher is not None:
             self.publisher.publish("clear_output", {"wait": bool(wait)})
+
+
+class HeldDisplayTrap(DisplayTrap):  # type: ignore[misc]  # IPython is untyped
+    """Leaves `sys.displayhook` alone when IPython runs a cell within a cell: what captures values there gets them.
+
+    The worker sets the hook when a cell of a client's begins. Several threads may be within it.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    @property
+    def is_active(self) -> bool:
+        """Always."""
+        return True
+
+
+class _Here(threading.local):
+    """Of each thread; `hook` None: its values are the main shell's."""
+
+    hook: CellDisplayHook | None = None
+
+
+_here = _Here()
 
 
 class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
@@ -120,8 +149,20 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
             del kept[count]
             self.shell.user_ns.pop(f"_{count}", None)
 
+    def serve_here(self) -> None:
+        """Have what the calling thread shows, also by way of `sys.displayhook`, which all threads share."""
+        _here.hook = self
+
     def __call__(self, result: Any = None) -> None:
         """Show a value: keep its bundle for the verdict, and the value itself in `_` and `Out`."""
+        hook = _here.hook
+        if hook is None or hook is self:
+            self._show(result)
+        else:
+            hook._show(result)  # noqa: SLF001  # of the same class
+            self.fill_exec_result(result)  # where a cell within the thread's cell looks for it
+
+    def _show(self, result: Any) -> None:
         self.check_for_underscore()
         if result is None:
             return

@@ -21,7 +21,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, default
 
 from capsule_kernels import magics
-from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher
+from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher, HeldDisplayTrap
 from capsule_kernels.history import History
 from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
@@ -214,5 +214,6 @@ def build() -> ZMQInteractiveShell:
     shell.builtin_trap.activate()
     shell.kernel = KernelFace(shell)
     threading.excepthook = shell.show_thread_error
+    shell.display_trap = HeldDisplayTrap(hook=shell.displayhook)
     sys.displayhook = shell.displayhook
     return shell

@@ -83,6 +83,18 @@ class AsideRunner(CellRunner):
     def _note(self, count: int, source: str, code: str) -> None:
         """Nothing: `In` and the history are the main shell's."""
 
+    def _begin_showing(self) -> None:
+        """Leave `sys.displayhook`, which all threads share, as the main shell's cell has it."""
+        self._hook.value = None
+
+    def _show(self, value: Any) -> None:
+        """Show a value here, whatever the main shell captures meanwhile."""
+        self._hook(value)
+
+    def serve_here(self) -> None:
+        """The calling thread is the subshell's."""
+        self._hook.serve_here()
+
 
 @dataclass(slots=True)
 class Parts:
@@ -220,6 +232,7 @@ class Subshell:
         system.unblock_signals()
         asyncio.set_event_loop(self._loop)
         figures.keep_apart_here()
+        self._runner.serve_here()
         sleeping.sleep_by(self.interrupts)
         while True:
             self._loop.run_until_readable(self._bell)

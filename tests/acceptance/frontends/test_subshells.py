@@ -76,6 +76,26 @@ async def test_code_runs_beside_the_main_shell_in_the_same_namespace(inner: AnyS
     assert (await run(inner, "mine")).text == "42"
 
 
+async def test_values_of_cells_within_a_cell_belong_to_the_shell_that_runs_it(inner: AnySession, subshell: str) -> None:
+    await run(inner, "import threading\ngo, on = threading.Event(), threading.Event()")
+    main = inner.submit(ExecuteRequest("on.set()\n_ = go.wait()"))
+    nested = "_ = on.wait()\nfound = get_ipython().run_cell('3')"
+    assert (await run(inner, nested, subshell=subshell)).text == "3"
+    assert (await run(inner, "(found.result, go.set())[0]", subshell=subshell)).text == "3"
+    assert not (await verdict(main)).data
+    assert (await run(inner, "found = get_ipython().run_cell('4')")).text == "4"
+
+
+async def test_a_subshell_shows_its_values_while_the_main_shell_captures(inner: AnySession, subshell: str) -> None:
+    await run(inner, "import threading\nfrom IPython.utils.capture import capture_output")
+    await run(inner, "go, on = threading.Event(), threading.Event()")
+    main = inner.submit(ExecuteRequest("with capture_output() as kept:\n    on.set()\n    _ = go.wait()"))
+    assert (await run(inner, "_ = on.wait()\n5", subshell=subshell)).text == "5"
+    await run(inner, "go.set()", subshell=subshell)
+    await verdict(main)
+    assert (await run(inner, "kept.outputs")).text == "[]"
+
+
 async def test_a_time_limit_ends_what_runs_in_a_subshell_alone(inner: AnySession, subshell: str) -> None:
     await run(inner, "kept = 1")
     last = await run(inner, "while True: pass", subshell=subshell, timeout=0.2)

@@ -51,6 +51,11 @@ def test_the_last_expression_is_shown() -> None:
         ("none", "1\n2", None, []),
         ("all", "1\nx = 3\n2", "2", ["1"]),
         ("last", "1\n2", "2", []),
+        ("last", "1\nfor i in range(2): i", "1", ["0"]),
+        ("last", "for i in range(2): i\nx = 1", None, []),
+        ("all", "for i in range(2): i\nif i: 5\n6", "6", ["0", "1", "5"]),
+        ("all", "if True:\n    await anow()", "7", []),
+        ("last_expr", "1\nfor i in range(2): i", None, []),
         ("last_expr_or_assign", "x = 5", "5", []),
         ("last_expr_or_assign", "x: int = 5", "5", []),
         ("last_expr_or_assign", "x = 1\nx += 5", "6", []),
@@ -347,6 +352,32 @@ def test_the_same_source_twice_keeps_its_own_number() -> None:
     session.value("def f(): 1 / 0")
     session.value("g = f\ndef f(): 1 / 0")
     assert "Cell In[1]" in "\n".join(session.error("g()")["traceback"])
+
+
+CAPTURED = [
+    "%%capture kept\n5",
+    "%%capture kept\n%time 5",
+    "with capture_output() as kept: _ = get_ipython().run_cell('5')",
+    "with capture_output() as kept:\n    await asyncio.sleep(0)\n    _ = get_ipython().run_cell('5')",
+]
+
+
+@alone
+def test_the_values_of_cells_within_a_cell_are_captured() -> None:
+    session = Session()
+    session.value("import asyncio\nfrom IPython.utils.capture import capture_output")
+    for code in CAPTURED:
+        assert session.value(code) is None, code
+        assert session.value("[output.data for output in kept.outputs]") == "[{'text/plain': '5'}]", code
+    assert session.value("_ = get_ipython().run_cell('5')") == "5"
+    assert session.value("6") == "6"
+
+
+@alone
+def test_a_display_hook_of_the_codes_own_is_asked_up_to_the_end_of_its_cell() -> None:
+    session = Session()
+    assert session.value("import sys\nseen = []\nsys.displayhook = seen.append\n7") is None
+    assert session.value("seen") == "[7]"
 
 
 @alone
