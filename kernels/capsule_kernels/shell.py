@@ -151,8 +151,9 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
             # Of an interrupt a program waits for the verdict; of a group IPython does not show the members.
             text = "".join(traceback.format_exception(type(error), error, frames))
             structured: Any = _CELL_FILE.sub(self._call_cell, text).splitlines()
-        elif isinstance(error, SyntaxError) and frames is None:
-            structured = self.SyntaxTB.structured_traceback(type(error), error, [])
+        elif isinstance(error, SyntaxError):  # with the place in the source, which may be that of a module
+            called = traceback.extract_tb(frames) if frames is not None else []
+            structured = self.SyntaxTB.structured_traceback(type(error), error, called)
         else:
             render = getattr(error, "_render_traceback_", None)
             structured = render() if callable(render) else None

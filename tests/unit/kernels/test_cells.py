@@ -225,6 +225,21 @@ def test_a_syntax_error_shows_its_line() -> None:
     assert "line 2" in text
 
 
+@pytest.mark.parametrize("code", ["import wrong", "exec(source)", "await anow()\nimport wrong"])
+@alone
+def test_a_syntax_error_elsewhere_shows_its_line_and_who_led_there(code: str) -> None:
+    session = Session()
+    session.value("async def anow(): return 7\nimport pathlib, sys, tempfile\nsource = 'x = 1\\ny = = 2\\n'")
+    session.value("with tempfile.TemporaryDirectory() as folder: pass\nsys.path.insert(0, folder)")
+    session.value("path = pathlib.Path(folder, 'wrong.py')\npath.parent.mkdir()\n_ = path.write_text(source)")
+    text = "\n".join(session.error(code)["traceback"])
+    session.value("import shutil\nshutil.rmtree(folder)")
+    for part in ("Cell In[4], line", code.splitlines()[-1], "    y = = 2\n        ^\n", ":2", "invalid syntax"):
+        assert part in text, text
+    assert ("wrong.py" in text) is ("import" in code)
+    assert "capsule_kernels" not in text
+
+
 @pytest.mark.parametrize("prefix", ["", "await anow()\n"])
 @alone
 def test_a_traceback_shows_the_users_source_and_no_frame_of_ours(prefix: str) -> None:
