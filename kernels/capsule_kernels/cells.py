@@ -10,8 +10,9 @@ import tokenize
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from IPython.core.interactiveshell import ExecutionInfo
+from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult
 
+from capsule_kernels import chosen
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.executors import AsyncExecutor, Executor, Piece, ThreadedExecutor
 from capsule_kernels.expressions import outcomes
@@ -73,6 +74,7 @@ class CellRunner:
         self._hook: CellDisplayHook = shell.displayhook if hook is None else hook
         self._interrupts = interrupts
         self._threaded, self._async = executors
+        self._shown_error: BaseException | None = None
         self.bound(SourceCache(shell, 1000), InputCache(shell, 1000))
 
     def bound(self, sources: SourceCache, inputs: InputCache) -> None:
@@ -126,7 +128,8 @@ class CellRunner:
         except BaseException as error:  # noqa: BLE001  # whatever the code raises becomes its verdict
             asked = self._interrupts.asked
             self._interrupts.disarm()  # the interrupt may have come in the line above
-            return failed(self._shell, error, asked=asked)
+            shown, self._shown_error = self._shown_error is error, None
+            return failed(self._shell, error, asked=asked, shown=shown)
 
     def _call(self, function: Callable[[], object]) -> dict[str, Any]:
         self._shell.restore_names()
@@ -140,33 +143,54 @@ class CellRunner:
         source, error = self._transform(cell.code)
         if store:
             self._note(count, source, cell.code)
-        info = ExecutionInfo(cell.code, store, cell.quiet, True, None)  # noqa: FBT003
+        result = ExecutionResult(ExecutionInfo(cell.code, store, cell.quiet, True, None))  # noqa: FBT003
+        result.execution_count = count
         self._trigger("pre_execute")
         if not cell.quiet:
-            self._trigger("pre_run_cell", info)
-        self._begin_showing()
+            self._trigger("pre_run_cell", result.info)
+        self._begin_showing(result)
+        pieces: list[Piece] | None = None
         try:
             if error is not None:
-                raise error
+                raise error  # noqa: TRY301  # as if the code had raised it
             pieces = self._compile(cell, source, count)
-            executor: Executor = self._async if any(piece.is_async for piece in pieces) else self._threaded
-            executor.run(pieces, shell.user_ns)
+            self._run(pieces)
+        except BaseException as raised:
+            self._note_error(result, raised, ran=pieces is not None)
+            raise
         finally:
             self._trigger("post_execute")
             if not cell.quiet:
-                self._trigger("post_run_cell", info)
+                self._trigger("post_run_cell", result)
         body = succeeded(self._hook.value)
         if cell.expressions:
             body["user_expressions"] = outcomes(shell, cell.expressions)
         return body
 
-    def _begin_showing(self) -> None:
-        """Values are this cell's from here on."""
+    def _run(self, pieces: list[Piece]) -> None:
+        executor: Executor = self._async if any(piece.is_async for piece in pieces) else self._threaded
+        executor.run(pieces, self._shell.user_ns)
+
+    def _note_error(self, result: ExecutionResult, error: BaseException, *, ran: bool) -> None:
+        """The cell has failed, and the error is being handled."""
+        if ran:
+            result.error_in_exec = error
+        else:
+            result.error_before_exec = error
+        self._shell.last_execution_succeeded = False
+        if chosen.show(self._shell, error):
+            self._shown_error = error
+
+    def _begin_showing(self, result: ExecutionResult) -> None:
+        """Values are this cell's from here on, and it is what IPython calls the last one."""
         self._hook.value = None
         sys.displayhook = self._hook  # code of an earlier cell may have put its own there
+        self._result = result
+        self._shell.last_execution_succeeded, self._shell.last_execution_result = True, result
 
     def _show(self, value: Any) -> None:
         """Show a value of the cell, where its code wants to have it."""
+        self._result.result = value
         sys.displayhook(value)
 
     def _note(self, count: int, source: str, code: str) -> None:

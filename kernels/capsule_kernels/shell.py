@@ -10,7 +10,6 @@ import sys
 import threading
 import traceback
 import types
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from capsule_kernels.history import History
 from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
 from capsule_kernels.syntax import Syntax
+from capsule_kernels.tracebacks import user_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 _CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>|[^"]+/cells/\d+\.py)"')
 
 _ENGINE_NAMES = ("In", "Out", "_ih", "_oh", "_dh", "get_ipython", "exit", "quit")
-
-_OWN = str(Path(__file__).parent)
-_IPYTHON = str(sys.modules[InteractiveShell.__module__].__file__)
 
 
 class CellCompiler(CachingCompiler):  # type: ignore[misc]  # IPython is untyped
@@ -183,21 +180,6 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
 
     def _showtraceback(self, _kind: Any, _error: Any, structured: list[str]) -> None:
         print(self.InteractiveTB.stb2text(structured), file=sys.stderr)
-
-
-def user_frames(frames: types.TracebackType | None) -> types.TracebackType | None:
-    """The traceback without the frames of the worker, and of IPython where it leads to the user's code."""
-    kept: list[types.TracebackType] = []
-    while frames is not None:
-        name = frames.tb_frame.f_code.co_filename
-        if not name.startswith(_OWN) and (kept or name != _IPYTHON):
-            kept.append(frames)
-        frames = frames.tb_next
-    for frame in reversed(kept):
-        # An interrupt may come in an instruction that belongs to no line.
-        line = frame.tb_lineno or frame.tb_frame.f_code.co_firstlineno
-        frames = types.TracebackType(frames, frame.tb_frame, frame.tb_lasti, line)
-    return frames
 
 
 def build() -> ZMQInteractiveShell:

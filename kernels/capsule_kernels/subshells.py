@@ -32,6 +32,8 @@ from capsule_protocol.envelope import Envelope
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from IPython.core.interactiveshell import ExecutionResult
+
     from capsule_kernels.comms import Comms
     from capsule_kernels.link import Link
     from capsule_kernels.publisher import Publisher
@@ -83,12 +85,14 @@ class AsideRunner(CellRunner):
     def _note(self, count: int, source: str, code: str) -> None:
         """Nothing: `In` and the history are the main shell's."""
 
-    def _begin_showing(self) -> None:
-        """Leave `sys.displayhook`, which all threads share, as the main shell's cell has it."""
+    def _begin_showing(self, result: ExecutionResult) -> None:
+        """Leave `sys.displayhook`, which all threads share, as the main shell's cell has it, and the last cell too."""
         self._hook.value = None
+        self._result = result
 
     def _show(self, value: Any) -> None:
         """Show a value here, whatever the main shell captures meanwhile."""
+        self._result.result = value
         self._hook(value)
 
     def serve_here(self) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import bdb
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.comms import UnknownCommError
-from capsule_kernels.shell import user_frames
 from capsule_kernels.stdin import InputCanceledError, InputTimeoutError
+from capsule_kernels.tracebacks import note_last
 
 if TYPE_CHECKING:
     from capsule_kernels.shell import ZMQInteractiveShell
@@ -32,21 +31,25 @@ def succeeded(value: Value) -> dict[str, Any]:
     return {"verdict": "ok", "data": data, "metadata": metadata}
 
 
-def failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = False) -> dict[str, Any]:
-    """The body of `error` for what the code raised; `asked`: its interruption was asked for."""
+def failed(
+    shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = False, shown: bool = False
+) -> dict[str, Any]:
+    """The body of `error` for what the code raised; `asked`: its interruption was asked for.
+
+    `shown`: the session has shown it as it wants to, so the traceback is one line.
+    """
     try:
-        return _failed(shell, error, asked=asked)
+        return _failed(shell, error, asked=asked, shown=shown)
     except BaseException as broken:  # noqa: BLE001  # a user's exception answers as it likes, also to `isinstance`
         name, message = _name(error), f"<the exception cannot be shown: it raised {_name(broken)}>"
         body: dict[str, Any] = {"name": name, "message": message, "traceback": [f"{name}: {message}"]}
         return body | {"verdict": "error", "code": "execution_error", "hint": "", "details": {}}
 
 
-def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool) -> dict[str, Any]:
+def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool, shown: bool) -> dict[str, Any]:
     interrupted = isinstance(error, KeyboardInterrupt) or (asked and _died_of_interrupt(error))
-    frames = user_frames(error.__traceback__)
-    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, frames  # for %tb and pdb.pm()
-    body = explained(shell, error)
+    note_last(error)
+    body = explained(shell, error, brief=shown)
     if interrupted:
         body["name"] = "KeyboardInterrupt"
     return body | {
@@ -57,12 +60,13 @@ def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool) ->
     }
 
 
-def explained(shell: ZMQInteractiveShell, error: BaseException) -> dict[str, Any]:
-    """Name, message and traceback of what was raised, of bounded size."""
+def explained(shell: ZMQInteractiveShell, error: BaseException, *, brief: bool = False) -> dict[str, Any]:
+    """Name, message and traceback of what was raised, of bounded size; `brief`: without frames."""
+    lines = [f"{_name(error)}: {_text(error)}"] if brief else _traceback(shell, error)
     return {
         "name": _name(error),
         "message": shortened(_text(error), MESSAGE_CHARACTERS),
-        "traceback": [shortened(line, MESSAGE_CHARACTERS) for line in _traceback(shell, error)[-TRACEBACK_LINES:]],
+        "traceback": [shortened(line, MESSAGE_CHARACTERS) for line in lines[-TRACEBACK_LINES:]],
     }
 
 

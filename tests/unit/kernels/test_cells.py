@@ -414,6 +414,33 @@ def test_callbacks_run_around_a_cell_and_their_errors_do_not_end_it() -> None:
     assert session.value("calls[2:7]") == repr(names)
 
 
+RESULTS = [
+    ("5", (True, 5, None, None)),
+    ("5;", (True, None, None, None)),
+    ("1/0", (False, None, None, "ZeroDivisionError")),
+    ("await no()", (False, None, None, "NameError")),
+    ("x = = 1", (False, None, "SyntaxError", None)),
+    ("_ = get_ipython().run_cell('6')\n7", (True, 7, None, None)),
+]
+
+
+@alone
+def test_callbacks_behind_a_cell_get_its_result() -> None:
+    session = Session()
+    session.value(
+        "def name(error): return error and type(error).__name__\n"
+        "def note(result):\n"
+        "    found = name(result.error_before_exec), name(result.error_in_exec)\n"
+        "    results[result.info.raw_cell] = result.execution_count, (result.success, result.result, *found)\n"
+        "results = {}\n"
+        "get_ipython().events.register('post_run_cell', note)"
+    )
+    for count, (code, expected) in enumerate(RESULTS, start=2):
+        session.run(code)
+        assert session.python.user_ns["results"][code] == (count, expected)
+        assert session.python.last_execution_succeeded is expected[0]
+
+
 @alone
 def test_the_verdict_has_a_count_and_a_duration() -> None:
     session = Session()
