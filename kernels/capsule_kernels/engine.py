@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import caps, files, system
@@ -241,6 +242,7 @@ class Engine:
         options = body.get("options") or {}
         try:
             _apply(body, self.scratch)
+            self.shell.history_manager.dir_hist[:] = [Path.cwd()]  # for `%cd -` and `%dhist`; it was the zygote's
             _limit_open_files(options.get("max_open_files"))
             if options.get("ipython"):
                 configure(self.shell, options["ipython"])

@@ -63,6 +63,8 @@ class Introspection:
             data = self._shell.object_inspect_mime(name, detail_level=body.get("detail", 0))
         except KeyError:
             return {"found": False, "data": {}, "metadata": {}}
+        if not self._shell.enable_html_pager:  # as ipykernel: a front end shows it in the place of the text
+            data.pop("text/html", None)
         return {"found": True, "data": data, "metadata": {}}
 
     def is_complete(self, body: dict[str, Any]) -> dict[str, Any]:

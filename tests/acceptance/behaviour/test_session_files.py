@@ -39,6 +39,17 @@ async def test_files_are_there_when_the_code_begins(client: AsyncClient, tmp_pat
         assert await value(session, "import helper; helper.answer, open('text').read()") == (42, "é")
 
 
+async def test_the_directories_to_go_back_to_begin_where_the_session_does(client: AsyncClient, tmp_path: Path) -> None:
+    for given in (client.session(cwd=tmp_path), client.session()):
+        async with given as session:
+            began = await value(session, "import os; os.getcwd()")
+            assert await value(session, "list(map(str, _dh))") == [began]
+            await session.run("%cd -q /usr")
+            await session.run("%cd -q -")
+            assert await value(session, "os.getcwd()") == began
+            assert (await session.run("%cd no-such-directory")).stdout.endswith(f"\n{began}\n")
+
+
 def test_the_synchronous_client_takes_them_too() -> None:
     with Client() as client, client.session(files={"a": "1"}) as session:
         assert session.run("open('a').read()").text == "'1'"

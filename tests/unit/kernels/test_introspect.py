@@ -56,6 +56,14 @@ def test_inspection() -> None:
 
 
 @alone
+def test_an_inspection_is_text_unless_the_session_wants_html() -> None:
+    session = Session()
+    assert list(ask(session, "inspect", code="len", cursor=3)["data"]) == ["text/plain"]
+    session.value("get_ipython().enable_html_pager = True")
+    assert sorted(ask(session, "inspect", code="len", cursor=3)["data"]) == ["text/html", "text/plain"]
+
+
+@alone
 def test_completeness() -> None:
     session = Session()
     assert ask(session, "is_complete", code="x = 1") == {"status": "complete", "indent": ""}
