@@ -26,6 +26,8 @@ BATCH = "jupyter"
 CANCELLED = "execution_cancelled"
 OUTPUT = "capsule_output"
 """The source of a payload that asks for what a cell has shown."""
+ERROR = "application/vnd.jupyter.error"
+"""The MIME type of an error that code shows and that is not its verdict."""
 ABOUT = frozenset({"kernel_info_request", "connect_request"})
 """What is asked about the kernel itself, whatever its session does."""
 COMMS: dict[str, Action] = {"comm_open": "open", "comm_msg": "message", "comm_close": "close"}
@@ -61,6 +63,8 @@ def shown(event: Event) -> Shown | None:
     match event:
         case Output():
             return Shown("stream", {"name": event.stream, "text": event.text})
+        case Display() if (error := event.data.get(ERROR)) is not None and _is_error(error):
+            return Shown("error", {name: error[name] for name in ("ename", "evalue", "traceback")})
         case Display():
             transient = {} if event.display_id is None else {"display_id": event.display_id}
             kind = "update_display_data" if event.update else "display_data"
@@ -77,6 +81,13 @@ def shown(event: Event) -> Shown | None:
         case Finished(error=error) if error is not None and error.code not in _UNTOLD:
             return Shown("error", error_content(error))
     return None
+
+
+def _is_error(told: Any) -> bool:
+    """Whether code told of an error in Jupyter's form; what is none is shown as any other display."""
+    if not isinstance(told, dict) or not isinstance(told.get("traceback"), list):
+        return False
+    return all(isinstance(text, str) for text in (told.get("ename"), told.get("evalue"), *told["traceback"]))
 
 
 def not_kept(number: int, there: Sequence[int]) -> Shown:

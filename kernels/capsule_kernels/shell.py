@@ -26,9 +26,13 @@ from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
 from capsule_kernels.syntax import Syntax
 from capsule_kernels.tracebacks import user_frames
+from capsule_kernels.verdicts import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+ERROR = "application/vnd.jupyter.error"
+"""The MIME type of an error that is shown and is no verdict: name, message and traceback, as Jupyter calls them."""
 
 _CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>|[^"]+/cells/\d+\.py)"')
 
@@ -71,6 +75,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
     subshells: Any = None
     past: History
     syntax: Syntax
+    own_display: CellDisplayPublisher
     own_names: Mapping[str, Any] = MappingProxyType({})
 
     def init_virtualenv(self) -> None:
@@ -174,12 +179,18 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         called = self.compile.format_code_name(found["name"])
         return " ".join(called) if called else found[0]
 
-    def showtraceback(self, *arguments: Any, **keywords: Any) -> None:
-        """As IPython's, on stderr: the cell's own error travels in the verdict, this is what magics show."""
-        super().showtraceback(*arguments, **keywords)
+    def _showtraceback(self, _kind: Any, error: BaseException, structured: list[str]) -> None:
+        """An error that is not the cell's own, as magics and broken callbacks show it.
 
-    def _showtraceback(self, _kind: Any, _error: Any, structured: list[str]) -> None:
-        print(self.InteractiveTB.stb2text(structured), file=sys.stderr)
+        What captures the output of the code that it is of (`%%capture`) gets neither, or nobody would see it.
+        """
+        text = self.InteractiveTB.stb2text(structured)
+        if not self.payloads.wanted:
+            print(text, file=sys.__stderr__)
+            return
+        told = bounded(error, list(structured))
+        content = {"ename": told["name"], "evalue": told["message"], "traceback": told["traceback"]}
+        self.own_display.publish({ERROR: content, "text/plain": "\n".join(told["traceback"])})
 
 
 def build() -> ZMQInteractiveShell:
@@ -191,6 +202,7 @@ def build() -> ZMQInteractiveShell:
     )
     shell.colors = "nocolor"
     shell.syntax = Syntax(shell)
+    shell.own_display = shell.display_pub  # which `capture_output` replaces
     shell.displayhook.note_printers()
     shell.past = History(shell)
     magics.register(shell)

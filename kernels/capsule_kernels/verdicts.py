@@ -63,6 +63,11 @@ def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool, sh
 def explained(shell: ZMQInteractiveShell, error: BaseException, *, brief: bool = False) -> dict[str, Any]:
     """Name, message and traceback of what was raised, of bounded size; `brief`: without frames."""
     lines = [f"{_name(error)}: {_text(error)}"] if brief else _traceback(shell, error)
+    return bounded(error, lines)
+
+
+def bounded(error: BaseException, lines: list[str]) -> dict[str, Any]:
+    """Name, message and these lines of traceback, of bounded size."""
     return {
         "name": _name(error),
         "message": shortened(_text(error), MESSAGE_CHARACTERS),

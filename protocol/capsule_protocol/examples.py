@@ -164,6 +164,19 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Output(stream="stdout", text="hi\n"), ()),
     (Output(stream="stderr", text="\u00fc\U0001f600\r", dropped=12), ()),
     (Display(data={"text/plain": "<p>", "image/x": {"$buffer": 0}}, display_id="d1", fence=1), (b"\x00\xff\x10",)),
+    (
+        Display(
+            data={
+                "application/vnd.jupyter.error": {
+                    "ename": "E",
+                    "evalue": "m",
+                    "traceback": ["Cell In[1], line 1", "E: m"],
+                },
+                "text/plain": "Cell In[1], line 1\nE: m",
+            }
+        ),
+        (),
+    ),
     (ClearOutput(wait=True), ()),
     (Progress(current=3.0, total=10.0, text="rows"), ()),
     (Result(text="2", data={"text/plain": "2"}, execution_count=1, duration=0.125), ()),

@@ -79,3 +79,44 @@ def test_the_debugger_that_was_asked_for_looks_at_the_error_and_ends_where_nobod
     assert session.text(1).count(b"ZeroDivisionError: division by zero") == 1
     session.run("%pdb off")
     assert "----> 2     1/0" in "\n".join(session.error("f(1)")["traceback"])
+
+
+SHOWN = [
+    "get_ipython().run_cell('1/0');",
+    "%%capture kept\n1/0",
+    "%tb",
+    "with open('/tmp/%d.py' % os.getpid(), 'w') as file: _ = file.write('1/0')\n%run $file.name",
+    "class Broken:\n    def __repr__(self): 1/0\nBroken()",
+    "class Broken:\n    def _repr_html_(self): 1/0\nBroken()",
+]
+
+
+@alone
+def test_an_error_that_is_no_verdict_is_a_display_for_who_takes_payloads_and_else_on_stderr() -> None:
+    session = Session()
+    session.value("import os")
+    for code in SHOWN:
+        session.value(code, payloads=True)
+        data = session.message(session.shell).body["data"]
+        error = data["application/vnd.jupyter.error"]
+        assert (error["ename"], error["evalue"]) == ("ZeroDivisionError", "division by zero")
+        assert error["traceback"][-1] == "ZeroDivisionError: division by zero"
+        assert data["text/plain"] == "\n".join(error["traceback"])
+        assert session.text(1) == b"", code
+        assert not session.shell.poll(0)
+        session.value(code)
+        assert session.text(1).endswith(b"ZeroDivisionError: division by zero\n"), code
+    session.value("os.remove(file.name)")
+
+
+@alone
+def test_an_error_that_is_shown_is_bounded_and_may_be_broken() -> None:
+    session = Session()
+    session.value("class Broken(Exception):\n    def __str__(self): raise ValueError")
+    session.value("def nested(code): get_ipython().run_cell(code)")
+    session.value("nested('raise Broken')", payloads=True)
+    assert session.message(session.shell).body["data"]["application/vnd.jupyter.error"]["ename"] == "Broken"
+    session.value("nested('raise ValueError(\"x\" * 1_000_000)')", payloads=True)
+    error = session.message(session.shell).body["data"]["application/vnd.jupyter.error"]
+    assert len(error["evalue"]) < 70_000
+    assert all(len(part) < 70_000 for part in error["traceback"])
