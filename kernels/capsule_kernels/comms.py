@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.display import plain
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from capsule_kernels.publisher import Publisher
 
 
-_MESSAGES = ("comm_open", "comm_msg", "comm_close")
+_KINDS = {"open": "comm_open", "message": "comm_msg", "close": "comm_close"}
 _prepared: tuple[type[Any], Any] | None = None
 
 
@@ -43,8 +44,8 @@ def prepare() -> tuple[type[Any], Any]:
 
             Raises TypeError for what no such message can carry.
             """
-            if msg_type not in _MESSAGES:
-                raise TypeError(f"a comm sends {', '.join(_MESSAGES)}, not {msg_type!r}")
+            if msg_type not in _KINDS.values():
+                raise TypeError(f"a comm sends {', '.join(_KINDS.values())}, not {msg_type!r}")
             body = {"comm": _text("comm_id", self.comm_id), "data": _map("data", data)}
             body["metadata"] = _map("metadata", metadata)
             if msg_type == "comm_open":
@@ -64,19 +65,36 @@ def prepare() -> tuple[type[Any], Any]:
 class Comms:
     """Those of one session: what the client says on them, as turns of the session, and which there are."""
 
-    def __init__(self, manager: Any) -> None:
+    def __init__(self, manager: Any, publisher: Publisher) -> None:
         self.manager = manager
+        self._publisher = publisher
         self._actions = {"open": self._open, "message": self._hear, "close": self._close}
 
     def hear(self, said: dict[str, Any], buffers: Sequence[Any]) -> None:
         """Have the code act on what the client said. Raises what the code raises, and UnknownCommError."""
         content = {"comm_id": said["comm"], "target_name": said.get("target", ""), "data": said.get("data", {})}
+        header = self._header(said["action"])
         message = {
+            "header": header,
+            "msg_id": header["msg_id"],
+            "msg_type": header["msg_type"],
+            "parent_header": {},
             "content": content,
             "metadata": said.get("metadata", {}),
             "buffers": [memoryview(buffer) for buffer in buffers],
         }
         self._actions[said["action"]](said["comm"], message)
+
+    def _header(self, action: str) -> dict[str, Any]:
+        """As of a message of Jupyter's, which is called as the execution is that acts on it."""
+        return {
+            "msg_id": self._publisher.current(),
+            "msg_type": _KINDS[action],
+            "session": self._publisher.session,
+            "username": "",
+            "date": datetime.datetime.now(datetime.UTC),
+            "version": "5.5",
+        }
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to `comm_info`."""
@@ -132,4 +150,4 @@ def install(publisher: Publisher) -> Comms:
     """Make the `comm` package speak through the link."""
     kind, manager = prepare()
     kind.publisher = publisher
-    return Comms(manager)
+    return Comms(manager, publisher)

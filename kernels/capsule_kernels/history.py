@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.history import HistoryAccessor
+from IPython.core.history import HistoryAccessor, HistoryManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +19,47 @@ LOCK_TIMEOUT = 1.0
 """Seconds that another kernel may keep the file locked; IPython's 5 would hold up the session."""
 TAIL = 10
 """Entries in an answer if nobody says how many."""
+
+
+class SessionHistory(HistoryManager):  # type: ignore[misc]  # IPython is untyped
+    """IPython's own, which without a file finds what `In` has: `%history -g`, `%rerun` and `%recall` ask it."""
+
+    def get_tail(self, n: int | None = TAIL, *arguments: Any, **options: Any) -> Iterable[Any]:
+        """The last inputs; without the one that asks, unless `include_latest` says so."""
+        if self.enabled:
+            found: Iterable[Any] = super().get_tail(n, *arguments, **options)
+            return found
+        return self._tail(n, *arguments, **options)
+
+    def search(self, pattern: str = "*", *arguments: Any, **options: Any) -> Iterable[Any]:
+        """The inputs that fit a pattern of a shell's."""
+        if self.enabled:
+            found: Iterable[Any] = super().search(pattern, *arguments, **options)
+            return found
+        return self._search(pattern, *arguments, **options)
+
+    def _tail(
+        self, n: int | None = TAIL, raw: bool = True, output: bool = False, include_latest: bool = False
+    ) -> list[Any]:
+        found = [entry for entry in self.get_range(raw=raw, output=output) if entry[2]]
+        if not include_latest:
+            del found[-1:]
+        return found[-(n or TAIL) :]
+
+    def _search(
+        self,
+        pattern: str,
+        raw: bool = True,
+        search_raw: bool = True,
+        output: bool = False,
+        n: int | None = None,
+        unique: bool = False,
+    ) -> list[Any]:
+        found = _matching(self.get_range(raw=search_raw, output=output), pattern, unique=unique)
+        if raw != search_raw:
+            shown = {line: entry for _, line, entry in self.get_range(raw=raw, output=output)}
+            found = [(session, line, shown[line]) for session, line, _ in found]
+        return found[-n:] if n else found
 
 
 class History:
@@ -68,10 +109,12 @@ class History:
         elif self.has_file:
             entries = self._ask_file(kind, body, raw=raw, output=output)
         else:
-            entries = (entry for entry in self._range(0, 1, None, raw, output) if entry[2])
+            n = body.get("n") or TAIL
             if kind == "search":
-                entries = _matching(entries, body.get("pattern") or "*", unique=body.get("unique", False))
-            entries = list(entries)[-(body.get("n") or TAIL) :]
+                pattern, unique = body.get("pattern") or "*", body.get("unique", False)
+                entries = self._manager.search(pattern, raw=raw, search_raw=raw, output=output, n=n, unique=unique)
+            else:
+                entries = self._manager.get_tail(n, raw=raw, output=output, include_latest=True)
         number = self._number
         return {"entries": [[session or number, line, _plain(entry)] for session, line, entry in entries]}
 
@@ -101,7 +144,7 @@ class History:
 
     def _plainly(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the manager's without its guard, which moves a file out of the way that is only locked."""
-        owner = HistoryAccessor if name == "get_range" else type(self._manager)  # else it would call the guarded one
+        owner = HistoryAccessor if name == "get_range" else HistoryManager  # else it would call the guarded one
         method = getattr(owner, name)
         return getattr(method, "__wrapped__", method)(self._manager, *arguments, **options)
 
@@ -118,11 +161,16 @@ class History:
 
 
 def _matching(entries: Iterable[Any], pattern: str, *, unique: bool) -> list[Any]:
-    found = [entry for entry in entries if fnmatchcase(str(_plain(entry[2])), pattern)]
+    found = [entry for entry in entries if entry[2] and fnmatchcase(_source(entry), pattern)]
     if not unique:
         return found
-    last = {str(_plain(entry[2])): entry for entry in found}
-    return [entry for entry in found if last[str(_plain(entry[2]))] is entry]
+    last = {_source(entry): entry for entry in found}
+    return [entry for entry in found if last[_source(entry)] is entry]
+
+
+def _source(entry: Any) -> str:
+    """The input of an entry, which may have its output beside it."""
+    return str(entry[2][0] if isinstance(entry[2], tuple) else entry[2])
 
 
 def _plain(entry: Any) -> Any:

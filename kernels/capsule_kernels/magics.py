@@ -7,11 +7,12 @@ import shlex
 import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from IPython.core import page
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magics.code import CodeMagics, InteractivelyDefined, MacroToEdit
 from IPython.paths import get_ipython_dir
 
 if TYPE_CHECKING:
@@ -59,6 +60,27 @@ class KernelMagics(Magics):  # type: ignore[misc]  # IPython is untyped
         self.shell.run_line_magic("store", line)
 
     @line_magic  # type: ignore[untyped-decorator]  # as above
+    def edit(self, line: str) -> None:
+        """Have the front end open an editor: `%edit [-n LINE] [FILE|NAME|INPUTS]`. What is written there is not run."""
+        options, target = self.parse_options(line, "prxn:")
+        try:
+            name, number = self._target(target, options)
+        except MacroToEdit as error:
+            raise UsageError("%edit does not edit macros: %macro makes them anew") from error
+        payload = {"source": "edit_magic", "filename": os.path.abspath(name), "line_number": number}  # noqa: PTH100  # as a text
+        if not self.shell.payloads.offer(payload):
+            raise UsageError("%edit needs a front end with an editor")
+
+    def _target(self, target: str, options: dict[str, Any]) -> tuple[str, Any]:
+        """The file that is meant, or one that is made of it, and the line in it."""
+        find = CodeMagics._find_edit_target  # noqa: SLF001  # ipykernel asks it too
+        try:
+            name, number, _ = find(self.shell, target, options, ["", ""])
+        except InteractivelyDefined as defined:
+            name, number, _ = find(self.shell, str(defined.index), options, ["", ""])
+        return name, number
+
+    @line_magic  # type: ignore[untyped-decorator]  # as above
     def man(self, line: str) -> None:
         """Show a page of the manual in the pager: `%man COMMAND`."""
         done = subprocess.run(
@@ -92,8 +114,9 @@ def _refuse(name: str) -> Callable[[str], None]:
 
 
 def register(shell: ZMQInteractiveShell) -> None:
-    """Have them in a shell; `%more` is `%less`."""
+    """Have them in a shell; `%more` is `%less`, `%ed` is `%edit`."""
     shell.register_magics(KernelMagics)
     for name in ELSEWHERE:
         shell.register_magic_function(_refuse(name), "line", name)
     shell.magics_manager.register_alias("more", "less")
+    shell.magics_manager.register_alias("ed", "edit")

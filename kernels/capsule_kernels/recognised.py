@@ -20,7 +20,7 @@ _ZMQSHELL = "ipykernel.zmqshell"
 
 
 def notebook_config() -> Config:
-    """The configuration of a shell in which tqdm, plotly and pandas recognise a kernel.
+    """The configuration of a shell in which tqdm and pandas recognise a kernel.
 
     They look for the section `IPKernelApp`; rich looks at the name of the shell's class.
     """
@@ -35,6 +35,8 @@ def notebook_config() -> Config:
 def notebook_environment(environment: MutableMapping[str, str]) -> None:
     """Choose the backends of a notebook, unless the user has chosen."""
     environment.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    # What plotly chooses where ipykernel is. Else it puts all of its JavaScript (5 MB) into each notebook, to be sure.
+    environment.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
     environment.setdefault("TERM", "xterm-color")
     environment.setdefault("CLICOLOR", "1")
     environment.setdefault("PAGER", "cat")

@@ -21,7 +21,7 @@ from traitlets import Instance, Type, default
 
 from capsule_kernels import magics
 from capsule_kernels.display import CellDisplayHook, CellDisplayPublisher, HeldDisplayTrap
-from capsule_kernels.history import History
+from capsule_kernels.history import History, SessionHistory
 from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
 from capsule_kernels.syntax import Syntax
@@ -90,6 +90,11 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         super().init_hooks()
         self.payloads = Payloads(self)
         self.set_hook("show_in_pager", self.payloads.page, priority=0)
+
+    def init_history(self) -> None:
+        """IPython's history, which needs no file."""
+        self.history_manager = SessionHistory(shell=self, parent=self)
+        self.configurables.append(self.history_manager)
 
     def init_user_ns(self) -> None:
         """Fill a fresh or reset namespace."""

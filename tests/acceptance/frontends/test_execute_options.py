@@ -148,3 +148,17 @@ async def test_what_are_no_expressions_is_refused(session: AsyncSession, express
     with pytest.raises(ArgumentError):
         await session.run("1", payloads=1)  # type: ignore[arg-type]
     assert (await session.run("1")).execution_count == 1
+
+
+async def test_what_is_to_be_edited_is_told_to_a_front_end_that_wants_it(session: AsyncSession, tmp_path: Path) -> None:
+    path = tmp_path / "tool.py"
+    path.write_text("x = 1\n")
+    for magic in ("edit", "ed"):
+        result = await session.run(f"%{magic} -n 3 {path}", payloads=True)
+        assert result.payload == [{"source": "edit_magic", "filename": str(path), "line_number": "3"}]
+    await session.run("def f():\n    return 5")
+    (told,) = (await session.run("%edit f", payloads=True)).payload
+    assert (await session.run(f"open({told['filename']!r}).read()")).text == repr("def f():\n    return 5")
+    refused = await session.run(f"%edit {path}")
+    assert refused.error is not None
+    assert (refused.error.name, "front end" in refused.error.message) == ("UsageError", True)

@@ -136,6 +136,15 @@ async def test_plotly_recognises_a_notebook(session: AsyncSession) -> None:
     assert any("plotly" in kind or kind == "text/html" for display in result.displays for kind in display.data)
 
 
+async def test_plotly_puts_none_of_its_javascript_into_a_notebook_unless_asked(client: AsyncClient) -> None:
+    shown = "import plotly.graph_objects as go\ngo.Figure().show()"
+    async with client.session() as session:
+        (display,) = (await ok(session, shown)).displays
+        assert list(display.data) == ["application/vnd.plotly.v1+json"]
+    async with client.session(env={"PLOTLY_RENDERER": "notebook_connected"}) as session:
+        assert all("text/html" in display.data for display in (await ok(session, shown)).displays)
+
+
 async def test_ipython_display_classes(session: AsyncSession) -> None:
     code = """
         from IPython.display import SVG, Latex, Math, JSON, Javascript

@@ -43,3 +43,17 @@ def test_what_the_client_says_reaches_the_target_that_the_code_registered() -> N
     ):
         rig.engine.comms.hear({"action": action, "comm": "c_1", **body}, buffers)
     assert rig.value("heard") == "[{'n': 1}, ({'n': 2}, [b'raw']), 'closed']"
+
+
+@alone
+def test_callbacks_get_a_message_with_its_header() -> None:
+    rig = Session()
+    rig.run(LISTENER.replace("\n    ", "\n").replace('message["content"]["data"]', 'message["header"]'))
+    for number, (action, kind) in enumerate((("open", "comm_open"), ("message", "comm_msg")), start=1):
+        rig.engine.publisher.begin(100 + number, f"x_{number}")
+        rig.engine.comms.hear({"action": action, "comm": "c_1", "target": "listener"}, ())
+        header = rig.python.user_ns["heard"][-1]
+        header = header if isinstance(header, dict) else header[0]
+        assert (header["msg_id"], header["msg_type"]) == (f"x_{number}", kind)
+        assert header["date"].tzinfo is not None
+        assert set(header) == {"msg_id", "msg_type", "session", "username", "date", "version"}

@@ -93,6 +93,27 @@ def test_history() -> None:
 
 
 @alone
+def test_magics_find_the_inputs_of_a_session_without_a_history_file() -> None:
+    session = Session()
+    for code in ("a = 1", "%time b = 22", "a = 1", "print(3)"):
+        session.value(code)
+    session.text(0)
+    session.value("%history -g 22")
+    assert session.text(0) == b"   2: %time b = 22\n   5: %history -g 22\n"
+    session.value("%history -u -g a =")
+    assert session.text(0) == b"   3: a = 1\n   6: %history -u -g a =\n"
+    session.value("%rerun -l 4")
+    assert b"print(3)\n" in session.text(0)
+    manager = session.python.history_manager
+    assert [entry[1:] for entry in manager.get_tail(2)] == [(5, "%history -g 22"), (6, "%history -u -g a =")]
+    assert [entry[1:] for entry in manager.get_tail(1, include_latest=True)] == [(7, "%rerun -l 4")]
+    assert [entry[1:] for entry in manager.search("*22", raw=False, n=1)] == [
+        (5, "get_ipython().run_line_magic('history', '-g 22')")
+    ]
+    assert [entry[1:] for entry in manager.search("print*", output=True)] == [(4, ("print(3)", None))]
+
+
+@alone
 def test_the_namespace_has_the_users_names_only() -> None:
     session = Session()
     session.value("import os\nx = 5\n_private = 6\ndef f(): ...")
