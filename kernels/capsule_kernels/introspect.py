@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 MATCHES = 1000
 """Completions in one answer at most; nobody reads more."""
+
+_ATTRIBUTE = re.compile(r"\.\w*\Z")
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -40,11 +43,7 @@ class Introspection:
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """Completions of the code at the cursor."""
         code, cursor = body["code"], body["cursor"]
-        with provisionalcompleter():
-            found = [
-                Found(one.start, one.end, one.text, one.type or "", one.signature or "")
-                for one in islice(self._shell.Completer.completions(code, cursor), MATCHES)
-            ]
+        found = self._completions(code, cursor) or self._on_its_line(code, cursor)
         entries = described(code, found, self._shell.user_ns)
         start, end = (entries[0]["start"], entries[0]["end"]) if entries else (cursor, cursor)
         return {
@@ -53,6 +52,22 @@ class Introspection:
             "end": end,
             "metadata": {"_jupyter_types_experimental": entries},
         }
+
+    def _completions(self, code: str, cursor: int) -> list[Found]:
+        with provisionalcompleter():
+            return [
+                Found(one.start, one.end, one.text, one.type or "", one.signature or "")
+                for one in islice(self._shell.Completer.completions(code, cursor), MATCHES)
+            ]
+
+    def _on_its_line(self, code: str, cursor: int) -> list[Found]:
+        """Attributes by the cursor's line alone: in the body of a function or a class IPython finds none."""
+        line = code[:cursor].rpartition("\n")[2].lstrip()
+        start = cursor - len(line)
+        if code.startswith("%%") or start == 0 or _ATTRIBUTE.search(line) is None:
+            return []
+        found = self._completions(line, len(line))
+        return [one._replace(start=start + one.start, end=start + one.end) for one in found]
 
     def inspect(self, body: dict[str, Any]) -> dict[str, Any]:
         """The documentation of the name at the cursor."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from capsule_kernels.introspect import MATCHES
 from tests.unit.kernels.alone import alone
 from tests.unit.kernels.rig import Session
@@ -28,6 +30,19 @@ def test_completion() -> None:
     assert ask(session, "complete", code="", cursor=0)["start"] == 0
     assert len(ask(session, "complete", code="", cursor=0)["matches"]) <= MATCHES
     assert "%timeit" in ask(session, "complete", code="%timei", cursor=6)["matches"]
+
+
+@pytest.mark.parametrize(
+    "head", ["def f():\n    ", "class A:\n    x = 1\n    ", "async def f(a):\n    if a:\n        "]
+)
+@alone
+def test_attributes_are_completed_in_the_body_of_a_function_or_class(head: str) -> None:
+    session = Session()
+    session.value("class A:\n    alpha = 1\n    alfa = 2\na = A()")
+    found = ask(session, "complete", code=f"{head}a.al", cursor=len(head) + 4)
+    assert (found["matches"], found["start"], found["end"]) == (["alfa", "alpha"], len(head) + 2, len(head) + 4)
+    assert ask(session, "complete", code=f"{head}zzz.al", cursor=len(head) + 6)["matches"] == []
+    assert ask(session, "complete", code="%%script cat\nls a.al", cursor=20)["matches"] == []
 
 
 @alone
