@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 OWNER: ContextVar[int] = ContextVar("capsule_owner", default=0)
 """The serial of the execution that the running code belongs to; 0: not known here."""
 
+NOBODY = -1
+"""In the place of a serial: what the code that a question asks (`__dir__`, a completer) writes is of no execution."""
+
 _INHERITED = "_capsule_owner"
 
 
 def owner() -> int:
-    """The serial of the execution that the calling code belongs to, or 0.
+    """The serial of the execution that the calling code belongs to; 0: not known here, or NOBODY.
 
     Tasks copy the context of the code that makes them. A thread begins with an empty one (until Python 3.14), so what
     `Thread.start` noted is taken over at the thread's first question.

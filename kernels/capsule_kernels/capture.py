@@ -100,7 +100,7 @@ class Outlet:
         if self.detached:
             _write_all(stream + 1, data)
             return
-        serial = current_owner() or self._serial
+        serial = max(current_owner() or self._serial, 0)  # NOBODY's is 0 for the node
         self._take()
         try:
             if serial != self._owners[stream]:

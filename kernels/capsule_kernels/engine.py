@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import caps, files, system
-from capsule_kernels.attribution import OWNER
+from capsule_kernels.attribution import NOBODY, OWNER
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.cells import Cell, CellRunner, cell_of
 from capsule_kernels.configuring import configure
@@ -199,11 +199,14 @@ class Engine:
             self.link.tell(verdict._replace(type="error", body=too_large))
 
     def _answer(self, envelope: Envelope) -> None:
+        before = OWNER.set(NOBODY)
         try:
             body = self.answers[envelope.type](envelope.body)
             reply = Envelope(f"{envelope.type}_reply", {**body, "reply_to": envelope.id}, session=envelope.session)
         except BaseException as error:  # noqa: BLE001  # user objects answer and may raise anything
             reply = failure(envelope, "execution_error", summed_up(error))
+        finally:
+            OWNER.reset(before)
         try:
             self.link.send(reply)
         except LocalProtocolError as error:

@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from capsule_kernels.attribution import owner
+from capsule_kernels.attribution import NOBODY, owner
 from capsule_protocol.ids import MESSAGE, new_id
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Stdin(io.TextIOBase):
     def ask(self, question: dict[str, Any]) -> str:
         """Ask the client what an `input_request` can ask for. Raises as `input`, and InputCanceledError."""
         serial = owner()
-        if not self._aside.get(serial, self.allowed) or self._outlet.detached:
+        if serial == NOBODY or not self._aside.get(serial, self.allowed) or self._outlet.detached:
             raise _no_client()
         request = new_id(MESSAGE)
         waits = threading.get_ident() == self._threads.get(serial, threading.main_thread().ident)

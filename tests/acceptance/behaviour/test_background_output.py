@@ -155,3 +155,26 @@ async def test_a_running_cell_sees_what_its_task_writes_while_it_runs(session: A
     assert not running.task.done()
     await session.interrupt()
     assert (await running.result()).stdout == "go\n"
+
+
+@pytest.mark.anyio
+async def test_what_a_question_has_code_write_belongs_to_no_cell(session: AsyncSession, late: Late) -> None:
+    result = await ok(
+        session,
+        """
+        class Asked:
+            def __dir__(self):
+                print("asked"); print("asked", file=sys.stderr)
+                try: input()
+                except EOFError: print("no answer")
+                return ["alpha"]
+        value = Asked()
+        print("first")
+        """,
+    )
+    assert (await session.complete("value.al")).matches == ["alpha"]
+    await late.wait_for("", "no answer")
+    assert (await ok(session, "print('second')")).stdout == "second\n"
+    assert sorted(late.texts[""].splitlines()) == ["asked", "asked", "no answer"]
+    assert late.texts.keys() == {""}
+    assert result.stdout == "first\n"
