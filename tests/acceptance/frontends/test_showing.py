@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from capsule import AsyncClient, AsyncSession, Display, Event, Finished, Output
 from capsule.comms import CommRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +69,25 @@ async def test_a_preloaded_matplotlib_shows_figures_too() -> None:
     async with AsyncClient(environments=environments) as client, client.session() as session:
         result = await session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nNone")
         assert [sorted(one.data) for one in result.displays] == [["image/png", "text/plain"]]
+
+
+async def test_warmup_code_does_what_a_profile_would(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text("from_file = 42")
+    lines = (
+        "%load_ext autoreload",
+        "%config InlineBackend.figure_formats = ['svg']",
+        f"%run -i {tmp_path / 'first.py'}",
+        "get_ipython().ast_node_interactivity = 'all'",
+    )
+    async with (
+        AsyncClient(environments={"default": {"warmup": "\n".join(lines)}}) as client,
+        client.session() as session,
+    ):
+        found = await session.run("from_file\nget_ipython().extension_manager.loaded")
+        assert [display.data["text/plain"] for display in found.displays] == ["42"]
+        assert found.text == "{'IPython.extensions.autoreload'}"
+        shown = await session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+        assert [sorted(one.data) for one in shown.displays] == [["image/svg+xml", "text/plain"]]
 
 
 async def test_variables_are_added_to_those_of_a_notebook(anywhere: AsyncClient) -> None:
