@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from capsule_bridge.sqlite.faults import Fault
 
@@ -20,6 +20,29 @@ INLINE_BYTES = 65 * 1024
 
 LOCK_BYTES = 64
 """More than the file of a lock holds."""
+
+
+def real_path(path: Path) -> Path:
+    """The one name by which all take the store: SQLite follows links, and what lies beside the file has to go along.
+
+    Raises StoreError: `store_refused` if the file has other names too, or large values lie beside a link to it;
+    `store_unavailable`.
+    """
+    try:
+        return _checked(path, Path(os.path.realpath(path)))
+    except OSError as error:
+        raise StoreError("store_unavailable", f"the store {path} cannot be opened: {error}") from error
+
+
+def _checked(path: Path, real: Path) -> Path:
+    if real.is_file() and real.stat().st_nlink > 1:
+        text = f"the store {path} has several names, and a node by another name would not see this one's lock"
+        raise StoreError("store_refused", text, hint="Remove its other hard links, or copy it to a name of its own.")
+    left, wanted = values_path(path), values_path(real)
+    if left.is_dir() and any(left.iterdir()) and not (wanted.exists() and left.samefile(wanted)):
+        text = f"{path} is a link to the store {real}, and large values are beside the link"
+        raise StoreError("store_refused", text, hint=f"Move the files in {left} to {wanted}.")
+    return real
 
 
 def lock_path(path: Path) -> Path:

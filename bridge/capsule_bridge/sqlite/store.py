@@ -15,7 +15,7 @@ from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
 from capsule_bridge.sqlite.damage import Examination, store_error, unclean
 from capsule_bridge.sqlite.doorbell import Doorbells
 from capsule_bridge.sqlite.faults import no_fault
-from capsule_bridge.sqlite.files import Blobs, Lock, identity, make_directory, sync_directory, values_path
+from capsule_bridge.sqlite.files import Blobs, Lock, identity, make_directory, real_path, sync_directory, values_path
 from capsule_bridge.sqlite.reader import Reader
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.writer import Job, Writer
@@ -46,13 +46,14 @@ T = TypeVar("T")
 class SqliteStore:
     """A `PromiseStore` in the file `path`, with `path.lock`, and large values in the directory `path.values`.
 
-    Opening it blocks for some milliseconds. Raises StoreError: `store_locked`, `store_refused`, `store_unavailable`,
+    They are beside the file itself, also if `path` is a link to it; a file with several hard links is refused. Opening
+    blocks for some milliseconds. Raises StoreError: `store_locked`, `store_refused`, `store_unavailable`,
     `store_damaged`. After an unclean end the whole file is looked at meanwhile; once that finds damage nothing more
     is written.
     """
 
     def __init__(self, path: Path, durability: Level = "power", *, fault: Fault = no_fault) -> None:
-        self._path = path
+        path = self._path = real_path(path)
         self._name = os.fspath(path)
         self._level = durability
         self._lock = Lock(path, durability)

@@ -96,6 +96,48 @@ async def test_a_second_store_is_kept_out_while_the_first_is_open(path: Path) ->
         pass
 
 
+@pytest.mark.parametrize("linked", ["file", "directory"])
+async def test_a_link_leads_to_the_same_store_with_its_lock_and_its_values(path: Path, linked: str) -> None:
+    above = path.parent.parent
+    (above / "link").symlink_to(path if linked == "file" else path.parent)
+    link = above / "link" if linked == "file" else above / "link" / path.name
+    async with opened(link) as store:  # which is not there yet
+        await store.create(new("a", param=LARGE), now=1)
+        with refused("store_locked"):
+            SqliteStore(path)
+    async with opened(path) as store:
+        assert (await store.get("a", now=1)).param == LARGE
+        with refused("store_locked"):
+            SqliteStore(link)
+    assert {each.name for each in above.iterdir()} == {path.parent.name, "link"}
+
+
+async def test_a_file_with_several_names_is_refused(path: Path) -> None:
+    async with opened(path) as store:
+        other = path.with_name("other.db")
+        other.hardlink_to(path)
+        with pytest.raises(StoreError, match="has several names") as caught:
+            SqliteStore(other)
+        assert (caught.value.code, caught.value.hint[:23]) == ("store_refused", "Remove its other hard l")
+        assert (await store.create(new("a"), now=1)).fresh
+    assert not lock_of(other).exists()
+    other.unlink()
+    async with opened(path):
+        pass
+
+
+async def test_large_values_that_were_left_beside_a_link_are_not_taken_for_lost(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+    link = path.parent.parent / "link.db"
+    link.symlink_to(path)
+    values, beside = (each.with_name(f"{each.name}.values") for each in (path, link))
+    values.rename(beside)
+    with pytest.raises(StoreError, match="large values are beside the link") as caught:
+        SqliteStore(link)
+    assert (caught.value.code, caught.value.hint) == ("store_refused", f"Move the files in {beside} to {values}.")
+
+
 async def test_another_process_is_kept_out_until_it_dies(path: Path) -> None:
     with other_process(path) as other:
         with pytest.raises(StoreError, match=rf"process {other.pid} uses the store {path} \(") as caught:

@@ -76,6 +76,27 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
+def test_a_link_leads_to_the_store_and_to_what_is_beside_it(path: Path, tmp_path: Path, tool: str) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    TOOLS[tool](link)
+    assert {each.name for each in tmp_path.iterdir()} == {"link.db", path.parent.name}
+    assert {finding.severity for finding in tools.check(link)} == {"ok"}
+    with other_process(path) as other:
+        assert tools.info(link, now=0).process == str(other.pid)
+        with refused("store_locked"):
+            TOOLS["compact"](link)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_store_with_several_names_is_refused(path: Path, tool: str) -> None:
+    path.with_name("other.db").hardlink_to(path)
+    with pytest.raises(StoreError, match="has several names") as caught:
+        TOOLS[tool](path.with_name("other.db"))
+    assert caught.value.code == "store_refused"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("kind", ["nothing", "directory", "text", "database", "empty"])
 def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path, tool: str, kind: str) -> None:
     path = tmp_path / "other"

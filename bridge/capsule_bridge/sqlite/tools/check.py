@@ -38,10 +38,10 @@ def check(path: Path, *, thorough: bool = False) -> list[StoreFinding]:
 
     Raises StoreError: `store_refused`, `store_unavailable`.
     """
-    with reading(path) as connection:
+    with reading(path) as (connection, file):
         findings = [_database(connection, thorough=thorough), _schema(connection)]
         findings += [_ask(connection, code) for code in _QUERIES]
-        return [*findings, *_values(connection, values_path(path))]
+        return [*findings, *_values(connection, values_path(file))]
 
 
 def _database(connection: sqlite3.Connection, *, thorough: bool) -> StoreFinding:

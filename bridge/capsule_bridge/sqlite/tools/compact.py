@@ -14,7 +14,7 @@ from capsule_bridge.sqlite.faults import no_fault
 from capsule_bridge.sqlite.files import Blobs, Lock, values_path
 from capsule_bridge.sqlite.rows import Rows
 from capsule_bridge.sqlite.tools.info import Sizes, sizes
-from capsule_bridge.sqlite.tools.opening import check_file
+from capsule_bridge.sqlite.tools.opening import store_file
 from capsule_bridge.store import PAGE
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def compact(path: Path, *, now: int, retention: Retention) -> Compacted:
 
     Raises StoreError: `store_locked`, `store_refused`, `store_unavailable`.
     """
-    check_file(path)
+    path = store_file(path)
     lock = Lock(path, "compact")
     try:
         lock.acquire()

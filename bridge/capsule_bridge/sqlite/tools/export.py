@@ -28,8 +28,8 @@ def export(path: Path, *, now: int, decode: bool = False) -> Iterator[Record]:
     value whose file is lost is `{"missing": file}`. Raises StoreError: `store_refused`, `store_unavailable`.
     """
     told = {"promise": 0, "event": 0, "tombstone": 0}
-    with reading(path) as connection:
-        parts = _Parts(connection, values_path(path), decoded if decode else plain)
+    with reading(path) as (connection, file):
+        parts = _Parts(connection, values_path(file), decoded if decode else plain)
         schema = connection.execute("PRAGMA user_version").fetchone()[0]
         yield {"record": "store", "format": FORMAT, "schema": schema, "path": str(path), "at": now}
         for record in parts.records():

@@ -61,11 +61,11 @@ class StoreInfo:
 
 def info(path: Path, *, now: int) -> StoreInfo:
     """Look at the store. Raises StoreError: `store_refused`, `store_unavailable`."""
-    with reading(path) as connection:
+    with reading(path) as (connection, file):
         connection.execute("BEGIN")  # all numbers of the same moment
         states = dict(connection.execute(sql("states")).fetchall())
         oldest = _number(connection, sql("oldest_pending"))
-        owner = owner_of(path)
+        owner = owner_of(file)
         return StoreInfo(
             path=os.fspath(path),
             schema=_number(connection, "PRAGMA user_version") or 0,
@@ -76,14 +76,14 @@ def info(path: Path, *, now: int) -> StoreInfo:
             oldest_pending=None if oldest is None else max(0, now - oldest),
             events=_number(connection, sql("count_events")) or 0,
             tombstones=_number(connection, sql("count_tombstones")) or 0,
-            sizes=_sizes(connection, path),
+            sizes=_sizes(connection, file),
         )
 
 
 def sizes(path: Path) -> Sizes:
     """How large a store is. Raises as `info`."""
-    with reading(path) as connection:
-        return _sizes(connection, path)
+    with reading(path) as (connection, file):
+        return _sizes(connection, file)
 
 
 def _sizes(connection: sqlite3.Connection, path: Path) -> Sizes:

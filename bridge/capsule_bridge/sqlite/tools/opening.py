@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from capsule_bridge.sqlite import schema
 from capsule_bridge.sqlite.connect import open_reader
 from capsule_bridge.sqlite.damage import store_error
+from capsule_bridge.sqlite.files import real_path
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write.
+def reading(path: Path) -> Iterator[tuple[sqlite3.Connection, Path]]:
+    """A connection that cannot write, and the file that the path leads to.
 
     Raises StoreError: `store_refused` if there is no store of this version, `store_unavailable` or `store_damaged`
     if it cannot be read, in the block too.
     """
-    check_file(path)
+    path = store_file(path)
     try:
         connection = open_reader(path)
     except sqlite3.Error as error:
@@ -31,17 +32,17 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         schema.check(connection, path)
         _check_version(connection, path)
-        yield connection
+        yield connection, path
     except (sqlite3.Error, OSError) as error:
         raise store_error(error, f"the store {path} cannot be read") from error
     finally:
         connection.close()
 
 
-def check_file(path: Path) -> None:
-    """Raises StoreError, `store_refused`, if there cannot be a store at the path."""
+def store_file(path: Path) -> Path:
+    """The file that the path leads to. Raises StoreError, `store_refused`, if there cannot be a store."""
     if path.is_file():
-        return
+        return real_path(path)
     what = f"{path} is not a file" if path.exists() else f"there is no store {path}"
     raise StoreError("store_refused", what, hint="Name the file of a store, as the node's configuration does.")
 
