@@ -8,6 +8,7 @@ from capsule_bridge.identity import call_promise, execution_promise, fingerprint
 from capsule_bridge.interceptors import Interceptor, Quarantined
 from capsule_bridge.memory import MemoryStore
 from capsule_bridge.records import (
+    Claim,
     Created,
     Expired,
     Fence,
@@ -31,6 +32,7 @@ __all__ = [
     "Action",
     "Bridge",
     "BridgeInfo",
+    "Claim",
     "Created",
     "Durability",
     "Expired",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from capsule_bridge.interceptors import Interceptor
     from capsule_bridge.records import (
+        Claim,
         Expired,
         Log,
         LoggedEvent,
@@ -81,7 +82,7 @@ class Bridge:
         self.interceptors.tell("accepted" if created.fresh else "attached", created.promise)
         return created
 
-    async def begin(self, id: str, epoch: int) -> Started:  # noqa: A002  the field's name
+    async def begin(self, id: str, epoch: int, claim: Claim | None = None) -> Started:  # noqa: A002  the field's name
         """What it stands for is about to be done. It may be done only if nobody has said so before: `first`.
 
         A call that is said to have failed may have done it all the same: then the next one is told that it is the
@@ -90,7 +91,7 @@ class Bridge:
         doubtful = id in self._doubtful
         with self._timed():
             try:
-                started = await self.store.start(id, epoch=epoch, now=self.now(), again=False)
+                started = await self.store.start(id, epoch=epoch, now=self.now(), again=False, claim=claim)
             except BaseException:
                 self._doubtful.add(id)
                 raise
@@ -99,10 +100,10 @@ class Bridge:
         mine = promise.pending and promise.fence == Fence(epoch, 1)
         return Started(promise, started.first or (doubtful and mine))
 
-    async def take(self, id: str, epoch: int) -> Fence:  # noqa: A002
+    async def take(self, id: str, epoch: int, claim: Claim | None = None) -> Fence:  # noqa: A002
         """It is this node's from now on, whoever had it before."""
         with self._timed():
-            return (await self.store.start(id, epoch=epoch, now=self.now())).promise.fence
+            return (await self.store.start(id, epoch=epoch, now=self.now(), claim=claim)).promise.fence
 
     async def append(self, id: str, events: Sequence[bytes], after: int, fence: Fence | None) -> None:  # noqa: A002
         """Log events behind number `after`."""

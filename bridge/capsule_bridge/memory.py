@@ -13,7 +13,7 @@ from capsule_protocol.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from capsule_bridge.records import Fence, NewPromise, Promise, Retention, Settlement
+    from capsule_bridge.records import Claim, Fence, NewPromise, Promise, Retention, Settlement
 
 _Key = tuple[str, str, str | None]
 
@@ -66,6 +66,7 @@ class MemoryStore:
             raise rules.expired(f"id {new.id!r}")
         if new.key is not None and key in self._buried_keys:
             raise rules.expired(f"idempotency key {new.key!r}")
+        self._check_claim(new.claim)
         parent = None if new.parent is None else self._promises.get(new.parent)
         promise = self._promises[new.id] = rules.made(new, parent, now)
         self._logs[new.id] = _Events(kept=list(new.log))
@@ -75,9 +76,19 @@ class MemoryStore:
             self._children.setdefault(new.parent, []).append(new.id)
         return Created(promise, fresh=True)
 
-    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
+    async def start(
+        self,
+        id: str,  # noqa: A002
+        *,
+        epoch: int,
+        now: int,
+        again: bool = True,
+        claim: Claim | None = None,
+    ) -> Started:
         """As `PromiseStore.start`."""
-        promise, first = rules.started(self._find(id), epoch, now, again)
+        before = self._find(id)
+        self._check_claim(claim)
+        promise, first = rules.started(before, epoch, now, again)
         self._keep(promise)
         return Started(promise, first)
 
@@ -86,8 +97,10 @@ class MemoryStore:
         before = {each.id: self._find(each.id) for each in settlements}
         # Whatever is refused must be so before anything is done.
         for each in settlements:
-            if rules.settled(before[each.id], each, now)[1] and each.log:
-                self._new_events(each)
+            if rules.settled(before[each.id], each, now)[1]:
+                self._check_claim(each.claim)
+                if each.log:
+                    self._new_events(each)
         return [self._settle(each, now) for each in settlements]
 
     async def append(
@@ -173,6 +186,9 @@ class MemoryStore:
         if id_ in self._promises:
             return self._promises[id_]
         raise rules.expired(f"id {id_!r}") if id_ in self._tombstones else rules.unknown(id_)
+
+    def _check_claim(self, claim: Claim | None) -> None:
+        rules.check_claim(claim, None if claim is None else self._promises.get(claim.id))
 
     def _look(self, id_: str, now: int) -> Promise:
         promise = rules.projected(self._find(id_), now)

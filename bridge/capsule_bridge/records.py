@@ -18,6 +18,13 @@ class Fence(NamedTuple):
     version: int
 
 
+class Claim(NamedTuple):
+    """That the promise `id` belongs to whoever has this fence: what is done under a claim is done only if it does."""
+
+    id: str
+    fence: Fence
+
+
 class Lease(NamedTuple):
     """Who owns what is called `name`; `version` is higher than that of every lease before."""
 
@@ -31,7 +38,7 @@ class NewPromise(NamedTuple):
 
     `key` is an idempotency key, one for each principal and session. `timeout_at`: when it times out, or never. A
     promise with a `parent` is canceled when its parent is settled. With an `epoch` it is started as it is made.
-    `log`: the first events of its log.
+    `log`: the first events of its log. Under a `claim` it is made only while that holds; it is not kept.
     """
 
     id: str
@@ -45,6 +52,7 @@ class NewPromise(NamedTuple):
     timeout_at: int | None = None
     epoch: int | None = None
     log: tuple[bytes, ...] = ()
+    claim: Claim | None = None
 
 
 class Promise(NamedTuple):
@@ -81,7 +89,8 @@ class Promise(NamedTuple):
 class Settlement(NamedTuple):
     """A verdict to be given. With a fence it counts only while the promise belongs to the fence's owner.
 
-    `log`: the events with which the log ends, behind number `after`; they are logged if the verdict counts.
+    Under a `claim` it counts only while that holds. `log`: the events with which the log ends, behind number `after`;
+    they are logged if the verdict counts.
     """
 
     id: str
@@ -90,6 +99,7 @@ class Settlement(NamedTuple):
     fence: Fence | None = None
     log: tuple[bytes, ...] = ()
     after: int = 0
+    claim: Claim | None = None
 
 
 class Created(NamedTuple):

@@ -14,7 +14,7 @@ from capsule_protocol.errors import LocalProtocolError, SessionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from capsule_bridge.records import Fence, LoggedEvent, Settlement
+    from capsule_bridge.records import Claim, Fence, LoggedEvent, Settlement
 
 
 def is_due(promise: Promise, now: int) -> bool:
@@ -117,6 +117,17 @@ def check_fence(promise: Owned, fence: Fence | None) -> None:
     """Raises `promise_fenced` if the promise belongs to somebody else than the fence says."""
     if fence is not None and fence != promise.fence:
         raise _fenced(promise, f"epoch {fence.epoch}, version {fence.version}")
+
+
+def check_claim(claim: Claim | None, promise: Owned | None) -> None:
+    """Raises `promise_fenced` if the promise that the claim is about, and which is here, is somebody else's by now.
+
+    `promise_unknown`: there is none.
+    """
+    if claim is not None:
+        if promise is None:
+            raise unknown(claim.id)
+        check_fence(promise, claim.fence)
 
 
 class Tail(NamedTuple):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from capsule_bridge.records import (
+        Claim,
         Created,
         Expired,
         Fence,
@@ -47,21 +48,30 @@ class PromiseStore(Protocol):
         """Make a promise, or find the one that the same request has made before.
 
         Raises SessionError: `idempotency_conflict`, `promise_expired`; `promise_unknown` and `promise_settled` of the
-        parent.
+        parent; `promise_unknown` and `promise_fenced` of its claim.
         """
 
-    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002  the field's name
+    async def start(
+        self,
+        id: str,  # noqa: A002  the field's name
+        *,
+        epoch: int,
+        now: int,
+        again: bool = True,
+        claim: Claim | None = None,
+    ) -> Started:
         """Say, before it is done, that what the promise stands for is being done; its fence is the answer's.
 
         Each start takes the promise over; unless `again`, one that was started before stays whose it is.
-        Raises SessionError: `promise_unknown`, `promise_expired`, `promise_fenced` if it belongs to a newer epoch.
+        Raises SessionError: `promise_unknown`, `promise_expired`, `promise_fenced` if it belongs to a newer epoch; the
+        first and the last of them of the claim, too.
         """
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """Give verdicts, in this order and in one transaction. Pending children are canceled with their parents.
 
-        Raises SessionError, and nothing is done: `promise_unknown`, `promise_expired`, `promise_fenced`; and, as
-        `append` does, LocalProtocolError: `sequence_gap`.
+        Raises SessionError, and nothing is done: `promise_unknown`, `promise_expired`, `promise_fenced`, of claims too;
+        and, as `append` does, LocalProtocolError: `sequence_gap`.
         """
 
     async def append(

@@ -25,6 +25,8 @@ class Wants(NamedTuple):
     """It settles the promises in any case."""
     logs: Sequence[tuple[str, int, int]] = ()
     """Of which promises it needs the log: behind which number, and how many events."""
+    also: Sequence[str] = ()
+    """Promises that it only looks at, and does not settle."""
 
 
 class Sweep(NamedTuple):

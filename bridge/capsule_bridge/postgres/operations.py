@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule_bridge.postgres.held import Held
-    from capsule_bridge.records import Fence, NewPromise, Promise, Settlement
+    from capsule_bridge.records import Claim, Fence, NewPromise, Promise, Settlement
     from capsule_protocol.errors import SessionError
 
 
@@ -31,15 +31,17 @@ def create(held: Held, new: NewPromise, now: int) -> Created:
         raise rules.expired(f"id {new.id!r}")
     if owner is not None:
         raise rules.expired(f"idempotency key {new.key!r}")
+    _check_claim(held, new.claim)
     parent = None if new.parent is None else held.promises.get(new.parent)
     promise = rules.made(new, parent, now)
     held.make(promise, new.log)
     return Created(promise, fresh=True)
 
 
-def start(held: Held, id_: str, epoch: int, now: int, again: bool) -> Started:
+def start(held: Held, id_: str, epoch: int, now: int, again: bool, claim: Claim | None) -> Started:
     """As `PromiseStore.start`."""
     before = _find(held, id_)
+    _check_claim(held, claim)
     promise, first = rules.started(before, epoch, now, again)
     return Started(_keep(held, before, promise), first)
 
@@ -48,12 +50,16 @@ def settle(held: Held, settlements: Sequence[Settlement], now: int) -> list[Sett
     """As `PromiseStore.settle`."""
     if len(settlements) > 1:
         for each in settlements:  # whatever is refused must be so before anything is done
-            if rules.settled(_find(held, each.id), each, now)[1] and each.log:
-                _new_events(held, each.id, each.log, each.after, each.fence)
+            if rules.settled(_find(held, each.id), each, now)[1]:
+                _check_claim(held, each.claim)
+                if each.log:
+                    _new_events(held, each.id, each.log, each.after, each.fence)
     answers = []
     for each in settlements:
         before = _find(held, each.id)
         promise, decided = rules.settled(before, each, now)
+        if decided:
+            _check_claim(held, each.claim)
         if decided and each.log:
             append(held, each.id, each.log, each.after, each.fence)
         answers.append(Settled(_keep(held, before, promise), decided))
@@ -89,6 +95,10 @@ def look(held: Held, id_: str, now: int) -> Promise:
 def missing(id_: str, *, buried: bool) -> SessionError:
     """The refusal of an id that no promise has, or none has any more."""
     return rules.expired(f"id {id_!r}") if buried else rules.unknown(id_)
+
+
+def _check_claim(held: Held, claim: Claim | None) -> None:
+    rules.check_claim(claim, None if claim is None else held.promises.get(claim.id))
 
 
 def _find(held: Held, id_: str) -> Promise:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from capsule_bridge.postgres.held import Held
     from capsule_bridge.records import (
+        Claim,
         Created,
         Expired,
         Fence,
@@ -68,18 +69,28 @@ class PostgresStore:
     async def create(self, new: NewPromise, *, now: int) -> Created:
         """As `PromiseStore.create`."""
         ids = (new.id,) if new.parent is None else (new.id, new.parent)
-        wants = Wants(ids, key_of(new), now=now)
+        wants = Wants(ids, key_of(new), now=now, also=_claimed(new.claim))
         size = len(new.param) + sum(map(len, new.log))
         return await self._write(wants, lambda held: operations.create(held, new, now), size)
 
-    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
+    async def start(
+        self,
+        id: str,  # noqa: A002
+        *,
+        epoch: int,
+        now: int,
+        again: bool = True,
+        claim: Claim | None = None,
+    ) -> Started:
         """As `PromiseStore.start`."""
-        return await self._write(Wants((id,), now=now), lambda held: operations.start(held, id, epoch, now, again))
+        wants = Wants((id,), now=now, also=_claimed(claim))
+        return await self._write(wants, lambda held: operations.start(held, id, epoch, now, again, claim))
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""
         logs = [(each.id, each.after, len(each.log)) for each in settlements if each.log]
-        wants = Wants([each.id for each in settlements], now=now, settles=True, logs=logs)
+        claimed = [id_ for each in settlements for id_ in _claimed(each.claim)]
+        wants = Wants([each.id for each in settlements], now=now, settles=True, logs=logs, also=claimed)
         size = sum(len(each.value) + sum(map(len, each.log)) for each in settlements)
         return await self._write(wants, lambda held: operations.settle(held, settlements, now), size)
 
@@ -194,3 +205,7 @@ class PostgresStore:
         await self._writer.stop()
         await self._listener.stop()
         await self._reader.stop()
+
+
+def _claimed(claim: Claim | None) -> tuple[str, ...]:
+    return () if claim is None else (claim.id,)

@@ -73,7 +73,7 @@ def payloads(ids: Iterable[str]) -> list[str]:
 
 async def _lock(connection: Connection[Record], held: Held, wants: Sequence[Wants]) -> None:
     """Hold all rows that these want, locked until the end of the transaction."""
-    ids = list({id_ for want in wants for id_ in want.ids})
+    ids = list({id_ for want in wants for id_ in (*want.ids, *want.also)})
     keys = list({want.key for want in wants if want.key is not None})
     if keys:
         found = await connection.fetch(queries()["lock_requests"], ids, *_columns(keys, 3))

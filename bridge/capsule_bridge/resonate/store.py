@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from pathlib import Path
 
-    from capsule_bridge.records import Fence, Log, NewPromise, Promise, Retention, Settlement, Started
+    from capsule_bridge.records import Claim, Fence, Log, NewPromise, Promise, Retention, Settlement, Started
     from capsule_bridge.resonate.wire import Record
     from capsule_bridge.sqlite.connect import Level
     from capsule_bridge.sqlite.faults import Fault
@@ -63,6 +63,8 @@ class ResonateStore:
             found = await self._mirror.requested(new)
             if found is not None:
                 return Created(await self._judge.hear(found), fresh=False)
+            if new.claim is not None:
+                rules.check_claim(new.claim, await self._mirror.parent(new.claim.id))
             if new.parent is not None:
                 # Before the server makes a child that nobody may have.
                 rules.made(new, await self._mirror.parent(new.parent), now)
@@ -71,11 +73,20 @@ class ResonateStore:
                 raise SessionError("idempotency_conflict", f"the server knows another promise {new.id!r}")
             return await self._created(new, record, now)
 
-    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
+    async def start(
+        self,
+        id: str,  # noqa: A002
+        *,
+        epoch: int,
+        now: int,
+        again: bool = True,
+        claim: Claim | None = None,
+    ) -> Started:
         """As `PromiseStore.start`."""
         async with self._call(), self._locks.hold(id):
             promise = await self._judge.hear(await self._mirror.look(id))
-            return await self._mirror.start(id, epoch=epoch, now=_undue(promise.timeout_at, now), again=again)
+            at = _undue(promise.timeout_at, now)
+            return await self._mirror.start(id, epoch=epoch, now=at, again=again, claim=claim)
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""

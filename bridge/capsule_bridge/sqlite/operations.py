@@ -15,7 +15,7 @@ from capsule_bridge.store import READ_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from capsule_bridge.records import Fence, NewPromise, Promise, Retention, Settlement
+    from capsule_bridge.records import Claim, Fence, NewPromise, Promise, Retention, Settlement
     from capsule_bridge.sqlite.recent import Row
     from capsule_bridge.sqlite.rows import LogHead, Rows
     from capsule_protocol.errors import SessionError
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 def create(rows: Rows, new: NewPromise, now: int) -> Created:
     """As `PromiseStore.create`."""
-    if new.parent is None and len(new.param) <= INLINE_BYTES:
+    if new.parent is None and new.claim is None and len(new.param) <= INLINE_BYTES:
         promise = rules.made(new, None, now)
         if rows.insert(promise, new.log):  # by far the most are new: so the others are looked for only if it is not
             return Created(promise, fresh=True)
     row = requested(rows, new)
     if row is not None:
         return Created(keep(rows, row, rules.projected(row.promise, now)), fresh=False)
+    _check_claim(rows, new.claim)
     parent = None if new.parent is None else rows.find(new.parent)
     promise = rules.made(new, parent and parent.promise, now)
     rows.insert(promise, new.log)
@@ -51,9 +52,10 @@ def requested(rows: Rows, new: NewPromise) -> Row | None:
     return None
 
 
-def start(rows: Rows, id_: str, epoch: int, now: int, again: bool = True) -> Started:
+def start(rows: Rows, id_: str, epoch: int, now: int, again: bool = True, claim: Claim | None = None) -> Started:
     """As `PromiseStore.start`."""
     row = find(rows, id_)
+    _check_claim(rows, claim)
     promise, first = rules.started(row.promise, epoch, now, again)
     return Started(keep(rows, row, promise), first)
 
@@ -66,6 +68,8 @@ def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Sett
     for each in settlements:
         row = find(rows, each.id)
         promise, decided = rules.settled(row.promise, each, now)
+        if decided:
+            _check_claim(rows, each.claim)
         if decided and each.log:
             append(rows, each.id, each.log, each.after, each.fence)
         answers.append(Settled(keep(rows, row, promise), decided))
@@ -76,8 +80,10 @@ def check_settlements(rows: Rows, settlements: Sequence[Settlement], now: int) -
     """The promises as they are; whatever would be refused is so, before anything is done."""
     found = [find(rows, each.id).promise for each in settlements]
     for promise, each in zip(found, settlements, strict=True):
-        if rules.settled(promise, each, now)[1] and each.log:
-            _new_events(rows, each.id, each.log, each.after, each.fence)
+        if rules.settled(promise, each, now)[1]:
+            _check_claim(rows, each.claim)
+            if each.log:
+                _new_events(rows, each.id, each.log, each.after, each.fence)
     return found
 
 
@@ -149,6 +155,12 @@ def find(rows: Rows, id_: str) -> Row:
     if row is not None:
         return row
     raise _missing(rows, id_)
+
+
+def _check_claim(rows: Rows, claim: Claim | None) -> None:
+    if claim is not None:
+        row = rows.find(claim.id)
+        rules.check_claim(claim, row and row.promise)
 
 
 def _find_log(rows: Rows, id_: str) -> LogHead:

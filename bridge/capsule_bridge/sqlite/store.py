@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from capsule_bridge.records import (
+        Claim,
         Created,
         Expired,
         Fence,
@@ -93,9 +94,17 @@ class SqliteStore:
         """As `PromiseStore.create`."""
         return await self._write(lambda rows: operations.create(rows, new, now), len(new.param))
 
-    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:  # noqa: A002
+    async def start(
+        self,
+        id: str,  # noqa: A002
+        *,
+        epoch: int,
+        now: int,
+        again: bool = True,
+        claim: Claim | None = None,
+    ) -> Started:
         """As `PromiseStore.start`."""
-        return await self._write(lambda rows: operations.start(rows, id, epoch, now, again))
+        return await self._write(lambda rows: operations.start(rows, id, epoch, now, again, claim))
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         """As `PromiseStore.settle`."""

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.events import Finished, Started
+from capsule.node.durable.claims import Claims, elsewhere
 from capsule.node.durable.elsewhere import foreign_ending
 from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.intake import Intake
@@ -32,7 +34,7 @@ from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Wat
 from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, SessionError, WorkerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from capsule.events import Event
     from capsule.node.auth.principals import Principal
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
     from capsule.node.verdicts import Ruling
-    from capsule_bridge import Bridge, Fence, Promise, Retention
+    from capsule_bridge import Bridge, Claim, Fence, Promise, Retention, Settled
+    from capsule_bridge import Started as BridgeStarted
 
 logger = logging.getLogger("capsule.bridge")
 
@@ -75,7 +78,7 @@ class Ledger:
         self.intake = Intake()
         self.inquiries = Inquiries(bridge, tasks)
         self._tasks = tasks
-        self._fences: dict[str, Fence] = {}  # of the sessions
+        self.claims = Claims(bridge, name)
         self._tidy_now = asyncio.Event()
         # Nodes that share a store keep off what is another one's, by leases. Without leases anybody may settle it.
         self._judged_elsewhere = isinstance(bridge.store, Watched) and not isinstance(bridge.store, Leases)
@@ -99,7 +102,7 @@ class Ledger:
 
     def own(self, session: str, fence: Fence) -> None:
         """The session is this node's as long as its promise has this fence."""
-        self._fences[session] = fence
+        self.claims.own(session, fence)
 
     async def restarting(self, session: Session) -> None:
         """A session is about to have a new worker, and its state will be gone.
@@ -107,7 +110,7 @@ class Ledger:
         Raises SessionError `session_elsewhere` if it belongs to another node by now, and StoreError.
         """
         promise = session_promise(session.id)
-        self._fences.pop(session.id, None)  # if the store fails now, nobody knows which one it has
+        self.claims.lose(session.id)  # if the store fails now, nobody knows which one it has
         if not self.name:
             self.own(session.id, await self.bridge.take(promise, session.epoch + 1))
             return
@@ -115,8 +118,7 @@ class Ledger:
             await self.bridge.append(promise, (entry(self.name),), session.epoch, None)
             self.own(session.id, await self.bridge.take(promise, session.epoch + 1))
         except (LocalProtocolError, SessionError) as error:
-            text = f"the session {session.name!r} belongs to another node by now"
-            raise SessionError("session_elsewhere", text) from error
+            raise elsewhere(session.name) from error
 
     async def closed(self, session: Session) -> None:
         """A session is over. If that cannot be written down, it is found at the next start, and expires.
@@ -124,7 +126,7 @@ class Ledger:
         One that another node has by now is over here only.
         """
         try:
-            fence = self._fences.pop(session.id, None)
+            fence = self.claims.lose(session.id)
             await self.bridge.settle(Settlement(session_promise(session.id), "resolve", fence=fence))
         except CapsuleError as error:
             logger.warning("the end of session %s was not written down: %s", session.id, error)
@@ -143,8 +145,8 @@ class Ledger:
     ) -> Entry:
         """Write down that it was asked for; `ahead`: those before it that are not lined up yet.
 
-        What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict` and
-        `promise_expired`, StoreError.
+        What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict`,
+        `promise_expired`, and `session_elsewhere` if another node has the session by now; StoreError.
         """
         ready = session.state in {"ready", "busy"}
         at_once = ready and not (ahead or session.under_way)
@@ -163,7 +165,9 @@ class Ledger:
         def judge(found: Promise) -> None:
             check_same(unpack_request(found.param), request, key, execution)
 
-        promise, fresh = await self.bridge.accept(new, judge)
+        self.claims.check_lives()
+        accept = self.claims.under(session.id, lambda claim: self.bridge.accept(new._replace(claim=claim), judge))
+        promise, fresh = await accept
         if promise.id != new.id:  # who asks again has to name the same execution, whose events are numbered
             other = execution_of(promise)
             message = f"the idempotency key {key!r:.80} belongs to execution {other!r}, and not to {execution[:64]!r}"
@@ -176,18 +180,30 @@ class Ledger:
         self.bridge.stats.took_over(promise)
         return Entry(promise, fresh=True, begun=log.last > 0)
 
-    def scribe(self, execution: str, reader: Reader) -> Scribe:
+    def scribe(self, execution: str, session: str, reader: Reader) -> Scribe:
         """Who writes down what it tells."""
-        scribe = Scribe(self.bridge, promise_id(execution), self._tasks, reader)
+        scribe = Scribe(self.bridge, promise_id(execution), self._tasks, reader, partial(self._settle, session))
         if self._judged_elsewhere:
             scribe.watch()
         return scribe
 
-    async def begun_before(self, promise: str, epoch: int) -> None:
-        """It may not be started by this node. If that is because its session belonged to another one, it is lost."""
+    async def begin(self, promise: str, session: str, epoch: int) -> BridgeStarted:
+        """As `Bridge.begin`. Raises SessionError `session_elsewhere`, too, if another node has the session by now."""
+        self.claims.check_lives()
+        return await self.claims.under(session, lambda claim: self.bridge.begin(promise, epoch, claim))
+
+    async def begun_before(self, promise: str, session: str, epoch: int) -> None:
+        """It may not be started by this node. If that is because its session belonged to another one, it is lost.
+
+        Raises SessionError `session_elsewhere` if it is the other way round.
+        """
+
+        def take(claim: Claim | None) -> Awaitable[Fence]:
+            return self.bridge.take(promise, epoch, claim)
+
         found = await until_committed(promise, lambda: self.bridge.get(promise))
         if found.pending and found.epoch < epoch:
-            await until_committed(promise, lambda: self.bridge.take(promise, epoch))
+            await until_committed(promise, lambda: self.claims.under(session, take))
             message = "the node that had begun it has lost its session to this one"
             error = WorkerLost("worker_lost", message, details={"reason": "taken_over"})
             await self.give_up(await self.bridge.get(promise), error, started=True)
@@ -220,9 +236,16 @@ class Ledger:
         finished = Finished(execution_of(promise), last + 1, ruling.verdict, error=ruling.error)
         log = (pack_event(finished),)
         # Only for whom it was found with: if somebody else has it meanwhile, the verdict is his.
-        fence = promise.fence
-        await self.bridge.settle(
-            Settlement(promise.id, action_of(finished), pack_verdict(finished), fence, log=log, after=last)
+        value, fence = pack_verdict(finished), promise.fence
+        await self._settle(promise.session, Settlement(promise.id, action_of(finished), value, fence, log, last))
+
+    async def _settle(self, session: str, *settlements: Settlement) -> list[Settled]:
+        """As `Bridge.settle`. What nobody has begun has no owner but its session's, if that is there and known."""
+        begun = all(one.fence is not None and one.fence.version for one in settlements)
+        if begun or not self.claims.has(session):
+            return await self.bridge.settle(*settlements)
+        return await self.claims.under(
+            session, lambda claim: self.bridge.settle(*(one._replace(claim=claim) for one in settlements))
         )
 
     async def known(self, session: str, request: ExecuteRequest, execution: str, key: str) -> bool:

@@ -17,16 +17,23 @@ from capsule_protocol.errors import CapsuleError, SessionError, StoreError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from capsule.events import Event
     from capsule.node.tasks import Tasks
-    from capsule_bridge import Bridge, Fence, Promise
+    from capsule_bridge import Bridge, Fence, Promise, Settled, Started
 
 logger = logging.getLogger("capsule.bridge")
 
 LOG_BYTES = 8 * 2**20
 """Bytes of events that the store keeps of one execution; the oldest go first, and a gap tells of them."""
+
+
+class Settle(Protocol):
+    """How verdicts are given."""
+
+    def __call__(self, *settlements: Settlement) -> Awaitable[list[Settled]]:
+        """As `Bridge.settle`."""
 
 
 class Reader(Protocol):
@@ -47,13 +54,15 @@ class Scribe:
     """Tells the reader of each event, in order, as soon as it is committed. A store that fails is tried again.
 
     `fence` says that the execution is this node's. If it is not any more, or somebody else has given its verdict, the
-    reader hears what others have written down.
+    reader hears what others have written down. Verdicts are given by `settle`, also of what was not begun.
 
     The verdicts of those that it has `stopped` are written down together with its own, which waits until all of an
     earlier node's are `complete`: if this node died in between, the next one would run what should not be run.
     """
 
-    def __init__(self, bridge: Bridge, promise: str, tasks: Tasks, reader: Reader) -> None:
+    def __init__(
+        self, bridge: Bridge, promise: str, tasks: Tasks, reader: Reader, settle: Settle | None = None
+    ) -> None:
         self.fence: Fence | None = None
         self.stopped: Callable[[], Sequence[Finished]] = tuple
         self.complete: asyncio.Event | None = None
@@ -61,6 +70,7 @@ class Scribe:
         self._promise = promise
         self._tasks = tasks
         self._reader = reader
+        self._give = settle or bridge.settle
         self._value: bytes | None = None  # our own verdict
         self._batch: list[Event] = []
         self._under_way: list[Event] = []
@@ -70,12 +80,13 @@ class Scribe:
         self._held = 0
         self._counted = 0
 
-    async def start(self, epoch: int) -> None:
-        """Write down that it is about to be sent to the worker. Waits for a failed store.
+    async def start(self, begin: Callable[[], Awaitable[Started]]) -> None:
+        """Write down by `begin` that it is about to be sent to the worker. Waits for a failed store.
 
-        Raises SessionError: `promise_fenced` if it may not be, because it was begun before or has its verdict.
+        Raises SessionError: `promise_fenced` if it may not be, because it was begun before or has its verdict; and what
+        `begin` raises.
         """
-        started, first = await until_committed(self._promise, lambda: self._bridge.begin(self._promise, epoch))
+        started, first = await until_committed(self._promise, begin)
         if not first:
             raise SessionError("promise_fenced", f"{self._promise} was begun before, or has its verdict")
         self.fence = started.fence
@@ -148,11 +159,11 @@ class Scribe:
             await self.complete.wait()
         others = [_whole(each) for each in self.stopped() if each.sequence == 1]
         try:
-            (promise, _), *_ = await self._bridge.settle(ending, *others)
+            (promise, _), *_ = await self._give(ending, *others)
         except StoreError:
             raise
         except CapsuleError:  # one of them may be somebody else's by now
-            (promise, _), *_ = await self._bridge.settle(ending)
+            (promise, _), *_ = await self._give(ending)
         return promise
 
     async def _watch(self) -> None:

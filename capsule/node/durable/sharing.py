@@ -99,8 +99,14 @@ class Share:
         self._loop = asyncio.get_running_loop()
         self._held: dict[str, Lease] = {}
         self._since: float | None = None
+        self._until = 0.0  # by this node's clock, and never later than by the store's
         self._looked = False
         self._heir: asyncio.Task[None] | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether nobody can have taken this node for dead: its lease lasts, since it was renewed last."""
+        return self._loop.time() < self._until
 
     async def join(self) -> None:
         """Be one of the living. Who takes over what this node had in an earlier life is let finish."""
@@ -124,10 +130,12 @@ class Share:
 
     async def _turn(self, house: House) -> None:
         for node, lease in list(self._held.items()):
+            asked = self._loop.time()
             kept = await self._leases.renew(lease, seconds=self._seconds)
             if not kept and self._held.get(node) is lease:  # else we have just released it
                 await self._die(house)
                 return
+            self._lasts(node, asked)
         now = self._loop.time()
         self._since = now if self._since is None else self._since
         if now - self._since >= self._lease and (self._heir is None or self._heir.done()):
@@ -139,6 +147,7 @@ class Share:
         Or another one was faster where we inherit: then we were too slow for that, and let go of all, too.
         """
         logger.error("node %s was silent for too long, and another one has taken over what it had", self.name)
+        self._until = 0.0
         self._held.clear()
         if self._heir is not None:
             self._heir.cancel()
@@ -166,7 +175,14 @@ class Share:
             logger.exception("dead nodes are looked for later")
 
     async def _acquire(self, node: str) -> bool:
+        asked = self._loop.time()
         lease = await self._leases.acquire(PREFIX + node, self.name, seconds=self._seconds)
         if lease is not None:
             self._held[node] = lease
+            self._lasts(node, asked)
         return lease is not None
+
+    def _lasts(self, node: str, asked: float) -> None:
+        """A lease was renewed by what was asked for then."""
+        if node == self.name:
+            self._until = asked + self._seconds

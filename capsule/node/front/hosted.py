@@ -187,7 +187,7 @@ class Hosted:
         return known
 
     def _begin(self, execution: Execution, fence: Fence | None = None, **how: Any) -> EventLog:
-        log = self.logs[execution.id] = EventLog(execution, self._on_event, **how)
+        log = self.logs[execution.id] = EventLog(execution, self._on_event, session=self.session.id, **how)
         if log.scribe is not None:
             log.scribe.fence, log.scribe.complete = fence, self.complete  # before it writes anything
         self._unfinished[log] = None
@@ -199,17 +199,17 @@ class Hosted:
 
     async def _start(self, execution: str) -> None:
         """It is due: its start is written down before it is sent."""
-        log = self.logs[execution]
+        log, ledger, promise, epoch = self.logs[execution], self.ledger, promise_id(execution), self.session.epoch
         assert log.scribe is not None
+        assert ledger is not None
         try:
-            await log.scribe.start(self.session.epoch)
+            await log.scribe.start(lambda: ledger.begin(promise, self.session.id, epoch))
         except CapsuleError as error:  # it is another node's, or the store has been closed
             logger.warning("execution %s is not started: %s", execution, error)
             log.scribe.give_way()
             await self.session.cancel(execution)
-            assert self.ledger is not None
             with suppress(CapsuleError):
-                await self.ledger.begun_before(promise_id(execution), self.session.epoch)
+                await ledger.begun_before(promise, self.session.id, self.session.epoch)
         else:
             log.execution.release()
 

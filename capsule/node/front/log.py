@@ -44,6 +44,7 @@ class EventLog:
         *,
         keep: bool = False,
         ledger: Ledger | None = None,
+        session: str = "",
         written: int = 0,
         after: int = 0,
     ) -> None:
@@ -52,7 +53,7 @@ class EventLog:
         self.ended = False
         self.last = after
         self.overruled = False
-        self.scribe = ledger.scribe(execution.id, self) if ledger is not None else None
+        self.scribe = ledger.scribe(execution.id, session, self) if ledger is not None else None
         if self.scribe is not None:
             self.scribe.stopped = lambda: [one.verdict for one in execution.stopped if one.verdict is not None]
         self._written = written

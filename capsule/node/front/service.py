@@ -180,6 +180,7 @@ class Service:
         if isinstance(store, Leases):
             share = Share(store, ledger.name, self._config.store.lease, self._config.serve.linger, tasks)
             await share.join()
+            ledger.claims.lives = lambda: share.lives
             tasks.start(share.keep(household))
 
     def _retention(self) -> Retention:

@@ -120,6 +120,41 @@ async def test_the_same_key_at_two_nodes_is_one_execution_with_one_log_and_one_v
     assert count.read_text() == "x"
 
 
+async def test_what_waits_in_a_lost_session_is_run_where_the_session_is_and_ended_nowhere_else(
+    place: Path, url: str
+) -> None:
+    """The node that has lost it ends its sessions, and would cancel what waits in them: the verdict would stand."""
+    mark, go, done = place / "mark", place / "go", place / "done"
+    with node(place / "a", url) as first, node(place / "b", url) as second:
+        async with first.client() as client, second.client() as other:
+            session = await client.session(name="work")
+            running = session.submit(WAITS.format(mark=str(mark), go=str(place / "never")))
+            await begun(running, mark)
+            code = WAITS.format(mark=str(done), go=str(go))
+            queued = [session.submit(code, key=f"q{n}") for n in range(20)]
+            async with asyncio.timeout(LONG):
+                while (await session.info()).queue < len(queued) - 8:
+                    await asyncio.sleep(0.005)
+            os.kill(first.process.pid, signal.SIGSTOP)
+            await attached("work", other)
+            await until(done.exists)  # so the others wait
+            os.kill(first.process.pid, signal.SIGCONT)
+            async with asyncio.timeout(LONG):
+                while True:
+                    try:
+                        await client.attach("work")
+                    except SessionError as error:
+                        if error.code in {"session_unknown", "session_elsewhere"}:  # it has let go of it
+                            break
+                    await asyncio.sleep(0.05)
+            go.touch()
+            results = [await other.execution(each.execution_id).result(LONG) for each in queued]
+            verdicts = [result.verdict for result in results]
+            assert verdicts == ["worker_lost"] * verdicts.count("worker_lost") + ["ok"] * verdicts.count("ok")
+            assert done.read_text() == "x" * verdicts.count("ok")
+            assert verdicts[-1] == "ok"
+
+
 async def test_a_node_that_was_taken_for_dead_lets_go_of_what_it_had(place: Path, url: str) -> None:
     mark = place / "mark"
     with node(place / "a", url) as first, node(place / "b", url) as second:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from capsule_bridge import (
+    Claim,
     Fence,
     LoggedEvent,
     PromiseStore,
@@ -120,6 +121,46 @@ class StoreContract:
         await store.start("a", epoch=2, now=2)
         with refused("promise_fenced"):
             await store.start("a", epoch=1, now=3)
+
+    async def test_what_is_done_under_a_claim_that_does_not_hold_any_more_is_refused(self, store: PromiseStore) -> None:
+        session = (await store.create(new("session:s", epoch=1), now=1)).promise
+        old = Claim(session.id, session.fence)
+        made = (await store.create(new("a", key="k", epoch=1, log=(b"1",), claim=old), now=2)).promise
+        assert (made.fence, (await store.read("a", after=0)).last) == ((1, 1), 1)
+        await store.create(new("waits", param=LARGE, claim=old), now=2)
+        young = Claim(session.id, (await store.start(session.id, epoch=2, now=3)).promise.fence)
+        for request in (new("b", epoch=1, claim=old), new("b", key="l", claim=old), new("b", parent="a", claim=old)):
+            with refused("promise_fenced"):
+                await store.create(request, now=4)
+        with refused("promise_fenced"):
+            await store.start("waits", epoch=1, now=4, again=False, claim=old)
+        with refused("promise_unknown"):
+            await store.get("b", now=5)
+        await store.create(new("d"), now=5)
+        for late in (Settlement("waits", "cancel", claim=old), Settlement("d", "cancel")):
+            with refused("promise_fenced"):
+                await store.settle(late, Settlement("waits", "cancel", claim=old), now=5)
+        with refused("promise_fenced"):
+            await store.settle(Settlement("waits", "cancel", claim=old), now=5)
+        assert (await store.get("d", now=5)).pending
+        assert (await store.get("waits", now=5)).started_at is None
+        # Whoever asks again hears what was made when the claim held.
+        assert await store.create(new("c", key="k", claim=old), now=5) == (made, False)
+        assert (await store.create(new("b", key="l", claim=young), now=6)).fresh
+        assert (await store.start("waits", epoch=2, now=6, again=False, claim=young)).first
+        ((promise, decided),) = await store.settle(Settlement("waits", "resolve", b"mine", claim=young), now=7)
+        assert (promise.value, decided) == (b"mine", True)
+        # There is a verdict to hear, whatever is claimed.
+        assert await store.settle(Settlement("waits", "cancel", claim=old), now=8) == [(promise, False)]
+
+    async def test_a_claim_to_what_is_not_there_is_refused(self, store: PromiseStore) -> None:
+        await store.create(new("a"), now=1)
+        claim = Claim("session:s", Fence(1, 1))
+        with refused("promise_unknown"):
+            await store.create(new("b", claim=claim), now=2)
+        with refused("promise_unknown"):
+            await store.start("a", epoch=1, now=2, claim=claim)
+        assert (await store.get("a", now=3)).started_at is None
 
     async def test_what_is_settled_is_not_started(self, store: PromiseStore) -> None:
         await store.create(new("a"), now=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,17 +12,19 @@ import pytest
 from capsule.config import SessionOptions
 from capsule.node.durable import Ledger
 from capsule.node.durable.sharing import PREFIX, Share, claim, entry, owner_of
+from capsule.node.execution import ExecuteRequest
 from capsule.node.tasks import Tasks
 from capsule_bench.database import NoServerError, server
-from capsule_bridge import Bridge, MemoryStore, NewPromise, session_promise
+from capsule_bridge import Bridge, MemoryStore, NewPromise, Promise, promise_id, session_promise
 from capsule_bridge.postgres import PostgresStore
-from capsule_protocol.errors import SessionError
+from capsule_protocol.errors import SessionError, StoreError
 
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 60.0
 LONG = 1000.0
 """Seconds of a lease that lasts for longer than a test."""
+REQUEST = ExecuteRequest("1 + 1")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,27 @@ async def test_a_node_that_was_taken_for_dead_lets_go_and_begins_again_when_its_
     assert house.did == ["let go", "inherit me"]
 
 
+async def test_a_lease_lasts_since_it_was_renewed_last_by_the_nodes_own_clock(
+    store: PostgresStore, tasks: Tasks
+) -> None:
+    share, house = Share(store, "me", LONG, LONG, tasks), Family()
+    assert not share.lives
+    await share.join()
+    assert share.lives
+    share._until -= 2 * LONG
+    assert not share.lives
+    await turn(share, house)
+    assert share.lives
+    await store.release(share._held["me"])
+    assert await store.acquire(f"{PREFIX}me", "heir", seconds=LONG)
+    turning = tasks.start(share._turn(house))
+    async with asyncio.timeout(PATIENCE):
+        while house.did != ["let go"]:
+            await asyncio.sleep(0.01)
+    assert not share.lives
+    turning.cancel()
+
+
 async def test_of_two_that_claim_a_session_one_gets_it_and_the_epoch_is_no_ones_else(store: PostgresStore) -> None:
     bridge = Bridge(store)
     new = NewPromise(session_promise("s"), "session", "s", b"", epoch=1, log=(entry("dead"),))
@@ -158,10 +181,90 @@ async def test_a_claim_counts_only_when_the_session_is_taken() -> None:
     assert fence != promise.fence
 
 
+def opened_session() -> Any:
+    """What a ledger asks of a session that is ready, and has nothing to do."""
+    return SimpleNamespace(
+        id="s",
+        epoch=1,
+        name="work",
+        options=SessionOptions(name="work"),
+        secret=b"",
+        state="ready",
+        under_way=0,
+        has_room=lambda _request, _ahead: True,
+        count_of=lambda _request: 1,
+    )
+
+
+async def ask(ledger: Ledger, session: Any, execution: str, ahead: Collection[ExecuteRequest] = ()) -> Promise:
+    """What the ledger has written down of it."""
+    return (await ledger.accept(session, "me", REQUEST, execution, key=execution, ahead=ahead)).promise
+
+
+async def test_a_node_that_has_lost_a_session_neither_accepts_nor_begins_anything_in_it(
+    store: PostgresStore, tasks: Tasks
+) -> None:
+    """Though it does not know that yet: it was silent, and has not come to renew its lease."""
+    bridge = Bridge(store)
+    silent, heir = (Ledger(bridge, tasks, name) for name in ("silent", "heir"))
+    session = opened_session()
+    await silent.opened(session, "me")
+    before = await ask(silent, session, "before")
+    session.state = "starting"
+    waits = await ask(silent, session, "waits")
+    session.state = "ready"
+    assert (before.started_at is None, waits.started_at is None) == (False, True)
+    fence = await claim(bridge, await bridge.get(session_promise("s")), "heir", 2)
+    assert fence is not None
+    heir.own("s", fence)
+    for act in (
+        lambda: ask(silent, session, "late"),
+        lambda: silent.begin(waits.id, "s", 1),
+        lambda: silent.begun_before(waits.id, "s", 1),
+        lambda: silent.cancel(waits, "it may not"),
+    ):
+        with pytest.raises(SessionError) as caught:
+            await act()
+        assert (caught.value.code, caught.value.details) == ("session_elsewhere", {"node": "heir"})
+    with pytest.raises(SessionError) as caught:
+        await bridge.get(promise_id("late"))
+    assert caught.value.code == "promise_unknown"
+    assert await bridge.get(waits.id) == waits
+    assert await ask(silent, session, "before") == before  # whoever asks again hears what was written down
+    session.epoch = 2
+    assert (await heir.begin(waits.id, "s", 2)).first
+    assert (await ask(heir, session, "late")).epoch == 2
+
+
+async def test_what_is_asked_while_a_session_gets_its_next_epoch_is_accepted(
+    store: PostgresStore, tasks: Tasks
+) -> None:
+    ledger, session = Ledger(Bridge(store), tasks, "me"), opened_session()
+    await ledger.opened(session, "me")
+    asked = [ask(ledger, session, f"x_{number}") for number in range(20)]
+    restarted = tasks.start(ledger.restarting(session))
+    promises = await asyncio.gather(*asked)
+    await restarted
+    assert {promise.pending for promise in promises} == {True}
+    ledger.claims.lose("s")  # as if the answer to the restart had been lost
+    assert (await ask(ledger, session, "again")).pending
+
+
+async def test_a_node_that_may_have_been_taken_for_dead_accepts_nothing(store: PostgresStore, tasks: Tasks) -> None:
+    ledger, session = Ledger(Bridge(store), tasks, "me"), opened_session()
+    await ledger.opened(session, "me")
+    ledger.claims.lives = lambda: False
+    with pytest.raises(StoreError) as caught:
+        await ask(ledger, session, "x")
+    assert (caught.value.code, caught.value.details) == ("store_unavailable", {"outcome": "not_done"})
+    ledger.claims.lives = lambda: True
+    assert (await ask(ledger, session, "x")).pending
+
+
 async def test_a_session_is_not_ended_by_a_node_that_has_lost_it(store: PostgresStore, tasks: Tasks) -> None:
     bridge = Bridge(store)
     dead, heir = (Ledger(bridge, tasks, name) for name in ("dead", "heir"))
-    session: Any = SimpleNamespace(id="s", epoch=1, name="work", options=SessionOptions(name="work"), secret=b"")
+    session = opened_session()
     await dead.opened(session, "me")
     fence = await claim(bridge, await bridge.get(session_promise("s")), "heir", 2)
     assert fence is not None

@@ -8,6 +8,7 @@ from random import Random
 from typing import TypeVar
 
 from capsule_bridge import (
+    Claim,
     Created,
     Expired,
     Fence,
@@ -44,8 +45,8 @@ class SimStore:
     async def create(self, new: NewPromise, *, now: int) -> Created:
         return await self.commit(lambda: self.disk.create(new, now=now))
 
-    async def start(self, id: str, *, epoch: int, now: int, again: bool = True) -> Started:
-        return await self.commit(lambda: self.disk.start(id, epoch=epoch, now=now, again=again))
+    async def start(self, id: str, *, epoch: int, now: int, again: bool = True, claim: Claim | None = None) -> Started:
+        return await self.commit(lambda: self.disk.start(id, epoch=epoch, now=now, again=again, claim=claim))
 
     async def settle(self, *settlements: Settlement, now: int) -> list[Settled]:
         return await self.commit(lambda: self.disk.settle(*settlements, now=now))
