@@ -41,7 +41,7 @@ CHECKS: dict[str, str] = {
     "children": "no promise waits whose parent has its verdict",
     "parents": "each parent is there, or is remembered",
     "tombstones": "nothing is both there and forgotten",
-    "values": "each large value is in its file",
+    "values": "each large value is in its file, and whole",
     "files": "each file of a large value belongs to something",
 }
 """Every code, and what is so when it is `ok`."""

@@ -98,7 +98,7 @@ def info(path: str | None, config: str | None, as_json: bool) -> None:
 @store.command()
 @path_argument
 @config_option
-@click.option("--thorough", is_flag=True, help="Compare indexes with their tables too, which takes longer.")
+@click.option("--thorough", is_flag=True, help="Compare indexes and large values too, which takes longer.")
 @json_option
 @_reported
 def check(path: str | None, config: str | None, thorough: bool, as_json: bool) -> int:

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from capsule_bridge.sqlite.connect import open_reader
+from capsule_bridge.sqlite.files import DamagedValueError
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def damage(connection: sqlite3.Connection, pragma: str = "quick_check") -> list[
 
 
 def store_error(error: Exception, what: str) -> StoreError:
-    """What an error of SQLite or of the system means for a store: `store_damaged`, or `store_unavailable`."""
+    """What an error of SQLite, or of a file, means for a store: `store_damaged`, or `store_unavailable`."""
     return StoreError("store_damaged" if _tells_damage(error) else "store_unavailable", f"{what}: {error}")
 
 
@@ -90,5 +91,7 @@ class Examination:
 
 
 def _tells_damage(error: Exception) -> bool:
+    if isinstance(error, DamagedValueError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DAMAGED  # the rest of the bits only say where

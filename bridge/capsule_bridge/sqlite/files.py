@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,30 @@ def identity(path: str | Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+class DamagedValueError(OSError):
+    """The file of a large value holds something else than was written."""
+
+
+def value_name(data: bytes) -> str:
+    """A name for the file of a value, unlike all others, which says what the file holds."""
+    return f"{os.urandom(16).hex()}.{len(data)}.{_digest(data)}"
+
+
+def has_size_of(name: str, size: int) -> bool:
+    """Whether the file of this name may be so long. Before sizes were in names, any could."""
+    _, _, said = name.partition(".")
+    return not said or said.partition(".")[0] == str(size)
+
+
+def is_whole(name: str, data: bytes) -> bool:
+    """Whether this is what the file of this name was to hold, as far as its name says."""
+    return has_size_of(name, len(data)) and ("." not in name or name.rpartition(".")[2] == _digest(data))
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
 class Blobs:
     """Large values, a file each. A file is on the disk before a row names it, and removed after no row does."""
 
@@ -127,7 +152,7 @@ class Blobs:
 
     def put(self, data: bytes) -> str:
         """Write a file, and answer its name when it is on the disk."""
-        name = os.urandom(16).hex()
+        name = value_name(data)
         try:
             self._write(name, data)
         except BaseException:
@@ -148,8 +173,11 @@ class Blobs:
         self._fault("file_named")
 
     def get(self, name: str) -> bytes:
-        """What the file holds."""
-        return (self._directory / name).read_bytes()
+        """What the file holds. Raises DamagedValueError, and FileNotFoundError."""
+        data = (self._directory / name).read_bytes()
+        if not is_whole(name, data):
+            raise DamagedValueError(f"the file {self._directory / name} does not hold what was written")
+        return data
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; those that are gone already are no loss."""

@@ -140,7 +140,7 @@ def expire(rows: Rows, now: int, retention: Retention, limit: int) -> Expired:
 
 def forget(rows: Rows, now: int, retention: Retention, limit: int) -> tuple[str, ...]:
     """Let go of what has been kept long enough, and later of that it was. Answers the ids of the former."""
-    old = rows.promises("old_promises", (now - retention.results, limit))
+    old = rows.bare_promises("old_promises", (now - retention.results, limit))
     for row in old:
         rows.delete(row)
         of = row.promise

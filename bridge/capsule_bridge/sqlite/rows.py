@@ -72,6 +72,10 @@ class Rows:
         """The promises that the named query finds."""
         return [self._row(*found) for found in self.all(query, parameters)]
 
+    def bare_promises(self, query: str, parameters: Any) -> list[Row]:
+        """They without their large values: to forget one nobody has to read it, and it may be lost."""
+        return [_bare(*found) for found in self.all(query, parameters)]
+
     def promise(self, query: str, *parameters: object) -> Row | None:
         """The promise that the named query finds, if any."""
         found = self._run(query, parameters).fetchone()
@@ -185,10 +189,15 @@ class Rows:
         return self._blobs.get(file) if file else data or b""
 
     def _row(self, n: int, *columns: Any) -> Row:
-        *fields, param_file, value_file = columns
-        # In the order of the queries' columns, which is that of the dataclass.
-        promise = Promise(*fields)
+        row = _bare(n, *columns)
+        promise, (param_file, value_file) = row.promise, row.files
         if param_file or value_file:
             param, value = self._loaded(promise.param, param_file), self._loaded(promise.value, value_file)
-            promise = promise._replace(param=param, value=value)
-        return Row(n, promise, (param_file, value_file))
+            row = row._replace(promise=promise._replace(param=param, value=value))
+        return row
+
+
+def _bare(n: int, *columns: Any) -> Row:
+    *fields, param_file, value_file = columns
+    # In the order of the queries' columns, which is that of the dataclass.
+    return Row(n, Promise(*fields), (param_file, value_file))

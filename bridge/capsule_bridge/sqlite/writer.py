@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from capsule_bridge.sqlite.connect import LOG_BYTES
 from capsule_bridge.sqlite.damage import store_error
 from capsule_bridge.sqlite.deferred import TakenError
+from capsule_bridge.sqlite.files import DamagedValueError
 from capsule_protocol.errors import CapsuleError, StoreError
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ CHECKPOINT_BYTES = LOG_BYTES
 _COMMIT_BYTES, _JOB_BYTES = 20_000, 1_000
 """What a transaction, and each small operation in it, add to the log, about: it has pages, of which some are shared."""
 _OF_THE_STORE = (OSError, sqlite3.Error, StoreError)
+_OF_A_VALUE = (FileNotFoundError, DamagedValueError)
+"""The file of a large value is lost or damaged."""
 _OF_A_JOB = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
     sqlite3.ProgrammingError,
     sqlite3.InterfaceError,
-    FileNotFoundError,  # the file of a large value
+    *_OF_A_VALUE,
 )
 """Those of them that tell of what one job asked for, and not of the store."""
 
@@ -154,7 +157,7 @@ class Writer:
                 # One of them is at fault, and the others shall not suffer for it.
                 for job in batch:
                     self._commit([job])
-            elif isinstance(error, FileNotFoundError):
+            elif isinstance(error, _OF_A_VALUE):
                 self._fail(batch, error)
             else:  # a value that no row can hold, or a mistake of ours
                 batch[0].error = error

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -328,6 +328,49 @@ async def test_a_full_disk_loses_nothing_and_needs_no_restart(path: Path) -> Non
 
 
 # Damage
+
+
+@pytest.mark.parametrize("harm", [b"", LARGE[:-1], LARGE + b"x", LARGE[:-1] + b"x"])
+async def test_a_large_value_that_is_not_what_was_written_is_told_and_never_handed_out(path: Path, harm: bytes) -> None:
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+        (name,) = files_of(path)
+        path.with_name("store.db.values").joinpath(name).write_bytes(harm)
+        await store.create(new("b", key="k", param=LARGE), now=1)
+        for call in (store.get("a", now=2), store.pending(now=2), store.start("a", epoch=1, now=2)):
+            with refused("store_damaged"):
+                await call
+        # Others do not suffer for it, and it is forgotten in its time.
+        assert not (await store.create(new("c", key="k", param=LARGE), now=2)).fresh
+        assert (await store.get("b", now=3)).param == LARGE
+        assert store.failure is None
+    async with opened(path) as store:
+        with refused("store_damaged"):
+            await store.get("a", now=3)
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+async def test_what_is_old_is_forgotten_also_if_its_large_value_cannot_be_read(path: Path, harm: str) -> None:
+    async with opened(path) as store:
+        await store.create(new("a"), now=1)
+        await store.settle(Settlement("a", "resolve", LARGE), now=1)
+        file = path.with_name("store.db.values") / files_of(path)[0]
+        file.unlink() if harm == "lost" else file.write_bytes(b"less")
+        assert (await store.expire(now=10, retention=Retention(results=5))).forgotten == ("a",)
+        assert files_of(path) == []
+
+
+async def test_large_values_of_before_whose_names_say_nothing_are_read(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a", param=LARGE), now=1)
+    (name,) = files_of(path)
+    before = name.partition(".")[0]
+    path.with_name("store.db.values").joinpath(name).rename(path.with_name("store.db.values") / before)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE promises SET param_file = ?", (before,))
+    async with opened(path) as store:
+        assert (await store.get("a", now=2)).param == LARGE
+    assert files_of(path) == [before]
 
 
 async def left_by_a_dead_process(path: Path) -> None:

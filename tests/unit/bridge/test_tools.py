@@ -282,6 +282,22 @@ def test_large_values_that_are_lost_or_left_are_found(path: Path) -> None:
     assert wrong(tools.check(path)) == {"values": "error", "files": "info"}
 
 
+@pytest.mark.parametrize(("harm", "thorough"), [(b"less", False), (b"less", True), (LARGE[:-1] + b"x", True)])
+def test_large_values_that_are_not_what_was_written_are_found_and_exported(
+    path: Path, harm: bytes, thorough: bool
+) -> None:
+    folder = path.with_name("store.db.values")
+    for name in files_of(path):
+        folder.joinpath(name).write_bytes(harm)
+    findings = tools.check(path, thorough=thorough)
+    assert wrong(findings) == {"values": "error"}
+    assert "2 large values are not what was written, of " in {one.code: one.message for one in findings}["values"]
+    values = [one.get("param") or one.get("data") for one in TOOLS["export"](path)]
+    found = [value for value in values if value and "damaged" in value]
+    assert [base64.b64decode(value["base64"]) for value in found] == [harm] * 2
+    assert {value["damaged"] for value in found} == set(files_of(path))
+
+
 @pytest.mark.parametrize("thorough", [False, True])
 def test_damaged_pages_are_found(path: Path, thorough: bool) -> None:
     with path.open("r+b") as file:

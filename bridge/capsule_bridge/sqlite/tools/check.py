@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from capsule_bridge.findings import Check, StoreFinding, finding, some
 from capsule_bridge.sqlite import schema
 from capsule_bridge.sqlite.damage import damage
-from capsule_bridge.sqlite.files import values_path
+from capsule_bridge.sqlite.files import has_size_of, is_whole, values_path
 from capsule_bridge.sqlite.tools.opening import reading, sql
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ _QUERIES: dict[str, Check] = {
 
 
 def check(path: Path, *, thorough: bool = False) -> list[StoreFinding]:
-    """One finding for each of `CHECKS`; `thorough` compares indexes with their tables, which takes longer.
+    """One finding for each of `CHECKS`; `thorough` compares indexes with tables, and large values with what they were.
 
     Raises StoreError: `store_refused`, `store_unavailable`.
     """
     with reading(path) as (connection, file):
         findings = [_database(connection, thorough=thorough), _schema(connection)]
         findings += [_ask(connection, code) for code in _QUERIES]
-        return [*findings, *_values(connection, values_path(file))]
+        return [*findings, *_values(connection, values_path(file), thorough=thorough)]
 
 
 def _database(connection: sqlite3.Connection, *, thorough: bool) -> StoreFinding:
@@ -70,7 +70,7 @@ def _ask(connection: sqlite3.Connection, code: str) -> StoreFinding:
     return finding(code, one.severity, f"{len(wrong)} {one.wrong}: {some(wrong)}" if wrong else "", one.hint)
 
 
-def _values(connection: sqlite3.Connection, folder: Path) -> Iterator[StoreFinding]:
+def _values(connection: sqlite3.Connection, folder: Path, *, thorough: bool) -> Iterator[StoreFinding]:
     """Files come before their rows, and go after them: so files are listed first, and what is missed is asked twice."""
     there = dict(_listed(folder))
     try:
@@ -83,19 +83,32 @@ def _values(connection: sqlite3.Connection, folder: Path) -> Iterator[StoreFindi
         for code in ("values", "files"):
             yield finding(code, "error", f"it cannot be told: {error}", _RESCUE)
         return
-    owners = [str(named[name]) for name in missing]
-    yield finding(
-        "values", "error", f"{len(missing)} large values are lost, of {some(owners)}" if missing else "", _RESCUE
-    )
+    changed = [name for name in named if name in there and _changed(folder / name, there[name], thorough=thorough)]
+    wrong = {"are lost": missing, "are not what was written": changed}
+    told = [
+        f"{len(names)} large values {what}, of {some(str(named[name]) for name in names)}"
+        for what, names in wrong.items()
+        if names
+    ]
+    yield finding("values", "error", "; ".join(told), _RESCUE)
     oldest = time.time() - BEING_WRITTEN
-    left = sorted(name for name, changed in there.items() if name not in named and changed < oldest)
+    left = sorted(name for name, status in there.items() if name not in named and status.st_mtime < oldest)
     text = f"{len(left)} files belong to nothing: {some(left)}" if left else ""
     yield finding("files", "info", text, "A crash left them; the node removes them when it starts again.")
 
 
-def _listed(folder: Path) -> Iterator[tuple[str, float]]:
-    """The files of a directory, and when they were changed."""
+def _changed(file: Path, status: os.stat_result, *, thorough: bool) -> bool:
+    """Whether the file of a value is not what its name says; one that has gone meanwhile is."""
+    if not thorough:
+        return not has_size_of(file.name, status.st_size)
+    with suppress(FileNotFoundError):
+        return not is_whole(file.name, file.read_bytes())
+    return False
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The files of a directory."""
     with suppress(FileNotFoundError), os.scandir(folder) as found:
         for file in found:
             with suppress(FileNotFoundError):
-                yield file.name, file.stat().st_mtime
+                yield file.name, file.stat()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capsule_bridge.sqlite.files import values_path
+from capsule_bridge.sqlite.files import is_whole, values_path
 from capsule_bridge.sqlite.tools.opening import reading, sql
 from capsule_bridge.store import PAGE, READ_BYTES
 from capsule_bridge.telling import FORMAT, decoded, plain
@@ -25,7 +25,8 @@ def export(path: Path, *, now: int, decode: bool = False) -> Iterator[Record]:
     """The records of a store: one `store`, then each `promise` followed by its `event`s, `tombstone`s, one `end`.
 
     Bytes are `{"base64": …}`; with `decode` they are `{"msgpack": …}` where they are such and JSON can hold them. A
-    value whose file is lost is `{"missing": file}`. Raises StoreError: `store_refused`, `store_unavailable`.
+    value whose file is lost is `{"missing": file}`, and one that is not what was written `{"damaged": file, "base64":
+    …}`. Raises StoreError: `store_refused`, `store_unavailable`.
     """
     told = {"promise": 0, "event": 0, "tombstone": 0}
     with reading(path) as (connection, file):
@@ -85,7 +86,7 @@ class _Parts:
                 record = dict(zip(names, row, strict=True))
                 for name in [name for name in names if f"{name}_file" in record]:
                     data = self._data(record[name], file := record.pop(f"{name}_file"), lost=lost)
-                    record[name] = {"missing": file} if data is None else self._shown(data)
+                    record[name] = self._told(data, file)
                     size += len(data or b"")
                 if "fingerprint" in record:
                     record["fingerprint"] = plain(record["fingerprint"])
@@ -94,6 +95,13 @@ class _Parts:
                     return
         finally:
             cursor.close()
+
+    def _told(self, data: bytes | None, file: str | None) -> Record:
+        if data is None:
+            return {"missing": file}
+        if file is not None and not is_whole(file, data):
+            return {"damaged": file} | plain(data)
+        return self._shown(data)
 
     def _data(self, data: bytes | None, file: str | None, *, lost: bool) -> bytes | None:
         """What the row holds or its file; None if that is lost, and may be."""
