@@ -160,11 +160,13 @@ def export(path: str | None, config: str | None, decode: bool, as_json: bool) ->
     """Write all promises and events to stdout, one JSON object on each line."""
     place = place_of(path, config)
     write = Writer()
-    if isinstance(place, str):
-        asyncio.run(_export_database(place, write, decode=decode))
-    else:
-        _export_file(place, write, decode=decode)
-    write.flush()
+    try:
+        if isinstance(place, str):
+            asyncio.run(_export_database(place, write, decode=decode))
+        else:
+            _export_file(place, write, decode=decode)
+    finally:
+        write.flush()  # what could be read, also if something could not
 
 
 class Writer:

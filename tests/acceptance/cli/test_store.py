@@ -158,6 +158,19 @@ def test_whoever_reads_an_export_may_leave(path: Path) -> None:
         assert process.wait() == 141
 
 
+def test_what_can_be_read_of_a_damaged_store_is_written_out(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    at = data.index(b"exec:2") // 4096 * 4096  # the table of promises comes first
+    data[at : at + 4096] = b"\xff" * 4096
+    path.write_bytes(data)
+    assert asked("check", path, code=1)["findings"][0]["severity"] == "error"
+    done = run("store", "export", path)
+    assert done.returncode == 3
+    records = [json.loads(line)["record"] for line in done.stdout.splitlines()]
+    assert (records[0], set(records) - {"tombstone"}) == ("store", {"store", "lost"})
+    assert b"The records `lost` say where they are." in done.stderr
+
+
 @pytest.mark.parametrize("name", ["info", "check", "compact"])
 def test_a_file_that_is_no_store(tmp_path: Path, name: str) -> None:
     assert asked(name, tmp_path / "nowhere.db", code=3)["error"]["code"] == "store_refused"
@@ -174,6 +187,7 @@ def test_the_page_names_every_check_and_record(path: Path) -> None:
     rows = PAGE.split("## Records of `capsule store export`")[1].split("\n## ")[0]
     records = {record["record"]: record for record in tools.export(path, now=1)}
     records["tombstone"] = dict.fromkeys(["record", "id", "principal", "session", "key", "until"])
+    records["lost"] = dict.fromkeys(["record", "what", "promise", "after", "upto", "before"])
     for kind, fields in re.findall(r"^\| `(\w+)` \| (.*) \|$", rows, re.MULTILINE):
         assert set(re.findall(r"`(\w+)`", fields)) == set(records.pop(kind)) - {"record"}
     assert records == {}

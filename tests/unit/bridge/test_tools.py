@@ -430,6 +430,106 @@ async def test_what_is_left_of_a_store_can_be_taken_out(path: Path) -> None:
     assert set(records[0]["param"]) == set(records[1]["data"]) == {"missing"}
 
 
+COUNT = 3_000
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with many pages, of which each part says what it is."""
+    path = tmp_path_factory.mktemp("whole") / "store.db"
+
+    async def fill_it() -> None:
+        async with opened(path) as store:
+            await asyncio.gather(
+                *(store.create(new(f"p{n}", param=b"<param %d>" % n + b"." * 300), now=n + 1) for n in range(COUNT))
+            )
+            for n in range(0, COUNT, 7):
+                await store.append(f"p{n}", [b"<event %d>" % n + b"." * 200] * 5, after=0)
+            await asyncio.gather(*(store.create(new(f"old{n:04}{'.' * 60}"), now=1) for n in range(500)))
+            await asyncio.gather(
+                *(store.settle(Settlement(f"old{n:04}{'.' * 60}", "cancel"), now=1) for n in range(500))
+            )
+            await store.expire(now=100, retention=Retention(10, tombstones=10**15))
+
+    asyncio.run(fill_it())
+    return path
+
+
+def with_damage(whole: Path, tmp_path: Path, *marks: bytes) -> Path:
+    """A copy in which the pages are overwritten that have these marks."""
+    data = bytearray(whole.read_bytes())
+    for mark in marks:
+        at = data.index(mark) // 4096 * 4096
+        data[at : at + 4096] = os.urandom(4096)
+    path = tmp_path / "store.db"
+    path.write_bytes(data)
+    return path
+
+
+def salvaged(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What an export tells of a damaged store: all that it could read, and what is lost."""
+    records: list[dict[str, Any]] = []
+    with pytest.raises(StoreError, match="all others were written out") as caught:
+        records.extend(tools.export(path, now=1))
+    assert (caught.value.code, caught.value.hint) == ("store_damaged", "The records `lost` say where they are.")
+    assert records[0]["record"] == "store"
+    return records, [record for record in records if record["record"] == "lost"]
+
+
+def named(records: list[dict[str, Any]]) -> set[str]:
+    return {record["id"] for record in records if record["record"] == "promise"}
+
+
+def test_of_damaged_promises_all_others_are_exported(whole: Path, tmp_path: Path) -> None:
+    path = with_damage(whole, tmp_path, b"<param 700>", b"<param 2000>", b"<param %d>" % (COUNT - 1))
+    records, lost = salvaged(path)
+    gaps = [(one["after"], one["upto"]) for one in lost if one["what"] == "promise"]
+    missing = {f"p{n - 1}" for after, upto in gaps for n in range(after + 1, upto + 1)}
+    assert {"p700", "p2000", f"p{COUNT - 1}"} <= missing
+    assert len(gaps) == 3
+    assert len(missing) < 60
+    assert named(records) == {f"p{n}" for n in range(COUNT)} - missing
+    assert len([one for one in records if one["record"] == "tombstone"]) == 500
+
+
+def test_of_damaged_events_their_promises_and_all_others_are_exported(whole: Path, tmp_path: Path) -> None:
+    path = with_damage(whole, tmp_path, b"<event 700>")
+    records, lost = salvaged(path)
+    assert named(records) == {f"p{n}" for n in range(COUNT)}
+    assert {one["what"] for one in lost} == {"event"}
+    assert "p700" in {one["promise"] for one in lost}
+    events = sum(one["record"] == "event" for one in records)
+    assert 5 * (COUNT // 7 + 1) - 30 < events < 5 * (COUNT // 7 + 1)
+
+
+def test_of_damaged_tombstones_those_on_both_sides_are_exported(whole: Path, tmp_path: Path) -> None:
+    path = with_damage(whole, tmp_path, b"old0250")
+    records, lost = salvaged(path)
+    (gap,) = [one for one in lost if one["what"] == "tombstone"]
+    assert gap["after"] < "old0250" < gap["before"]
+    assert len([one for one in records if one["record"] == "tombstone"]) > 400
+    assert named(records) == {f"p{n}" for n in range(COUNT)}
+
+
+def test_of_a_store_that_was_cut_short_is_exported_what_there_is(whole: Path, tmp_path: Path) -> None:
+    path = with_damage(whole, tmp_path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2 // 4096 * 4096)
+    assert wrong(tools.check(path))["database"] == "error"
+    records, lost = salvaged(path)
+    assert lost
+    assert len(named(records)) > COUNT // 4
+
+
+def test_a_store_of_which_nothing_can_be_read_is_found_damaged_by_the_check(whole: Path, tmp_path: Path) -> None:
+    path = with_damage(whole, tmp_path)
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 3000)
+    findings = wrong(tools.check(path))
+    assert findings["database"] == "error"
+
+
 async def test_an_export_goes_over_many_parts(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with opened(path) as store:

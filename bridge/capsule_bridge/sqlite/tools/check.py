@@ -8,11 +8,12 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from capsule_bridge.findings import Check, StoreFinding, finding, some
+from capsule_bridge.findings import CHECKS, Check, StoreFinding, finding, some
 from capsule_bridge.sqlite import schema
 from capsule_bridge.sqlite.damage import damage
 from capsule_bridge.sqlite.files import has_size_of, is_whole, values_path
 from capsule_bridge.sqlite.tools.opening import reading, sql
+from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 BEING_WRITTEN = 60.0
 """Seconds that a value may be a file without being named by a row: the node commits it next."""
 _RESCUE = "Stop the node, keep a copy of all files, and take out with `capsule store export` what can be read."
+
+_GONE = "Nothing of it can be read. Restore the store from a copy, or give the node another one."
 
 _QUERIES: dict[str, Check] = {
     "logs": Check("gaps", "logs with gaps", _RESCUE),
@@ -38,10 +41,20 @@ def check(path: Path, *, thorough: bool = False) -> list[StoreFinding]:
 
     Raises StoreError: `store_refused`, `store_unavailable`.
     """
-    with reading(path) as (connection, file):
-        findings = [_database(connection, thorough=thorough), _schema(connection)]
-        findings += [_ask(connection, code) for code in _QUERIES]
-        return [*findings, *_values(connection, values_path(file), thorough=thorough)]
+    try:
+        with reading(path) as (connection, file):
+            return _check(connection, file, thorough=thorough)
+    except StoreError as error:
+        if error.code != "store_damaged":
+            raise
+        # Not even that can be read which says what kind of a file it is.
+        return [finding(code, "error", f"it cannot be told: {error.message}", _GONE) for code in CHECKS]
+
+
+def _check(connection: sqlite3.Connection, file: Path, *, thorough: bool) -> list[StoreFinding]:
+    findings = [_database(connection, thorough=thorough), _schema(connection)]
+    findings += [_ask(connection, code) for code in _QUERIES]
+    return [*findings, *_values(connection, values_path(file), thorough=thorough)]
 
 
 def _database(connection: sqlite3.Connection, *, thorough: bool) -> StoreFinding:
@@ -53,7 +66,10 @@ def _schema(connection: sqlite3.Connection) -> StoreFinding:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         schema.migrate(model)
         expected = {row[:2]: row[2] for row in model.execute(sql("schema"))}
-    found = {row[:2]: row[2] for row in connection.execute(sql("schema"))}
+    try:
+        found = {row[:2]: row[2] for row in connection.execute(sql("schema"))}
+    except sqlite3.DatabaseError as error:
+        return finding("schema", "error", f"it cannot be told: {error}", _RESCUE)
     changed = sorted(
         name for kind, name in expected.keys() | found if expected.get((kind, name)) != found.get((kind, name))
     )

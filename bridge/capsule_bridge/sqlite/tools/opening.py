@@ -30,6 +30,8 @@ def reading(path: Path) -> Iterator[tuple[sqlite3.Connection, Path]]:
     except sqlite3.Error as error:
         raise store_error(error, f"the store {path} cannot be read") from error
     try:
+        # So that a file that was cut short is read as far as it goes; nothing can be written over this connection.
+        connection.execute("PRAGMA writable_schema = ON")
         schema.check(connection, path)
         _check_version(connection, path)
         yield connection, path

@@ -43,11 +43,25 @@ SELECT param_file AS file, id FROM promises WHERE param_file IS NOT NULL
 UNION ALL SELECT value_file, id FROM promises WHERE value_file IS NOT NULL
 UNION ALL SELECT data_file, (SELECT id FROM promises WHERE n = promise) FROM events WHERE data_file IS NOT NULL;
 
--- name: promises_behind
+-- name: promises_between
 SELECT n, id, kind, session, principal, key, parent, state, fingerprint, param, param_file, value, value_file,
        timeout_at, created_at, started_at, settled_at, epoch, version, trimmed + 1 AS first_event,
        coalesce((SELECT max(sequence) FROM events WHERE promise = n), trimmed) AS last_event
-FROM promises WHERE n > ? ORDER BY n LIMIT ?;
+FROM promises WHERE n > ? AND n <= ? ORDER BY n LIMIT ?;
+
+-- name: promises_alone
+SELECT n, id, kind, session, principal, key, parent, state, fingerprint, param, param_file, value, value_file,
+       timeout_at, created_at, started_at, settled_at, epoch, version, trimmed + 1 AS first_event, NULL AS last_event
+FROM promises WHERE n > ? AND n <= ? ORDER BY n LIMIT ?;
+
+-- name: last_promise
+SELECT max(n) FROM promises;
+
+-- name: last_pending_promise
+SELECT max(n) FROM promises WHERE state = 'pending';
+
+-- name: last_settled_promise
+SELECT max(n) FROM promises WHERE settled_at IS NOT NULL;
 
 -- name: events_between
 SELECT sequence, data, data_file FROM events WHERE promise = ? AND sequence > ? AND sequence <= ?
@@ -55,3 +69,6 @@ ORDER BY sequence LIMIT ?;
 
 -- name: tombstones_behind
 SELECT id, principal, session, key, until FROM tombstones WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: tombstones_before
+SELECT id, principal, session, key, until FROM tombstones WHERE id > ? AND id < ? ORDER BY id DESC LIMIT ?;
