@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Literal
 
 from capsule_bridge.sqlite.schema import check, migrate
@@ -25,6 +25,21 @@ LOG_BYTES = 8 * 2**20
 
 # SQLite syncs the log at each commit with FULL, and with NORMAL only before a checkpoint.
 _SYNCHRONOUS: dict[Level, tuple[str, int]] = {"power": ("FULL", 2), "process": ("NORMAL", 1)}
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises StoreError, `store_refused`, if the file is no store that this version can use; and what SQLite raises.
+
+    For whoever is about to make files beside it: this makes none. If nobody can have the database open, not even those
+    of SQLite, which makes them for whoever reads a database of another program that has a log.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    log, lock = (path.with_name(path.name + end) for end in ("-wal", ".lock"))
+    alone = not (lock.exists() or (log.exists() and log.stat().st_size))
+    with closing(_open(path, "ro&immutable=1" if alone else "ro")) as connection:
+        connection.execute("PRAGMA writable_schema = ON")  # else a file that was cut short could not be asked
+        check(connection, path)
 
 
 def open_writer(path: Path, level: Level) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from capsule_bridge import rules
 from capsule_bridge.sqlite import operations
-from capsule_bridge.sqlite.connect import Level, open_reader, open_writer
+from capsule_bridge.sqlite.connect import Level, open_reader, open_writer, refuse_foreign
 from capsule_bridge.sqlite.damage import Examination, store_error, unclean
 from capsule_bridge.sqlite.doorbell import Doorbells
 from capsule_bridge.sqlite.faults import no_fault
@@ -65,6 +65,7 @@ class SqliteStore:
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="capsule-store-closer")
         self._closing: Future[None] | None = None
         try:
+            refuse_foreign(path)
             make_directory(path.parent)
             self._lock.acquire()
             left = unclean(path)

@@ -190,19 +190,21 @@ async def test_a_newer_schema_is_refused_with_a_hint_and_left_alone(path: Path) 
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", ["database", "text"])
+@pytest.mark.parametrize("kind", ["database", "database with a log", "text"])
 def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "other"
     if kind == "text":
         path.write_text("not a database\n" * 100)
     else:
         with sqlite3.connect(path) as connection:
+            connection.execute(f"PRAGMA journal_mode = {'WAL' if 'log' in kind else 'DELETE'}")
             connection.execute("CREATE TABLE mine (x)")
         connection.close()
     before = path.read_bytes()
     with refused("store_refused"):
         SqliteStore(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_migration_that_fails_leaves_the_version_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -25,7 +26,7 @@ from capsule_bridge.store import PAGE, READ_BYTES
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge.contract import refused
 from tests.unit.bridge.support import LARGE, file_sizes_up_to, new, opened
-from tests.unit.bridge.test_sqlite import files_of, other_process
+from tests.unit.bridge.test_sqlite import files_of, lock_of, other_process
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +98,7 @@ def test_a_store_with_several_names_is_refused(path: Path, tool: str) -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("kind", ["nothing", "directory", "text", "database", "empty"])
+@pytest.mark.parametrize("kind", ["nothing", "directory", "text", "database", "database with a log", "empty"])
 def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path, tool: str, kind: str) -> None:
     path = tmp_path / "other"
     match kind:
@@ -107,6 +108,8 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path, tool: str, k
             path.write_text("not a database\n" * 100)
         case "database":
             change(path, "CREATE TABLE mine (x)")
+        case "database with a log":
+            change(path, "PRAGMA journal_mode = WAL; CREATE TABLE mine (x)")
         case "empty":
             path.touch()
     before = contents(path)
@@ -116,7 +119,8 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path, tool: str, k
     with refused("store_refused"):
         TOOLS[tool](path)
     assert path.exists() == (kind != "nothing")
-    assert {name: data for name, data in contents(path).items() if not name.endswith(".lock")} == before
+    assert contents(path) == before
+    assert [each.name for each in tmp_path.iterdir()] == ([] if kind == "nothing" else ["other"])
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -350,6 +354,27 @@ async def test_compacting_is_refused_while_somebody_uses_the_store(path: Path) -
         assert path.read_bytes() == before
 
 
+async def test_without_room_compacting_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(path) as store:
+        for n in range(20):
+            await store.create(new(f"big{n}", param=b"x" * 10_000), now=400)
+            await store.settle(Settlement(f"big{n}", "resolve"), now=401)
+    lock_of(path).unlink()  # it says who had it last
+    before = contents(path)
+
+    def with_room(size: int) -> None:
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_frsize=1, f_bavail=size))
+
+    with_room(path.stat().st_size // 2)
+    with pytest.raises(StoreError, match="cannot be compacted, and was left as it is") as caught:
+        tools.compact(path, now=500, retention=Retention(0, 0))
+    assert (caught.value.code, caught.value.hint[:9]) == ("store_unavailable", "Make room")
+    lock_of(path).unlink()
+    assert contents(path) == before
+    with_room(10 * path.stat().st_size)
+    assert tools.compact(path, now=500, retention=Retention(0, 0)).forgotten == 21
+
+
 async def test_without_room_compacting_harms_nothing(path: Path) -> None:
     async with opened(path) as store:
         for n in range(100):
@@ -357,6 +382,7 @@ async def test_without_room_compacting_harms_nothing(path: Path) -> None:
     with file_sizes_up_to(300_000), pytest.raises(StoreError, match="cannot be compacted") as caught:
         tools.compact(path, now=500, retention=Retention())
     assert caught.value.code == "store_unavailable"
+    assert "compact it again" in caught.value.hint
     assert wrong(tools.check(path, thorough=True)) == {}
     async with opened(path) as store:
         assert len(await store.pending(now=500)) == 102

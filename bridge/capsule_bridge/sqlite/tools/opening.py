@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from capsule_bridge.sqlite import schema
-from capsule_bridge.sqlite.connect import open_reader
+from capsule_bridge.sqlite.connect import open_reader, refuse_foreign
 from capsule_bridge.sqlite.damage import store_error
 from capsule_bridge.sqlite.files import real_path
 from capsule_protocol.errors import StoreError
@@ -26,6 +26,7 @@ def reading(path: Path) -> Iterator[tuple[sqlite3.Connection, Path]]:
     """
     path = store_file(path)
     try:
+        refuse_foreign(path)
         connection = open_reader(path)
     except sqlite3.Error as error:
         raise store_error(error, f"the store {path} cannot be read") from error
