@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import re
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ _SPECIAL = re.compile(r"[%!?]|\A\s|^[ \t]*[,;/]|^[ \t]*(?:>>>|\.\.\.)|^In \[", r
 
 _COMMAND = re.compile(r"(?P<word>[^\W\d][\w.*]*)[^\n]*\n?\Z")
 """A cell of one line, and the word that may be a command without `%` or brackets: IPython looks at no other cell."""
+
+_BUILTINS = vars(builtins)
+_KEYWORDS = frozenset(keyword.kwlist)
 
 
 class Syntax:
@@ -43,7 +48,9 @@ class Syntax:
         word = found["word"]
         value = shell.user_ns.get(word)
         if value is not None:
-            return isinstance(value, Macro | IPyAutocall)
+            return isinstance(value, (Macro, IPyAutocall))
+        if word in _BUILTINS or word in _KEYWORDS:  # which hide magics too
+            return False
         return shell.automagic and shell.find_magic(word) is not None
 
     def _has_more(self) -> bool:
