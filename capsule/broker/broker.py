@@ -152,6 +152,10 @@ class Broker:
             except CapsuleError as error:
                 logger.error("the policy stays as it was: %s", error)  # noqa: TRY400  # the message says it all
                 return Reloaded(before, before, error)
+            except Exception as error:
+                logger.exception("the policy stays as it was")
+                message = f"could not be looked at ({type(error).__name__}: {error})"
+                return Reloaded(before, before, ArgumentError("policy", message, code="policy_refused"))
             self.checkpoint.recorder.audit.configure(policy.audit)
             self.checkpoint.policy = policy
             return Reloaded(before, policy.digest)

@@ -107,16 +107,16 @@ class Checkpoint:
         attempt.request = _validated(attempt)
         try:
             attempt.grant = await _choose(attempt, decision)
-        except CapabilityFailed as error:
+        except (CapabilityFailed, CapabilityTimeout) as error:
             recorded = None if error.code == "capability_invalid" else await _recorded(attempt, book)
             if recorded is None:
                 raise
             return recorded  # though it cannot be made now: to be told so would be to make it twice
         limits = attempt.limits = attempt.grant.limits_for(target.operation)
-        self._bound(attempt, account, attempt.weight.size)
         recorded = await _recorded(attempt, book)
         if recorded is not None:
             return recorded
+        self._bound(attempt, account, attempt.weight.size)
         key = (attempt.grant.name, attempt.capability)
         with self._observing(attempt):
             account.check_rate(key, limits, time.monotonic())

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from capsule.broker.audit import redacted
+from capsule.broker.audit.redacting import hidden, shape_of
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+    from capsule.broker.shapes import Shape
 
 WHOLE = 4096
 """Bytes up to which an argument is shown as it is."""
@@ -33,9 +36,11 @@ def shown(request: BaseModel) -> dict[str, Any]:
 def _fields(model: BaseModel) -> dict[str, Any]:
     fields = type(model).model_fields
     given = [name for name in fields if name in model.model_fields_set]
-    hidden = {name for name in given if _is_secret(fields[name])}
-    sizes = redacted(model) if hidden else {}
-    return {name: sizes[name] if name in hidden else _plain(getattr(model, name)) for name in given}
+    secret = {name for name in given if _is_secret(fields[name])}
+    sizes = redacted(model) if secret else {}
+    return {
+        name: sizes[name] if name in secret else _plain(getattr(model, name), shape_of(fields[name])) for name in given
+    }
 
 
 def _is_secret(field: FieldInfo) -> bool:
@@ -43,14 +48,17 @@ def _is_secret(field: FieldInfo) -> bool:
     return isinstance(extra, dict) and extra.get("x-secret") is True
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, shape: Shape | None = None) -> Any:
     """A value as JSON has it, with what is secret in it told as its size."""
+    instead = hidden(value, shape)
+    if instead is not None:
+        return instead
     if isinstance(value, BaseModel):
         return _fields(value)
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(one, shape and shape.field(name)) for name, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
+        return [_plain(one, shape and shape.item(at)) for at, one in enumerate(value)]
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):

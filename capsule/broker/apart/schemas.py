@@ -62,7 +62,7 @@ def told(descriptor: Descriptor) -> dict[str, Any]:
             summary=each.summary,
             request=each.request.model_json_schema(),
             response=each.response.model_json_schema(),
-            answer=each.response.model_json_schema(mode="serialization"),
+            answer=each.response.model_json_schema(mode="serialization", by_alias=False),
             effects=each.effects,
             takes_body=each.takes_body,
             gives_body=each.gives_body,

@@ -14,6 +14,8 @@ from capsule.broker.shapes import Shape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic.fields import FieldInfo
+
 LARGE = 256
 """Bytes above which a value is not written down."""
 MAX_GATHERED = 2048
@@ -31,10 +33,23 @@ def redacted(request: BaseModel) -> dict[str, Any]:
             continue
         value = getattr(request, name)
         extra = field.json_schema_extra
-        hidden = isinstance(extra, dict) and extra.get("x-secret") is True
-        shape = next((each for each in field.metadata if isinstance(each, Shape)), None)
-        found[name] = {"secret_bytes": len(_bytes(value))} if hidden else _shown(value, shape)
+        secret = isinstance(extra, dict) and extra.get("x-secret") is True
+        found[name] = {"secret_bytes": len(_bytes(value))} if secret else _shown(value, shape_of(field))
     return found
+
+
+def shape_of(field: FieldInfo) -> Shape | None:
+    """What is known of the values of a field whose class is not known here."""
+    return next((each for each in field.metadata if isinstance(each, Shape)), None)
+
+
+def hidden(value: Any, shape: Shape | None) -> dict[str, int] | None:
+    """What is told instead of a plain value that is secret, or of which nobody knows; None if it may be seen."""
+    if shape is not None and shape.secret:
+        return {"secret_bytes": len(_bytes(value))}
+    if shape is not None and not shape.describes(value):
+        return {"bytes": len(_bytes(value))}
+    return None
 
 
 def unchecked(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,10 +64,9 @@ def _shown(value: Any, shape: Shape | None = None) -> Any:
 
     What is secret says its class, or, of plain values, their shape. Of what the shape does not describe, nobody knows.
     """
-    if shape is not None and shape.secret:
-        return {"secret_bytes": len(_bytes(value))}
-    if shape is not None and not shape.describes(value):
-        return {"bytes": len(_bytes(value))}
+    instead = hidden(value, shape)
+    if instead is not None:
+        return instead
     if isinstance(value, BaseModel):
         return redacted(value)
     if isinstance(value, dict | list | tuple | set | frozenset):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError, computed_field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from capsule.broker.apart.answers import validator
 from capsule.broker.apart.schemas import heard, read, told
@@ -113,6 +113,14 @@ def test_what_is_missing_is_refused() -> None:
     del value["id"]
     with pytest.raises(ValidationError, match="id"):
         read(described(Response), value)
+
+
+def test_fields_travel_by_their_own_names() -> None:
+    class Renamed(Schema):
+        model_config = ConfigDict(populate_by_name=True)
+        from_: str = Field(alias="from")
+
+    assert read(described(Renamed), Renamed(from_="here").model_dump(mode="json")).model_dump() == {"from_": "here"}
 
 
 BROKEN: list[dict[str, Any]] = [

@@ -12,6 +12,7 @@ from capsule.broker.apart.schemas import heard, told
 from capsule.broker.audit import redacted
 from capsule.broker.sdk import Descriptor, Empty, Operation, Schema, secret
 from capsule.broker.shapes import Shape
+from capsule.broker.showing import shown
 
 SECRET = "hunter2-hunter2"
 
@@ -67,6 +68,14 @@ GIVEN: list[dict[str, Any]] = [
     {"login": None, "plain": [{"a": [1, None, True, 0.5, "text"]}], "anything": {"b": "c"}, "number": 5},
     {},
 ]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=[str(number) for number in range(len(GIVEN))])
+def test_who_approves_sees_no_more_of_it_than_where_the_class_is_known(given: dict[str, Any]) -> None:
+    text = json.dumps(given)
+    seen = shown(apart(Request).model_validate_json(text))
+    assert seen == shown(Request.model_validate_json(text))
+    assert SECRET not in json.dumps(seen)
 
 
 @pytest.mark.parametrize("given", GIVEN, ids=[str(number) for number in range(len(GIVEN))])

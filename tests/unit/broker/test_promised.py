@@ -57,6 +57,17 @@ async def test_a_call_that_was_made_answers_again_with_what_was_recorded(tmp_pat
     assert (tmp_path / "marks").read_text() == "one\n"
 
 
+async def test_what_was_recorded_is_told_though_the_call_may_not_be_so_large_any_more(tmp_path: Path) -> None:
+    """Or the code would take it for not made."""
+    text, bridge = ALL + f'scope = {{ marks = "{tmp_path}/marks" }}\n', await durable()
+    for limits in ("", "limits = { request_bytes = 1 }\n"):
+        async with broker_with(tmp_path, text + limits, bridge) as broker:
+            worker = Worker(broker)
+            worker.call(1, "acme.mark", positional=["one"])
+            assert (await worker.reply(1))["value"] == {"lines": 1}
+    assert (tmp_path / "marks").read_text() == "one\n"
+
+
 async def test_a_policy_that_is_tried_out_denies_what_no_grant_reaches(tmp_path: Path) -> None:
     text = 'mode = "observe"\n[[grants]]\nname = "some"\ncapabilities = ["acme.greet"]\nscope = { names = ["you"] }\n'
     async with broker_with(tmp_path, text) as broker:

@@ -101,3 +101,18 @@ async def test_of_two_policies_the_one_that_was_written_last_is_in_force(tmp_pat
         worker = Worker(broker)
         worker.call(1, "acme.greet", positional=["you"])
         assert await worker.code(1) == "capability_denied"
+
+
+async def test_a_policy_that_cannot_even_be_looked_at_changes_nothing_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The provider of another may raise anything; here the system does, of a path that has no place in it."""
+    async with broker_with(tmp_path, ALL) as broker:
+        before = broker.policy
+        path = "/bin/ls\\u0000"
+        grant = '[[grants]]\nname = "a"\ncapabilities = ["shell.run"]\nscope.sandbox = "none"\n'
+        told = await reloaded(broker, tmp_path, grant + f'scope.programs.p = {{ path = "{path}" }}\n')
+        assert told.error is not None
+        assert told.error.code == "policy_refused"
+        assert broker.policy is before
+    assert "the policy stays as it was" in caplog.text
