@@ -28,16 +28,17 @@ _SYNCHRONOUS: dict[Level, tuple[str, int]] = {"power": ("FULL", 2), "process": (
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises StoreError, `store_refused`, if the file is no store that this version can use; and what SQLite raises.
+    """Raises StoreError, `store_refused`, if the file is no store that this version can use.
 
     For whoever is about to make files beside it: this makes none. If nobody can have the database open, not even those
-    of SQLite, which makes them for whoever reads a database of another program that has a log.
+    of SQLite, which makes them for whoever reads a database of another program that has a log. What cannot be read as
+    it is says nothing: a power cut may have left it so, and whoever writes to it repairs it.
     """
-    if not path.is_file() or not path.stat().st_size:
+    log, lock, journal = (path.with_name(path.name + end) for end in ("-wal", ".lock", "-journal"))
+    if not path.is_file() or not path.stat().st_size or journal.exists():
         return
-    log, lock = (path.with_name(path.name + end) for end in ("-wal", ".lock"))
     alone = not (lock.exists() or (log.exists() and log.stat().st_size))
-    with closing(_open(path, "ro&immutable=1" if alone else "ro")) as connection:
+    with suppress(sqlite3.Error), closing(_open(path, "ro&immutable=1" if alone else "ro")) as connection:
         connection.execute("PRAGMA writable_schema = ON")  # else a file that was cut short could not be asked
         check(connection, path)
 

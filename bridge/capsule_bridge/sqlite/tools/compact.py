@@ -62,7 +62,7 @@ def compact(path: Path, *, now: int, retention: Retention) -> Compacted:
     except (OSError, sqlite3.Error) as error:
         what = f"the store {path} cannot be compacted, for which it needs as much room again, in TMPDIR too"
         told = store_error(error, what)
-        raise StoreError(told.code, told.message, hint=_HINT) from error
+        raise StoreError(told.code, told.message, hint=_HINT if told.code == "store_unavailable" else None) from error
     finally:
         lock.release()
 
