@@ -157,8 +157,10 @@ async def test_a_policy_that_is_refused_grants_nothing_new(tmp_path: Path) -> No
             Shell(run.provider, {"programs": programs | {"none": {"path": "/no/such"}}, "sandbox": "none"})
         with pytest.raises(CapabilityFailed, match="replaced"):
             await run.run(["program"])
-        Shell(run.provider, {"programs": programs, "sandbox": "none"})
-        assert (await run.run(["program"])).text == "x"
+        again = Shell(run.provider, {"programs": programs, "sandbox": "none"})
+        assert (await again.run(["program"])).text == "x"
+        with pytest.raises(CapabilityFailed, match="replaced"):  # by the grant of before
+            await run.run(["program"])
 
 
 @pytest.mark.parametrize("change", ["echo other", "chmod"])
