@@ -88,7 +88,8 @@ class Trail:
         if self._durable.sequence < self._writer.mark.sequence:
             await self._until_durable(self._writer.mark.sequence)
             self._check_open()
-        self._writer.sign(self._durable)
+        if self._writer.can_sign(self._durable):  # others that waited too may have signed it, and had old files go
+            self._writer.sign(self._durable)
 
     def _check_open(self) -> None:
         if self._closed:

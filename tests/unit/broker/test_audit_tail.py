@@ -7,6 +7,8 @@ import errno
 import io
 import json
 import os
+import shutil
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,42 @@ def test_calls_stop_when_so_much_as_may_be_unsigned_cannot_be_signed(
     asyncio.run(work())
     assert verify(folder).findings == []
     assert [entry.record.details for entry in entries(folder) if entry.record.outcome == "resumed"] == [{"missed": 3}]
+
+
+def test_a_node_that_is_killed_behind_an_anchor_has_signed_nothing_before_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many wait for one sync, and the first of them to go on have old files go before the others do."""
+    folder, goes_on, write, fdatasync = tmp_path / "audit", threading.Event(), os.write, os.fdatasync
+    left: list[Path] = []
+
+    def writing(descriptor: int, data: bytes) -> int:
+        written_ = write(descriptor, data)
+        if b'"signature"' in data:
+            left.append(shutil.copytree(folder, tmp_path / f"left-{len(left)}"))
+        return written_
+
+    def syncing(descriptor: int) -> None:
+        assert goes_on.wait(60)
+        fdatasync(descriptor)
+
+    async def work() -> None:
+        settings = AuditSettings(level="power", anchor_every=16, file_bytes=2**16, keep_files=1)
+        trail, large = open_audit(folder, settings), Record("call", "accepted", details={"data": "x" * 3000})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", writing)
+            patch.setattr(os, "fdatasync", syncing)
+            many = asyncio.gather(*(trail.append(large) for _ in range(400)))
+            await asyncio.sleep(0)  # all of them have begun
+            goes_on.set()
+            await many
+            await trail.close()
+
+    asyncio.run(work())
+    for copy in left:
+        written(copy, 0)
+        assert (copy.name, verify(copy).findings) == (copy.name, [])
+    assert 1 < len(left) < 10  # nobody has signed again what another one had
 
 
 def test_anchors_that_do_not_say_how_many_may_follow_count_as_before(tmp_path: Path) -> None:
