@@ -19,8 +19,9 @@ ANCHOR_SECONDS = 5.0
 UNSYNCED = 256
 """Records that may wait for one sync, beyond those that need no anchor yet: as many calls has a session at once."""
 MAX_SECONDS = 60.0
-"""From the first record of a tail to its last. A node signs more often by far; but a cut of the power may take anchors
-that the system had not written for half a minute, and not the records."""
+"""From the first record of a tail to its last, without those that the trail says of itself: a node that starts writes
+such ones, whenever that is, and may die before it has signed them. A node signs more often by far; but a cut of the
+power may take anchors that the system had not written for half a minute, and not the records."""
 FACTOR, NOTES = 2, 8
 """A tail may have so many times the records that its anchor allows: of those of a round of syncs the anchor may be
 lost. And some of what the trail says of itself at a start."""
@@ -50,7 +51,8 @@ class Tail:
     @property
     def seconds(self) -> float:
         """From the first to the last, by what they say themselves."""
-        return max(0.0, self._last - self._first)  # of none it is -inf
+        times = [one.time for one in self._found]
+        return max(times) - min(times) if times else 0.0
 
     def add(self, sequence: int, line: bytes) -> None:
         """One more of its records."""
@@ -65,7 +67,7 @@ class Tail:
             return f"it was closed after record {anchor.sequence}, and goes on without a signature"
         if len(self._found) > FACTOR * anchor.unsigned + NOTES:
             return f"more records behind record {anchor.sequence} are not signed than a node leaves"
-        if self.seconds > MAX_SECONDS:
+        if self._last - self._first > MAX_SECONDS:  # of none it is -inf
             return f"the records behind record {anchor.sequence} are of a longer time than a node leaves unsigned"
         return ""
 
@@ -84,8 +86,9 @@ class Tail:
     def _add(self, one: _One) -> None:
         self._found.append(one)
         self._odd |= math.isnan(one.time)
-        self._first, self._last = min(self._first, one.time), max(self._last, one.time)
-        self._others += not one.own
+        if not one.own:
+            self._first, self._last = min(self._first, one.time), max(self._last, one.time)
+            self._others += 1
 
 
 def _read(sequence: int, line: bytes) -> _One:

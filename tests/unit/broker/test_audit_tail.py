@@ -23,7 +23,7 @@ from capsule.broker.audit.record import GENESIS, digest, encode
 from capsule.broker.audit.tail import FACTOR, MAX_SECONDS, NOTES
 from capsule.broker.audit.verify import Report, verify
 from capsule.broker.packs import AuditSettings
-from capsule_protocol.errors import CapabilityDenied
+from capsule_protocol.errors import CapabilityDenied, StoreError
 
 EVERY_5 = AuditSettings(anchor_every=5)
 
@@ -42,14 +42,15 @@ def written(folder: Path, count: int, settings: AuditSettings = EVERY_5, **times
     asyncio.run(work())
 
 
-def forged(folder: Path, count: int, *, begin: float, step: float = 0.0) -> None:
+def forged(folder: Path, count: int, *, begin: float, step: float = 0.0, kind: str = "call") -> None:
     """Behind what there is put so many records, as one can who has no key."""
     file = folder / name(1)
     *_, last = lines(file)
     sequence, before = json.loads(last)["sequence"], digest(last)
     with file.open("ab") as opened:
         for number in range(count):
-            line = encode(Record("call", "accepted", key="forged", time=begin + number * step), sequence + 1, before)
+            record = Record(kind, "accepted", key="forged", time=begin + number * step)
+            line = encode(record, sequence + 1, before)
             sequence, before = sequence + 1, digest(line)
             opened.write(line + b"\n")
 
@@ -198,6 +199,59 @@ def test_calls_stop_when_so_much_as_may_be_unsigned_cannot_be_signed(
     asyncio.run(work())
     assert verify(folder).findings == []
     assert [entry.record.details for entry in entries(folder) if entry.record.outcome == "resumed"] == [{"missed": 3}]
+
+
+def killed(folder: Path, count: int, settings: AuditSettings = EVERY_5, **times: float) -> None:
+    """As `written`, and then the node is killed."""
+    pid = os.fork()
+    if pid == 0:
+
+        async def work() -> None:
+            await _filled(open_audit(folder, settings), count, **times)
+            os._exit(0)
+
+        try:
+            asyncio.run(work())
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_starts_that_end_before_they_have_signed_are_no_longer_time_of_a_tail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes after a node was killed, on a disk that is full. How long it was is told all the same."""
+    folder, real = tmp_path / "audit", os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        if b'"signature"' in data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data)
+
+    killed(folder, 1, begin=1.8e9)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="No space left"):
+                open_audit(folder, EVERY_5)
+    assert errors(verify(folder)) == []
+    written(folder, 1)
+    assert verify(folder).findings == []
+    told = [entry.record.details for entry in entries(folder) if entry.record.outcome == "opened"]
+    assert told[0] is None
+    assert [one["adopted"]["records"] for one in told if one] == [1, 2, 3]
+    assert [one["adopted"]["seconds"] > MAX_SECONDS for one in told if one] == [False, True, True]
+
+
+def test_what_the_trail_says_of_itself_is_bounded_by_number(tmp_path: Path) -> None:
+    """Or who has no key could put as many such records there as they like."""
+    folder = tmp_path / "audit"
+    written(folder, 20)
+    rolled_back(folder, 2)
+    forged(folder, FACTOR * 5 + NOTES + 1, begin=1.8e9, step=3600.0, kind="audit")
+    assert errors(verify(folder)) == ["more records behind record 1 are not signed than a node leaves"]
+    written(folder, 0)
+    assert not verify(folder).whole
 
 
 def test_a_node_that_is_killed_behind_an_anchor_has_signed_nothing_before_the_beginning(
