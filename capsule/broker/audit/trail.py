@@ -216,8 +216,7 @@ def _begun(folder: Path, settings: AuditSettings, key: SigningKey) -> Writer:
             if note.code:
                 logger.error("the audit trail in %s is damaged: %s; it goes on in a new file", folder, note.why)
         writer.sign(writer.mark)
-        if settings.level == "power":
-            sync(writer.unsynced())
+        sync(writer.unsynced())  # at every level: calls that lose this anchor would be behind the last node's end
     except BaseException:
         writer.close()
         raise

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from capsule.broker.packs import AuditSettings
 from capsule_protocol.errors import CapabilityDenied, StoreError
 
 EVERY_5 = AuditSettings(anchor_every=5)
+PROCESS = AuditSettings(level="process")
 
 
 async def _filled(trail: Trail, count: int, begin: float = 0.0, step: float = 0.0) -> None:
@@ -241,6 +243,30 @@ def test_starts_that_end_before_they_have_signed_are_no_longer_time_of_a_tail(
     assert told[0] is None
     assert [one["adopted"]["records"] for one in told if one] == [1, 2, 3]
     assert [one["adopted"]["seconds"] > MAX_SECONDS for one in told if one] == [False, True, True]
+
+
+@pytest.mark.parametrize("ended", [written, killed])
+def test_a_cut_of_the_power_takes_no_signature_of_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[..., None]
+) -> None:
+    """It takes anchors that were not synced, and no records: no tail reaches from one end of a node beyond a start."""
+    folder, disk, real = tmp_path / "audit", tmp_path / "disk", os.fdatasync
+    file = folder / anchors.FILES[0]
+
+    def fdatasync(descriptor: int) -> None:
+        real(descriptor)
+        if os.path.sameopenfile(descriptor, opened.fileno()):
+            shutil.copy(file, disk)
+
+    ended(folder, 1, PROCESS, begin=1.8e9)
+    shutil.copy(file, disk)
+    with monkeypatch.context() as patch, file.open("rb") as opened:
+        patch.setattr(os, "fdatasync", fdatasync)
+        killed(folder, 1, PROCESS)
+    shutil.copy(disk, file)
+    assert errors(verify(folder)) == []
+    written(folder, 0)
+    assert verify(folder).findings == []
 
 
 def test_what_the_trail_says_of_itself_is_bounded_by_number(tmp_path: Path) -> None:
