@@ -15,6 +15,9 @@ InputError = Literal["eof", "timeout", "canceled"]
 """Why there is no answer: none will come, none came in time, or the question was taken back."""
 
 
+CALL = "call:"
+"""So begin the requests of questions that calls of capabilities ask, while which the time of their execution stands."""
+
 OnRefused = Callable[[SessionError], object]
 """Is told why an answer does not count."""
 

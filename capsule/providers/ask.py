@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from capsule.broker.sdk import Descriptor, EmptyScope, Health, Limits, Operation, Schema, Services
-from capsule.node.asking import Answer, Question
+from capsule.node.asking import CALL, Answer, Question
 from capsule_protocol.answers import MAX_SECONDS, Terms
 from capsule_protocol.errors import ArgumentError, CapabilityFailed, CapabilityTimeout
 
@@ -81,7 +81,7 @@ class AskProvider:
         except ArgumentError as error:
             raise CapabilityFailed("capability_invalid", error.message, details=error.details) from error
         question = Question(
-            request=f"call:{call.key}",
+            request=f"{CALL}{call.key}",
             prompt=request.prompt,
             choices=terms.choices,
             schema=terms.schema,

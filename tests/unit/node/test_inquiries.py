@@ -10,10 +10,12 @@ from msgpack import packb
 
 from capsule.config import SessionOptions
 from capsule.events import InputRequest
-from capsule.node.asking import Answer, Question
+from capsule.node.asking import CALL, Answer, Question
 from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.told import description
 from capsule.node.execution import ExecuteRequest, Execution
+from capsule.node.lanes import Lanes
+from capsule.node.powers import Powers
 from capsule.node.tasks import Tasks
 from capsule_bridge import Bridge, MemoryStore, NewPromise, Settlement, promise_id
 from capsule_protocol.errors import SessionError
@@ -118,6 +120,26 @@ async def test_time_in_which_only_threads_have_waited_is_the_code_s_own(asking: 
     await asking.inquiries.settle(promise_id("x_1", "input", 1), Answer("Ada"))
     now[0] += 8_000
     assert await asking.inquiries.waited("x_1") == 4
+
+
+async def test_time_in_which_a_call_has_waited_for_people_is_not_the_code_s_own(asking: Asking) -> None:
+    """So the next node does not end code because somebody took their time."""
+    now = [1_000]
+    asking.bridge.now = lambda: now[0]
+    asking.store.may_create.set()
+    asking.store.may_settle.set()
+    lanes = Lanes()
+    lanes.restore(asking.execution, 1)
+    question = Question(f"{CALL}exec:x_1:call:1:1", "name? ")
+    asking.tasks.start(Powers(lanes, lambda _envelope: None, None).ask_people("x_1", question))
+    async with asyncio.timeout(LONG):
+        event = await asking.execution.next_event()
+    assert isinstance(event, InputRequest)
+    now[0] += 3_600_000
+    assert await asking.inquiries.waited("x_1") == 3_600
+    await asking.inquiries.settle(event.promise, Answer("Ada"))
+    now[0] += 8_000
+    assert await asking.inquiries.waited("x_1") == 3_600
 
 
 async def test_the_first_answer_counts_whoever_gives_it(asking: Asking) -> None:
