@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -55,6 +56,7 @@ class Adoptable(BaseModel):
     """The record of a box: whose it is and where it can be found. It holds no secret, for user code may read it.
 
     `box` and `worker` are process ids, each with the time of its start in clock ticks since the system booted.
+    `submitters`: principals beside the owner who have had code run in the worker.
     """
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
@@ -65,13 +67,17 @@ class Adoptable(BaseModel):
     directory: Annotated[str, Field(min_length=1, max_length=4096)]
     box: tuple[Pid, int]
     worker: tuple[Pid, int]
+    submitters: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
 
     def save(self, path: Path) -> None:
-        """Write the record, readable for this user only."""
+        """Write the record, readable for this user only, in the place of what was there. Raises OSError."""
+        text = self.model_dump_json()
+        if len(text.encode()) > RECORD_BYTES:  # nobody would read it
+            raise OSError(errno.EFBIG, f"it would have more than {RECORD_BYTES} bytes")
         new = path.with_suffix(".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(self.model_dump_json())
+            file.write(text)
         new.replace(path)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.adoption import Adoptable, Lingering, record_path
@@ -18,7 +19,7 @@ from capsule.node.resources import begun
 from capsule.node.session import Session
 from capsule.node.verdicts import Loss, lost_with_node, subshell_gone
 from capsule_protocol import adoption
-from capsule_protocol.errors import WorkerLost
+from capsule_protocol.errors import StoreError, WorkerLost
 from capsule_protocol.states import VERDICTS
 
 if TYPE_CHECKING:
@@ -49,13 +50,14 @@ class Remembered:
 class Will:
     """What a session leaves for another node: the secret, and a record for each of its workers."""
 
-    def __init__(self, lingering: Lingering, secret: bytes = b"") -> None:
+    def __init__(self, lingering: Lingering, secret: bytes = b"", record: Adoptable | None = None) -> None:
+        """`record`: of the worker that it was left with."""
         self._lingering = lingering
+        self._record = record
         self.secret = secret or secrets.token_bytes(adoption.SECRET_SIZE)
 
     async def leave(self, session: Session, worker: Worker) -> None:
         """Let this worker outlive its node. WorkerLost if it ends, or there is no room for the record."""
-        path = record_path(self._lingering.directory, worker.directory)
         record = Adoptable(
             session=session.id,
             epoch=session.epoch,
@@ -63,11 +65,33 @@ class Will:
             box=(worker.box_pid, begun(worker.box_pid)),
             worker=(worker.pid, begun(worker.pid)),
         )
+        path = self._path_of(record)
         try:
             record.save(path)
         except OSError as error:
             raise WorkerLost("worker_start_failed", f"the record of its box cannot be written: {error}") from error
+        self._record = record
         await worker.bequeath({"seconds": self._lingering.seconds, "secret": self.secret, "record": str(path)})
+
+    @property
+    def submitters(self) -> tuple[str, ...]:
+        """Who beside the owner has had code run in the newest worker, as its record has it."""
+        return () if self._record is None else self._record.submitters
+
+    def add_submitter(self, principal: str) -> None:
+        """Write down that this one is about to. Raises StoreError `store_unavailable`, and then it must not."""
+        if self._record is None or principal in self._record.submitters:
+            return
+        record = self._record.model_copy(update={"submitters": (*self._record.submitters, principal)})
+        try:
+            record.save(self._path_of(record))
+        except OSError as error:
+            message = f"the record of the session's box cannot be written: {error}"
+            raise StoreError("store_unavailable", message, details={"outcome": "not_done"}) from error
+        self._record = record
+
+    def _path_of(self, record: Adoptable) -> Path:
+        return record_path(self._lingering.directory, Path(record.directory))
 
 
 class InheritedSession(Session):
@@ -96,6 +120,8 @@ class InheritedSession(Session):
         self._dispatch.stopped = set()  # what is lined up later may belong to a batch whose error is told again first
         self.recalled, self.unsent = {}, []
         self._tenancy.begin(worker)
+        for principal in self._tenancy.submitters:  # what they have left behind may call in whosever name
+            self.powers.submitted(principal)
         self._inbox.late = Late(inherited=True)
         worker.drain_timeout = self.options.drain_timeout
         worker.count(self.options.max_processes is not None)

@@ -107,9 +107,8 @@ class Node:
             await self.broker.start()
         heir = Heir(await take_over(box, secret))
         self._pools.adopt(heir)
-        session = self._add(
-            InheritedSession, options, Identity(box.session, box.epoch, self._will(secret), principal=principal)
-        )
+        identity = Identity(box.session, box.epoch, self._will(secret, box), principal=principal)
+        session = self._add(InheritedSession, options, identity)
         try:
             await session.adopt(heir, remembered)
         except BaseException:
@@ -186,8 +185,8 @@ class Node:
         await session.start()
         return session
 
-    def _will(self, secret: bytes = b"") -> Will | None:
-        return None if self._lingering is None else Will(self._lingering, secret)
+    def _will(self, secret: bytes = b"", record: Adoptable | None = None) -> Will | None:
+        return None if self._lingering is None else Will(self._lingering, secret, record)
 
     async def _place(self, environment: str) -> Place:
         zygote = await self._environments.zygote(environment)

@@ -25,10 +25,18 @@ if TYPE_CHECKING:
 class Powers:
     """Those of one session; without `calls` its code has none."""
 
-    def __init__(self, lineup: Lineup, send: Callable[[Envelope], None], calls: SessionCalls | None) -> None:
+    def __init__(
+        self,
+        lineup: Lineup,
+        send: Callable[[Envelope], None],
+        calls: SessionCalls | None,
+        note: Callable[[str], object] = lambda _principal: None,
+    ) -> None:
+        """`note`: writes a submitter down for the next node, or raises."""
         self._lineup = lineup
         self._send = send
         self._calls = calls
+        self._note = note
         self._asked: dict[str, asyncio.Future[Answer]] = {}
         self._pid = 0
 
@@ -44,7 +52,11 @@ class Powers:
             self._calls.begin(worker.pid, str(worker.directory / "files"), epoch)
 
     def submitted(self, principal: str) -> None:
-        """This principal has code run in the worker; "": the owner of the session."""
+        """This principal is about to have code run in the worker; "": the owner of the session.
+
+        Raises StoreError `store_unavailable` if that cannot be written down; then it must not.
+        """
+        self._note(principal)
         if self._calls is not None:
             self._calls.submitted(principal)
 

@@ -64,12 +64,12 @@ class Session:
         self._restarting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._lineup = Lanes()
-        self._tenancy = Tenancy(self, home, identity.will)
+        self._tenancy = Tenancy(self, home, identity)
         self._dispatch = Dispatch(self, self._lineup, self._tenancy, self._loop)
         self._questions = Questions(self._loop)
         asker = Asker(self.id, self.name, identity.principal, options.environment, execution="")
         calls = None if home.broker is None else home.broker.open(asker, options.capabilities)
-        self.powers = Powers(self._lineup, self._tenancy.send_urgent, calls)
+        self.powers = Powers(self._lineup, self._tenancy.send_urgent, calls, self._tenancy.add_submitter)
         """What its code may do outside its process."""
         self._subshells = Subshells(self._lineup, self._dispatch, self)
         self._inbox = Inbox(self._lineup, self._questions, self._dispatch, self)
@@ -124,7 +124,8 @@ class Session:
         """Line up an execution, under a fresh id unless one is given.
 
         With a `clearance`, that is called when it is due, and it waits for its `release`. One that was `accepted` has
-        its place in the queue. Raises ArgumentError, or SessionError if the session takes none.
+        its place in the queue. Raises ArgumentError, SessionError if the session takes none, and StoreError if its
+        submitter cannot be written down.
         """
         if accepted:
             self._check_runnable(request)

@@ -15,8 +15,7 @@ from capsule.node.transfers import SessionFiles
 from capsule_protocol.errors import WorkerLost
 
 if TYPE_CHECKING:
-    from capsule.node.home import Home
-    from capsule.node.inheritance import Will
+    from capsule.node.home import Home, Identity
     from capsule.node.session import Session
     from capsule.node.worker import Worker
     from capsule_protocol.envelope import Envelope
@@ -25,12 +24,13 @@ if TYPE_CHECKING:
 class Tenancy:
     """That of one session, which hears of the worker's end and passes it on: `lose`, then `wind_up`."""
 
-    def __init__(self, session: Session, home: Home, will: Will | None) -> None:
+    def __init__(self, session: Session, home: Home, identity: Identity) -> None:
         self._session = session
         self._pools = home.pools
         self._tasks = home.tasks
         self._loop = asyncio.get_running_loop()
-        self.will = will
+        self.will = identity.will
+        self._owner = identity.principal
         self._watch: asyncio.Task[None] | None = None
         self.worker: Worker | None = None
         self.points: Points | None = None
@@ -85,6 +85,20 @@ class Tenancy:
         if worker.survival is not None:
             self.points = Points(self._loop, worker)
             worker.on_full = self.points.relieve
+
+    @property
+    def submitters(self) -> tuple[str, ...]:
+        """Who beside the owner has had code run in a worker that another node has left."""
+        return () if self.will is None else self.will.submitters
+
+    def add_submitter(self, principal: str) -> None:
+        """This principal is about to have code run in the worker; "": the owner of the session.
+
+        It is in the record of a worker that may outlive this node before that has the code: the next node must know of
+        everybody whose code may run there. Raises StoreError if it cannot be written down.
+        """
+        if self.will is not None and self.worker is not None and principal not in {"", self._owner}:
+            self.will.add_submitter(principal)
 
     def lose(self) -> Worker | None:
         """The worker has ended: here it is for the last time."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ from tests.acceptance.operators.support import capsule
 from tests.acceptance.serve.support import LONG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
+
+    from capsule import AsyncSession
 
 pytestmark = pytest.mark.anyio
 
@@ -41,9 +44,14 @@ def node(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
     """A service where each call needs an approval, with keys."""
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE))
     (place / "policy.toml").write_text(HEAD + GREET, encoding="utf-8")
+    with guarded(place) as node:
+        yield node
+
+
+def guarded(place: Path) -> Guarded:
+    """The one of this place, or the next."""
     text = f'policy = "{place}/policy.toml"\naudit = "{place}/audit"\nproviders = ["acme_caps"]\n'
-    with Guarded(place, f"[broker]\n{text}") as guarded:
-        yield guarded
+    return Guarded(place, f"[broker]\n{text}")
 
 
 async def queried(place: Path, *wanted: str) -> list[dict[str, Any]]:
@@ -59,6 +67,16 @@ async def refused(client: AsyncClient, approval: str, **how: Any) -> str:
         await client.approvals.approve(approval, **how)
     assert caught.value.code == "permission_denied"
     return caught.value.message
+
+
+@asynccontextmanager
+async def calling(place: Path, agent: AsyncClient, session: AsyncSession) -> AsyncIterator[Any]:
+    """The approval that a call of this session waits for, which is denied afterwards."""
+    running = asyncio.ensure_future(session.run("caps.acme.greet('me')", timeout=LONG))
+    (asked,) = await found(place / "node", agent.approvals.list)
+    yield asked
+    assert await agent.approvals.deny(asked.id)
+    await running
 
 
 async def test_who_answers_their_own_request_is_in_the_trail_as_refused(node: Guarded, place: Path) -> None:
@@ -130,3 +148,42 @@ async def test_so_is_who_has_only_had_a_name_completed_there(node: Guarded, plac
         await refused(bob, asked.id)
         assert await bob.approvals.deny(asked.id)
         await running
+
+
+@pytest.mark.parametrize("how", ["run", "complete"])
+async def test_so_is_who_did_before_the_node_was_replaced_but_not_before_the_worker_was(
+    place: Path, node: Guarded, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A worker that outlives its node has in it what anybody has left there."""
+    monkeypatch.setenv("CAPSULE_SERVE__LINGER", str(LONG))
+    node.close()  # whose sessions do not outlive it
+    operators = "bob", "carol"
+    with guarded(place) as first:
+        keys = {name: first.new(name, "--role", "operator") for name in ("agent", *operators)}
+        async with first.client(keys["agent"]) as agent, first.client(keys["bob"]) as bob:
+            await (await agent.session(name="idle")).detach()
+            session = await bob.attach("idle")
+            await (session.run("1") if how == "run" else session.complete("pri", 3))
+            await session.detach()
+        first.process.kill()
+        first.process.wait(LONG)
+    with guarded(place) as second:
+        async with second.client(keys["agent"]) as agent, second.client(keys["bob"]) as bob:
+            async with calling(place, agent, await agent.attach("idle")) as asked:
+                assert asked.submitters == ["bob"]
+                await refused(bob, asked.id)
+            async with second.client(keys["carol"]) as carol:
+                session = await carol.attach("idle")
+                await session.run("2")
+                await session.detach()
+        second.process.kill()
+        second.process.wait(LONG)
+    with guarded(place) as third:
+        async with third.client(keys["agent"]) as agent:
+            session = await agent.attach("idle")
+            async with calling(place, agent, session) as asked:
+                assert (session.epoch, asked.submitters) == (1, ["bob", "carol"])
+            await session.restart()
+            async with calling(place, agent, session) as asked:
+                assert asked.submitters == []
+            await session.close()

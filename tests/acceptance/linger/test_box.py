@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,14 @@ import msgpack
 import psutil
 import pytest
 
-from capsule.node.adoption import Adoptable, Lingering, adoptable, take_over
+from capsule.node.adoption import RECORD_BYTES, Adoptable, Lingering, adoptable, take_over
 from capsule.node.execution import ExecuteRequest
 from capsule.node.heir import Heir
 from capsule.node.node import Node
 from capsule.node.resources import begun
 from capsule_kernels.box import remove_tree
 from capsule_protocol.adoption import SOCKET
-from capsule_protocol.errors import NodeError, WorkerLost
+from capsule_protocol.errors import NodeError, StoreError, WorkerLost
 from tests.acceptance.linger.support import LONG, normal, written
 from tests.acceptance.linger.victim import config
 from tests.unit.kernels.forked import Watch
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule.events import Event
+    from capsule.node.execution import Execution
     from tests.acceptance.linger.support import Place
 
 pytestmark = pytest.mark.anyio
@@ -266,3 +268,35 @@ async def test_a_record_is_for_its_owner_only(place: Place) -> None:
     assert place.store.secret().hex() not in record.read_text()
     async with place.adopted() as session:
         await session.close()
+
+
+async def test_whose_code_cannot_be_written_down_has_none_run(place: Place) -> None:
+    """Else the next node would let them approve what their code asks for."""
+    async with Node(config(), lingering=Lingering(10.0, place.records)) as node, asyncio.timeout(LONG):
+        session = await node.open_session(principal="alice")
+
+        def run(code: str, submitter: str) -> Execution:
+            return session.submit(ExecuteRequest(code, submitter=submitter))
+
+        for submitter in ("", "alice", "bob", "bob"):
+            assert [event async for event in run("kept = 1", submitter)]
+        assert place.box().submitters == ("bob",)
+        moved = place.records.rename(place.directory / "moved")
+        for _ in range(2):
+            with pytest.raises(StoreError) as caught:
+                run("del kept", "carol")
+            assert caught.value.code == "store_unavailable"
+        moved.rename(place.records)
+        assert normal([event async for event in run("kept", "bob")])[-1][1] == "1"
+        assert place.box().submitters == ("bob",)
+
+
+async def test_no_record_is_larger_than_what_is_read_of_one(place: Place) -> None:
+    async with Node(config(), lingering=Lingering(10.0, place.records)) as node, asyncio.timeout(LONG):
+        powers = (await node.open_session(principal="alice")).powers
+        few = RECORD_BYTES // 250
+        for number in range(few):
+            powers.submitted(f"{number:0200}")
+        with pytest.raises(StoreError):
+            deque(map(powers.submitted, map("{:0200}".format, range(RECORD_BYTES))))
+        assert few < len(place.box().submitters) < RECORD_BYTES // 200
