@@ -155,6 +155,7 @@ class CellRunner:
                 raise error  # noqa: TRY301  # as if the code had raised it
             pieces = self._compile(cell, source, count)
             self._run(pieces)
+            self._remember(result, succeeded=True)
         except BaseException as raised:
             self._note_error(result, raised, ran=pieces is not None)
             raise
@@ -177,16 +178,19 @@ class CellRunner:
             result.error_in_exec = error
         else:
             result.error_before_exec = error
-        self._shell.last_execution_succeeded = False
+        self._remember(result, succeeded=False)
         if chosen.show(self._shell, error):
             self._shown_error = error
 
     def _begin_showing(self, result: ExecutionResult) -> None:
-        """Values are this cell's from here on, and it is what IPython calls the last one."""
+        """Values are this cell's from here on."""
         self._hook.value = None
         sys.displayhook = self._hook  # code of an earlier cell may have put its own there
         self._result = result
-        self._shell.last_execution_succeeded, self._shell.last_execution_result = True, result
+
+    def _remember(self, result: ExecutionResult, *, succeeded: bool) -> None:
+        """The cell is over, and is what IPython calls the last one."""
+        self._shell.last_execution_succeeded, self._shell.last_execution_result = succeeded, result
 
     def _show(self, value: Any) -> None:
         """Show a value of the cell, where its code wants to have it."""

@@ -86,9 +86,12 @@ class AsideRunner(CellRunner):
         """Nothing: `In` and the history are the main shell's."""
 
     def _begin_showing(self, result: ExecutionResult) -> None:
-        """Leave `sys.displayhook`, which all threads share, as the main shell's cell has it, and the last cell too."""
+        """Leave `sys.displayhook`, which all threads share, as the main shell's cell has it."""
         self._hook.value = None
         self._result = result
+
+    def _remember(self, result: ExecutionResult, *, succeeded: bool) -> None:
+        """Nothing: the last cell is the main shell's."""
 
     def _show(self, value: Any) -> None:
         """Show a value here, whatever the main shell captures meanwhile."""

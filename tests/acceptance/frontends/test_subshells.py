@@ -86,6 +86,15 @@ async def test_values_of_cells_within_a_cell_belong_to_the_shell_that_runs_it(in
     assert (await run(inner, "found = get_ipython().run_cell('4')")).text == "4"
 
 
+async def test_how_a_cell_ended_in_a_subshell_is_nothing_that_the_main_shell_knows(
+    inner: AnySession, subshell: str
+) -> None:
+    await run(inner, "'main'")
+    assert (await run(inner, "1 / 0", subshell=subshell)).verdict == "error"
+    asked = "shell = get_ipython()\nshell.last_execution_succeeded, shell.last_execution_result.result"
+    assert (await run(inner, asked)).text == "(True, 'main')"
+
+
 async def test_a_subshell_shows_its_values_while_the_main_shell_captures(inner: AnySession, subshell: str) -> None:
     await run(inner, "import threading\nfrom IPython.utils.capture import capture_output")
     await run(inner, "go, on = threading.Event(), threading.Event()")

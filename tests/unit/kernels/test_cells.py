@@ -442,6 +442,15 @@ def test_callbacks_behind_a_cell_get_its_result() -> None:
 
 
 @alone
+def test_code_is_told_how_the_cell_before_ended() -> None:
+    session = Session()
+    asked = "shell = get_ipython()\nshell.last_execution_succeeded, shell.last_execution_result.info.raw_cell"
+    for code, succeeded in (("1/0", False), ("'fine'", True), ("x = = 1", False)):
+        session.run(code)
+        assert session.value(asked) == str((succeeded, code))
+
+
+@alone
 def test_the_verdict_has_a_count_and_a_duration() -> None:
     session = Session()
     for count, code in enumerate(("1", "1/0", "("), start=1):
