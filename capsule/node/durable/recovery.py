@@ -68,11 +68,12 @@ class Recovery:
         found = await self._pending()
         for promise in found:
             self._sort(promise)
-            if promise.kind == "session" and self._of in {None, self._ledger.name}:
-                self._ledger.own(promise.session, promise.fence)
         if self._of is not None:
             left = await self._leave_to_others(self._of)
             found = [promise for promise in found if promise.session not in left]
+        if self._of in {None, self._ledger.name}:  # those of another one were claimed
+            for promise in self._sessions.values():
+                self._ledger.own(promise.session, promise.fence)
         for promise in found:
             self._ledger.bridge.stats.took_over(promise)
         mine = [box for box in boxes if box.session in self._sessions]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from capsule.config import SessionOptions
+from capsule.config import ServeConfig, SessionOptions
 from capsule.node.durable import Ledger
+from capsule.node.durable.household import Household
 from capsule.node.durable.sharing import PREFIX, Share, claim, entry, owner_of
 from capsule.node.execution import ExecuteRequest
+from capsule.node.front.front import Front
+from capsule.node.node import Node
 from capsule.node.tasks import Tasks
 from capsule_bench.database import NoServerError, server
 from capsule_bridge import Bridge, MemoryStore, NewPromise, Promise, promise_id, session_promise
@@ -201,6 +205,23 @@ async def ask(ledger: Ledger, session: Any, execution: str, ahead: Collection[Ex
     return (await ledger.accept(session, "me", REQUEST, execution, key=execution, ahead=ahead)).promise
 
 
+async def taken_over(heir: Ledger) -> None:
+    """The heir has the session, in its next epoch."""
+    fence = await claim(heir.bridge, await heir.bridge.get(session_promise("s")), heir.name, 2)
+    assert fence is not None
+    heir.own("s", fence)
+
+
+@asynccontextmanager
+async def served(bridge: Bridge, name: str) -> AsyncIterator[tuple[Ledger, Household]]:
+    """What a node of this name has in a shared store."""
+    async with Node() as node:
+        front = Front(node, ServeConfig(), bridge, name)
+        assert front.ledger is not None
+        yield front.ledger, Household(front.ledger, front.registry, node, ServeConfig)
+        await front.close()
+
+
 async def test_a_node_that_has_lost_a_session_neither_accepts_nor_begins_anything_in_it(
     store: PostgresStore, tasks: Tasks
 ) -> None:
@@ -276,3 +297,24 @@ async def test_a_session_is_not_ended_by_a_node_that_has_lost_it(store: Postgres
     assert caught.value.code == "session_elsewhere"
     await heir.closed(session)
     assert (await bridge.get(session_promise("s"))).state == "resolved"
+
+
+async def test_a_node_that_begins_again_owns_nothing_that_its_heir_has(tasks: Tasks) -> None:
+    bridge, session = Bridge(MemoryStore()), opened_session()
+    async with served(bridge, "silent") as (silent, household):
+        await silent.opened(session, "me")
+        session.state = "starting"
+        waits = await ask(silent, session, "waits")
+        await taken_over(Ledger(bridge, tasks, "heir"))
+        await household.inherit("silent")
+        for act in (
+            lambda: ask(silent, session, "late"),
+            lambda: silent.begin(waits.id, "s", 1),
+            lambda: silent.cancel(waits, "it may not"),
+        ):
+            with pytest.raises(SessionError) as caught:
+                await act()
+            assert caught.value.code == "session_elsewhere"
+        await silent.closed(session)
+    assert await bridge.get(waits.id) == waits
+    assert (await bridge.get(session_promise("s"))).pending
