@@ -38,10 +38,6 @@ class Claims:
         """The fence that it had, if that is known; from now on it is not."""
         return self._fences.pop(session, None)
 
-    def has(self, session: str) -> bool:
-        """Whether the session is this node's, as far as it knows."""
-        return session in self._fences
-
     def check_lives(self) -> None:
         """Raises StoreError `store_unavailable` if this node may have been taken for dead."""
         if not self.lives():
@@ -65,6 +61,21 @@ class Claims:
                 if fence == before:
                     raise
                 # It was being restarted, or had been by a call that is said to have failed.
+
+    async def under_if_open(self, session: str, act: Callable[[Claim | None], Awaitable[T]]) -> T:
+        """As `under`; but what a session has left that is closed, or forgotten, anybody may see to."""
+        try:
+            return await self.under(session, act)
+        except SessionError:
+            if not self._name or await self._is_open(session):
+                raise
+        return await act(None)
+
+    async def _is_open(self, session: str) -> bool:
+        try:
+            return (await self._bridge.get(session_promise(session))).pending
+        except SessionError:
+            return False
 
     async def _fence_now(self, session: str) -> Fence:
         """That of a session whose log says that it is ours."""

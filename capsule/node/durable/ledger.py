@@ -110,8 +110,8 @@ class Ledger:
         Raises SessionError `session_elsewhere` if it belongs to another node by now, and StoreError.
         """
         promise = session_promise(session.id)
-        self.claims.lose(session.id)  # if the store fails now, nobody knows which one it has
         if not self.name:
+            self.claims.lose(session.id)  # if the store fails now, nobody knows which one it has
             self.own(session.id, await self.bridge.take(promise, session.epoch + 1))
             return
         try:
@@ -125,9 +125,14 @@ class Ledger:
 
         One that another node has by now is over here only.
         """
+        known = self.claims.lose(session.id)
+
+        def end(claim: Claim | None) -> Awaitable[list[Settled]]:
+            fence = known if claim is None else claim.fence
+            return self.bridge.settle(Settlement(session_promise(session.id), "resolve", fence=fence))
+
         try:
-            fence = self.claims.lose(session.id)
-            await self.bridge.settle(Settlement(session_promise(session.id), "resolve", fence=fence))
+            await self.claims.under(session.id, end)
         except CapsuleError as error:
             logger.warning("the end of session %s was not written down: %s", session.id, error)
 
@@ -240,11 +245,10 @@ class Ledger:
         await self._settle(promise.session, Settlement(promise.id, action_of(finished), value, fence, log, last))
 
     async def _settle(self, session: str, *settlements: Settlement) -> list[Settled]:
-        """As `Bridge.settle`. What nobody has begun has no owner but its session's, if that is there and known."""
-        begun = all(one.fence is not None and one.fence.version for one in settlements)
-        if begun or not self.claims.has(session):
+        """As `Bridge.settle`. What nobody has begun has no owner but its session's, while that is open."""
+        if all(one.fence is not None and one.fence.version for one in settlements):
             return await self.bridge.settle(*settlements)
-        return await self.claims.under(
+        return await self.claims.under_if_open(
             session, lambda claim: self.bridge.settle(*(one._replace(claim=claim) for one in settlements))
         )
 

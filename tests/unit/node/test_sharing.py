@@ -19,7 +19,7 @@ from capsule.node.front.front import Front
 from capsule.node.node import Node
 from capsule.node.tasks import Tasks
 from capsule_bench.database import NoServerError, server
-from capsule_bridge import Bridge, MemoryStore, NewPromise, Promise, promise_id, session_promise
+from capsule_bridge import Bridge, MemoryStore, NewPromise, Promise, Retention, promise_id, session_promise
 from capsule_bridge.postgres import PostgresStore
 from capsule_protocol.errors import SessionError, StoreError
 
@@ -212,6 +212,17 @@ async def taken_over(heir: Ledger) -> None:
     heir.own("s", fence)
 
 
+class Distant(MemoryStore):
+    """A store that may be out of reach."""
+
+    away = False
+
+    def _check_open(self) -> None:
+        if self.away:
+            raise StoreError("store_unavailable", "the store is out of reach")
+        super()._check_open()
+
+
 @asynccontextmanager
 async def served(bridge: Bridge, name: str) -> AsyncIterator[tuple[Ledger, Household]]:
     """What a node of this name has in a shared store."""
@@ -318,3 +329,42 @@ async def test_a_node_that_begins_again_owns_nothing_that_its_heir_has(tasks: Ta
         await silent.closed(session)
     assert await bridge.get(waits.id) == waits
     assert (await bridge.get(session_promise("s"))).pending
+
+
+async def test_a_restart_that_failed_does_not_make_a_session_one_that_anybody_rules_on(tasks: Tasks) -> None:
+    store, session = Distant(), opened_session()
+    bridge = Bridge(store)
+    silent = Ledger(bridge, tasks, "silent")
+    await silent.opened(session, "me")
+    session.state = "starting"
+    waits = await ask(silent, session, "waits")
+    store.away = True
+    with pytest.raises(StoreError):
+        await silent.restarting(session)
+    store.away = False
+    await taken_over(Ledger(bridge, tasks, "heir"))
+    for _ in range(2):
+        with pytest.raises(SessionError) as caught:
+            await silent.cancel(waits, "it may not")
+        assert caught.value.code == "session_elsewhere"
+        with pytest.raises(SessionError) as caught:
+            await silent.restarting(session)
+        assert caught.value.code == "session_elsewhere"
+    await silent.closed(session)
+    assert await bridge.get(waits.id) == waits
+    assert (await bridge.get(session_promise("s"))).pending
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_what_a_closed_session_has_left_an_heir_can_rule_on(tasks: Tasks, *, forgotten: bool) -> None:
+    bridge, session = Bridge(MemoryStore()), opened_session()
+    dead, heir = (Ledger(bridge, tasks, name) for name in ("dead", "heir"))
+    await dead.opened(session, "me")
+    session.state = "starting"
+    waits = [await ask(dead, session, f"x{number}") for number in range(2)]
+    await dead.closed(session)
+    if forgotten:
+        await bridge.expire(Retention(0, 0))
+    for ledger, promise in zip((dead, heir), waits, strict=True):
+        await ledger.cancel(promise, "the session had been closed")
+        assert (await bridge.get(promise.id)).state == "rejected_canceled"
