@@ -71,9 +71,11 @@ class Recovery:
         if self._of is not None:
             left = await self._leave_to_others(self._of)
             found = [promise for promise in found if promise.session not in left]
-        if self._of in {None, self._ledger.name}:  # those of another one were claimed
+        if self._of in {None, self._ledger.name}:
             for promise in self._sessions.values():
                 self._ledger.own(promise.session, promise.fence)
+        else:  # they were claimed
+            found += await self._came_late({promise.id for promise in found})
         for promise in found:
             self._ledger.bridge.stats.took_over(promise)
         mine = [box for box in boxes if box.session in self._sessions]
@@ -106,6 +108,14 @@ class Recovery:
 
     async def _pending(self) -> list[Promise]:
         return [promise async for promise in self._ledger.bridge.pending()]
+
+    async def _came_late(self, known: set[str]) -> list[Promise]:
+        """What the node that was silent accepted in its sessions behind the first look, until they were claimed."""
+        pending = await until_committed("what was accepted until a claim", self._pending)
+        late = [promise for promise in pending if promise.session in self._sessions and promise.id not in known]
+        for promise in late:
+            self._sort(promise)
+        return late
 
     def _sort(self, promise: Promise) -> None:
         if promise.kind == "session":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -223,14 +223,29 @@ class Distant(MemoryStore):
         super()._check_open()
 
 
+class Busy(MemoryStore):
+    """A store in which something happens behind the first look at what is pending."""
+
+    behind: Callable[[], Awaitable[object]] | None = None
+
+    async def pending(self, **which: Any) -> list[Promise]:
+        found = await super().pending(**which)
+        if self.behind is not None:
+            act, self.behind = self.behind, None
+            await act()
+        return found
+
+
 @asynccontextmanager
 async def served(bridge: Bridge, name: str) -> AsyncIterator[tuple[Ledger, Household]]:
     """What a node of this name has in a shared store."""
     async with Node() as node:
         front = Front(node, ServeConfig(), bridge, name)
         assert front.ledger is not None
-        yield front.ledger, Household(front.ledger, front.registry, node, ServeConfig)
-        await front.close()
+        try:
+            yield front.ledger, Household(front.ledger, front.registry, node, ServeConfig)
+        finally:
+            await front.close()
 
 
 async def test_a_node_that_has_lost_a_session_neither_accepts_nor_begins_anything_in_it(
@@ -368,3 +383,22 @@ async def test_what_a_closed_session_has_left_an_heir_can_rule_on(tasks: Tasks, 
     for ledger, promise in zip((dead, heir), waits, strict=True):
         await ledger.cancel(promise, "the session had been closed")
         assert (await bridge.get(promise.id)).state == "rejected_canceled"
+
+
+async def test_what_is_accepted_between_an_heirs_look_and_its_claim_is_seen_to(tasks: Tasks) -> None:
+    store, session = Busy(), opened_session()
+    bridge = Bridge(store)
+    silent = Ledger(bridge, tasks, "silent")
+    await silent.opened(session, "me")
+
+    async def ask_late() -> None:
+        assert (await ask(silent, session, "sent")).started_at is not None
+        session.state = "starting"
+        assert (await ask(silent, session, "waits")).started_at is None
+
+    store.behind = ask_late
+    async with served(bridge, "heir") as (_, household):
+        await household.inherit("silent")
+        async with asyncio.timeout(PATIENCE):
+            sent, waits = [await bridge.wait(promise_id(execution)) for execution in ("sent", "waits")]
+    assert (sent.state, waits.state) == ("rejected", "resolved")
