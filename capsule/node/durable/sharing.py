@@ -100,6 +100,7 @@ class Share:
         self._held: dict[str, Lease] = {}
         self._since: float | None = None
         self._until = 0.0  # by this node's clock, and never later than by the store's
+        self._died = False  # and has not begun again
         self._looked = False
         self._heir: asyncio.Task[None] | None = None
 
@@ -136,6 +137,8 @@ class Share:
                 await self._die(house)
                 return
             self._lasts(node, asked)
+        if self._died:  # and what was to be done then has failed on the way
+            await self._begin_again(house)
         now = self._loop.time()
         self._since = now if self._since is None else self._since
         if now - self._since >= self._lease and (self._heir is None or self._heir.done()):
@@ -147,13 +150,19 @@ class Share:
         Or another one was faster where we inherit: then we were too slow for that, and let go of all, too.
         """
         logger.error("node %s was silent for too long, and another one has taken over what it had", self.name)
+        self._died = True
         self._until = 0.0
         self._held.clear()
         if self._heir is not None:
             self._heir.cancel()
         await house.let_go()
-        await self.join()
+        await self._begin_again(house)
+
+    async def _begin_again(self, house: House) -> None:
+        if self.name not in self._held:
+            await self.join()
         await house.inherit(self.name)  # of what is left if the other one has died meanwhile
+        self._died = False
 
     async def _look(self, house: House) -> None:
         """Inherit of the dead. The first time all are looked at: leases that are over for long are forgotten."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from capsule.node.node import Node
     from capsule.node.session import Session
     from capsule.node.tasks import Tasks
+
+logger = logging.getLogger("capsule.front")
 
 FEW = 10
 """Ids that an error lists at most."""
@@ -130,7 +133,10 @@ class Registry:
         async def let_go(hosted: Hosted) -> None:
             text = f"the session {hosted.session.name!r} goes on at another node, in its next epoch"
             self._forget(hosted)
-            await hosted.kill(SessionError("session_elsewhere", text))
+            try:
+                await hosted.kill(SessionError("session_elsewhere", text))
+            except Exception:  # the others are to be let go of all the same
+                logger.exception("what is left of session %s here was not ended", hosted.session.id)
 
         await asyncio.gather(*map(let_go, self))
 

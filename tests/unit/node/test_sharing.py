@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from capsule.config import ServeConfig, SessionOptions
+from capsule.events import Event
 from capsule.node.durable import Ledger
 from capsule.node.durable.household import Household
 from capsule.node.durable.sharing import PREFIX, Share, claim, entry, owner_of
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.front import Front
+from capsule.node.front.hosted import Hosted
+from capsule.node.front.log import EventLog
+from capsule.node.home import Identity
 from capsule.node.node import Node
 from capsule.node.tasks import Tasks
 from capsule_bench.database import NoServerError, server
@@ -71,6 +75,15 @@ class Family:
 
     async def let_go(self) -> None:
         self.did.append("let go")
+
+
+class Clumsy(Family):
+    """One that cannot let go, the first time."""
+
+    async def let_go(self) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        await super().let_go()
 
 
 async def turn(share: Share, house: Family) -> None:
@@ -134,6 +147,21 @@ async def test_a_node_that_was_taken_for_dead_lets_go_and_begins_again_when_its_
         await store.release(heir)
         await turning
     assert house.did == ["let go", "inherit me"]
+
+
+@pytest.mark.parametrize(("house", "did"), [(Family, ["let go", "inherit me"]), (Clumsy, ["inherit me"])])
+async def test_what_fails_when_a_node_was_taken_for_dead_does_not_keep_it_from_beginning_again(
+    store: PostgresStore, tasks: Tasks, house: type[Family], did: list[str]
+) -> None:
+    share, one = Share(store, "me", LONG, 0.0, tasks), house(RuntimeError("a mistake"))
+    await share.join()
+    await store.release(share._held["me"])  # as if another one had had it
+    with pytest.raises(RuntimeError):
+        await share._turn(one)
+    for _ in range(2):
+        await share._turn(one)
+        assert share.lives
+    assert one.did == did
 
 
 async def test_a_lease_lasts_since_it_was_renewed_last_by_the_nodes_own_clock(
@@ -402,3 +430,35 @@ async def test_what_is_accepted_between_an_heirs_look_and_its_claim_is_seen_to(t
         async with asyncio.timeout(PATIENCE):
             sent, waits = [await bridge.wait(promise_id(execution)) for execution in ("sent", "waits")]
     assert (sent.state, waits.state) == ("rejected", "resolved")
+
+
+class Deaf:
+    """A reader with a mistake: it cannot hear of the end."""
+
+    client = "c"
+
+    def on_event(self, session: str, log: EventLog, event: Event) -> None:
+        """Nothing runs."""
+
+    def on_background(self, session: str, event: Event) -> None:
+        """Nothing runs."""
+
+    def on_state(self, session: str, state: str, reason: str) -> None:
+        """It is of no interest."""
+
+    def on_closed(self, hosted: Hosted, error: SessionError) -> None:
+        raise RuntimeError(hosted.session.id) from error
+
+
+async def test_a_session_that_cannot_be_let_go_of_keeps_no_other_one(caplog: pytest.LogCaptureFixture) -> None:
+    bridge = Bridge(MemoryStore())
+    async with Node() as node:
+        front = Front(node, ServeConfig(), bridge, "me")
+        for session in ("s_1", "s_2"):
+            front.registry.find_again(node.find_again(SessionOptions(), Identity(session, 1)), "me").attach(Deaf())
+        assert front.ledger is not None
+        await Household(front.ledger, front.registry, node, ServeConfig).let_go()
+        assert not front.registry.ids
+        assert not node.sessions
+        await front.close()
+    assert sorted(str(record.exc_info[1]) for record in caplog.records if record.exc_info) == ["s_1", "s_2"]
