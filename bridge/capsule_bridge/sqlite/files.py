@@ -119,6 +119,14 @@ class DamagedValueError(OSError):
     """The file of a large value holds something else than was written."""
 
 
+class LostValueError(FileNotFoundError):
+    """The file of a large value is gone."""
+
+
+OF_A_VALUE = (LostValueError, DamagedValueError)
+"""These tell of one value, and not of the store: whoever asks for it hears of that."""
+
+
 def value_name(data: bytes) -> str:
     """A name for the file of a value, unlike all others, which says what the file holds."""
     return f"{os.urandom(16).hex()}.{len(data)}.{_digest(data)}"
@@ -173,8 +181,11 @@ class Blobs:
         self._fault("file_named")
 
     def get(self, name: str) -> bytes:
-        """What the file holds. Raises DamagedValueError, and FileNotFoundError."""
-        data = (self._directory / name).read_bytes()
+        """What the file holds. Raises DamagedValueError, and LostValueError."""
+        try:
+            data = (self._directory / name).read_bytes()
+        except FileNotFoundError as error:
+            raise LostValueError(*error.args, error.filename) from error
         if not is_whole(name, data):
             raise DamagedValueError(f"the file {self._directory / name} does not hold what was written")
         return data

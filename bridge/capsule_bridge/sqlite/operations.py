@@ -66,7 +66,7 @@ def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Sett
         check_settlements(rows, settlements, now)
     answers = []
     for each in settlements:
-        row = find(rows, each.id)
+        row = find_to_settle(rows, each.id)
         promise, decided = rules.settled(row.promise, each, now)
         if decided:
             _check_claim(rows, each.claim)
@@ -78,7 +78,7 @@ def settle(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Sett
 
 def check_settlements(rows: Rows, settlements: Sequence[Settlement], now: int) -> list[Promise]:
     """The promises as they are; whatever would be refused is so, before anything is done."""
-    found = [find(rows, each.id).promise for each in settlements]
+    found = [find_to_settle(rows, each.id).promise for each in settlements]
     for promise, each in zip(found, settlements, strict=True):
         if rules.settled(promise, each, now)[1]:
             _check_claim(rows, each.claim)
@@ -130,9 +130,10 @@ def pending(rows: Rows, now: int, session: str | None, after: str, limit: int) -
 
 def expire(rows: Rows, now: int, retention: Retention, limit: int) -> Expired:
     """As `PromiseStore.expire`."""
-    due = rows.promises("due_promises", (now, limit))
-    for row in due:
-        look(rows, row.promise.id, now)  # it may have been canceled with its parent a moment ago
+    due = rows.bare_promises("due_promises", (now, limit))
+    for each in due:
+        (row,) = rows.bare_promises("promise_by_id", (each.promise.id,))  # it may have been canceled with its parent
+        keep(rows, row, rules.projected(row.promise, now))
     forgotten = forget(rows, now, retention, limit)
     timed_out = tuple(row.promise.id for row in due)
     return Expired(timed_out, forgotten, more=limit in {len(due), len(forgotten)})
@@ -152,6 +153,14 @@ def forget(rows: Rows, now: int, retention: Retention, limit: int) -> tuple[str,
 def find(rows: Rows, id_: str) -> Row:
     """The row of an id. Raises SessionError: `promise_unknown`, `promise_expired`."""
     row = rows.find(id_)
+    if row is not None:
+        return row
+    raise _missing(rows, id_)
+
+
+def find_to_settle(rows: Rows, id_: str) -> Row:
+    """As `find`; a request that cannot be read is empty, since no verdict needs it."""
+    row = rows.find_to_settle(id_)
     if row is not None:
         return row
     raise _missing(rows, id_)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from capsule_bridge.records import Fence, LoggedEvent, Promise
 from capsule_bridge.rules import Tail
 from capsule_bridge.sqlite.deferred import Deferred, TakenError
-from capsule_bridge.sqlite.files import INLINE_BYTES
+from capsule_bridge.sqlite.files import INLINE_BYTES, OF_A_VALUE
 from capsule_bridge.sqlite.recent import Recents, Row
 from capsule_bridge.sqlite.schema import queries
 from capsule_bridge.states import PENDING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _PARAM: Final = Promise._fields.index("param")
+_VALUE: Final = Promise._fields.index("value")
 
 
 class LogOwner(NamedTuple):
@@ -73,7 +75,7 @@ class Rows:
         return [self._row(*found) for found in self.all(query, parameters)]
 
     def bare_promises(self, query: str, parameters: Any) -> list[Row]:
-        """They without their large values: to forget one nobody has to read it, and it may be lost."""
+        """They without their large values: to end or forget one nobody has to read it, and it may be lost."""
         return [_bare(*found) for found in self.all(query, parameters)]
 
     def promise(self, query: str, *parameters: object) -> Row | None:
@@ -85,6 +87,14 @@ class Rows:
         """The promise of an id, if there is one."""
         recent = self.recents.get(id_)
         return self.promise("promise_by_id", id_) if recent is None else recent.row
+
+    def find_to_settle(self, id_: str) -> Row | None:
+        """As `find`; a request that cannot be read is empty, since no verdict needs it."""
+        recent = self.recents.get(id_)
+        if recent is not None:
+            return recent.row
+        found = self._run("promise_by_id", (id_,)).fetchone()
+        return None if found is None else self._row(*found, lenient=True)
 
     def insert(self, promise: Promise, log: Sequence[bytes]) -> bool:
         """A new row, and the first events of its log; False if its id or key is taken, or was.
@@ -129,9 +139,9 @@ class Rows:
         return LogHead(n, LogOwner(id_, state == PENDING, Fence(epoch, version)), Tail(trimmed, last))
 
     def children(self, id_: str) -> list[Row]:
-        """Those of a promise that have no verdict."""
+        """Those of a promise that have no verdict, without their large values."""
         recent = self.recents.get(id_)
-        return [] if recent is not None and not recent.parent else self.promises("pending_children", (id_,))
+        return [] if recent is not None and not recent.parent else self.bare_promises("pending_children", (id_,))
 
     def trim(self, head: LogHead, upto: int) -> None:
         """Forget the events up to a number."""
@@ -188,16 +198,19 @@ class Rows:
     def _loaded(self, data: bytes | None, file: str | None) -> bytes:
         return self._blobs.get(file) if file else data or b""
 
-    def _row(self, n: int, *columns: Any) -> Row:
+    def _row(self, n: int, *columns: Any, lenient: bool = False) -> Row:
         row = _bare(n, *columns)
         promise, (param_file, value_file) = row.promise, row.files
         if param_file or value_file:
-            param, value = self._loaded(promise.param, param_file), self._loaded(promise.value, value_file)
-            row = row._replace(promise=promise._replace(param=param, value=value))
+            value = self._loaded(promise.value, value_file)
+            with suppress(*OF_A_VALUE if lenient else ()):
+                promise = promise._replace(param=self._loaded(promise.param, param_file))
+            row = row._replace(promise=promise._replace(value=value))
         return row
 
 
 def _bare(n: int, *columns: Any) -> Row:
     *fields, param_file, value_file = columns
+    fields[_PARAM], fields[_VALUE] = fields[_PARAM] or b"", fields[_VALUE] or b""  # NULL if it has a file
     # In the order of the queries' columns, which is that of the dataclass.
     return Row(n, Promise(*fields), (param_file, value_file))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from capsule_bridge.sqlite.connect import LOG_BYTES
 from capsule_bridge.sqlite.damage import store_error
 from capsule_bridge.sqlite.deferred import TakenError
-from capsule_bridge.sqlite.files import DamagedValueError
+from capsule_bridge.sqlite.files import OF_A_VALUE
 from capsule_protocol.errors import CapsuleError, StoreError
 
 if TYPE_CHECKING:
@@ -43,14 +43,13 @@ CHECKPOINT_BYTES = LOG_BYTES
 _COMMIT_BYTES, _JOB_BYTES = 20_000, 1_000
 """What a transaction, and each small operation in it, add to the log, about: it has pages, of which some are shared."""
 _OF_THE_STORE = (OSError, sqlite3.Error, StoreError)
-_OF_A_VALUE = (FileNotFoundError, DamagedValueError)
-"""The file of a large value is lost or damaged."""
 _OF_A_JOB = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
     sqlite3.ProgrammingError,
     sqlite3.InterfaceError,
-    *_OF_A_VALUE,
+    FileNotFoundError,
+    *OF_A_VALUE,
 )
 """Those of them that tell of what one job asked for, and not of the store."""
 
@@ -157,7 +156,9 @@ class Writer:
                 # One of them is at fault, and the others shall not suffer for it.
                 for job in batch:
                     self._commit([job])
-            elif isinstance(error, _OF_A_VALUE):
+            elif isinstance(error, OF_A_VALUE):
+                batch[0].error = _told(error)
+            elif isinstance(error, FileNotFoundError):  # the directory for large values is gone
                 self._fail(batch, error)
             else:  # a value that no row can hold, or a mistake of ours
                 batch[0].error = error
@@ -194,8 +195,7 @@ class Writer:
         self._drop()
         for job in batch:
             job.answer = None
-            job.error = store_error(error, "the store cannot commit")
-            job.error.__cause__ = error
+            job.error = _told(error)
 
     def _roll_back(self) -> None:
         if self._rows is not None:
@@ -225,6 +225,12 @@ class Writer:
         except sqlite3.Error as error:  # what was acknowledged is in the log; the next checkpoint copies it
             self.failure = error
         self._fault("checkpointed")
+
+
+def _told(error: Exception) -> StoreError:
+    told = store_error(error, "the store cannot commit")
+    told.__cause__ = error
+    return told
 
 
 def _answer(batch: list[Job]) -> None:

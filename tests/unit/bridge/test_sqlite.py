@@ -362,6 +362,36 @@ async def test_what_is_old_is_forgotten_also_if_its_large_value_cannot_be_read(p
         assert files_of(path) == []
 
 
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+async def test_a_request_that_cannot_be_read_keeps_nobody_from_ending_its_promise(path: Path, harm: str) -> None:
+    async with opened(path) as store:
+        for request in (new("a"), new("b"), new("c", parent="b"), new("d", timeout_at=5)):
+            await store.create(request._replace(param=LARGE), now=1)
+        spoil_values(path, harm)
+        with refused("store_damaged" if harm == "damaged" else "store_unavailable"):
+            await store.start("a", epoch=1, now=2)
+        assert store.failure is None, "that tells of one value, and not of the store"
+        ((promise, decided),) = await store.settle(Settlement("a", "resolve", LARGE, log=(b"one",)), now=2)
+        assert (decided, promise.state, promise.param, promise.value) == (True, "resolved", b"", LARGE)
+        ((again, decided),) = await store.settle(Settlement("a", "reject"), now=3)
+        assert (decided, again) == (False, promise)
+        both = await store.settle(Settlement("b", "cancel"), Settlement("c", "cancel"), now=4)
+        assert [each.decided for each in both] == [True, False]
+        assert (await store.expire(now=6, retention=Retention())).timed_out == ("d",)
+        assert await store.pending(now=7) == []
+        assert store.failure is None
+
+
+async def test_a_verdict_that_cannot_be_read_is_not_told_as_another(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(new("a"), now=1)
+        await store.settle(Settlement("a", "resolve", LARGE), now=1)
+        spoil_values(path, "damaged")
+        with refused("store_damaged"):
+            await store.settle(Settlement("a", "reject"), now=2)
+        assert store.failure is None
+
+
 async def test_large_values_of_before_whose_names_say_nothing_are_read(path: Path) -> None:
     async with opened(path) as store:
         await store.create(new("a", param=LARGE), now=1)
@@ -602,6 +632,12 @@ async def test_files_that_no_row_names_are_removed_at_the_next_start(path: Path)
 
 def files_of(path: Path) -> list[str]:
     return sorted(file.name for file in path.with_name(f"{path.name}.values").iterdir())
+
+
+def spoil_values(path: Path, harm: str) -> None:
+    for name in files_of(path):
+        file = path.with_name(f"{path.name}.values") / name
+        file.unlink() if harm == "lost" else file.write_bytes(LARGE[:-1] + b"x")
 
 
 def lock_of(path: Path) -> Path:
