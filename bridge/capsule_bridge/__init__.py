@@ -25,7 +25,7 @@ from capsule_bridge.records import (
 from capsule_bridge.sqlite import SqliteStore
 from capsule_bridge.states import PROMISE, Action, State
 from capsule_bridge.stats import BridgeInfo, SessionPromises
-from capsule_bridge.store import Leases, PromiseStore, Watched
+from capsule_bridge.store import Leases, PromiseStore, Salvaging, Watched
 
 __all__ = [
     "PROMISE",
@@ -48,6 +48,7 @@ __all__ = [
     "PromiseStore",
     "Quarantined",
     "Retention",
+    "Salvaging",
     "SessionPromises",
     "Settled",
     "Settlement",

@@ -137,6 +137,17 @@ class Watched(Protocol):
 
 
 @runtime_checkable
+class Salvaging(Protocol):
+    """What a store has besides if single values of it may be lost or damaged while the rest is whole."""
+
+    async def salvage(self, *, now: int) -> tuple[list[Promise], list[Promise]]:
+        """All promises without a verdict, oldest first: those that can be read, and the others without what cannot be.
+
+        The others can be settled as if nothing were wrong.
+        """
+
+
+@runtime_checkable
 class Leases(Protocol):
     """What a store has besides if several nodes may share it: who of them owns what, by the one clock that they share.
 

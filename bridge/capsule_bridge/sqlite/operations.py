@@ -128,6 +128,18 @@ def pending(rows: Rows, now: int, session: str | None, after: str, limit: int) -
     return [row.promise for row in rows.promises("pending_promises", wanted)]
 
 
+def salvage(rows: Rows, now: int) -> tuple[list[Promise], list[Promise]]:
+    """As `Salvaging.salvage`."""
+    whole, others = [], []
+    for bare in rows.bare_promises("pending_promises", {"after": 0, "now": now, "session": None, "limit": -1}):
+        row = rows.whole(bare)
+        if row is None:
+            others.append(bare.promise)
+        else:
+            whole.append(row.promise)
+    return whole, others
+
+
 def expire(rows: Rows, now: int, retention: Retention, limit: int) -> Expired:
     """As `PromiseStore.expire`."""
     due = rows.bare_promises("due_promises", (now, limit))

@@ -78,6 +78,13 @@ class Rows:
         """They without their large values: to end or forget one nobody has to read it, and it may be lost."""
         return [_bare(*found) for found in self.all(query, parameters)]
 
+    def whole(self, bare: Row) -> Row | None:
+        """It with its large values, if they can be read."""
+        try:
+            return self._filled(bare)
+        except OF_A_VALUE:
+            return None
+
     def promise(self, query: str, *parameters: object) -> Row | None:
         """The promise that the named query finds, if any."""
         found = self._run(query, parameters).fetchone()
@@ -199,7 +206,9 @@ class Rows:
         return self._blobs.get(file) if file else data or b""
 
     def _row(self, n: int, *columns: Any, lenient: bool = False) -> Row:
-        row = _bare(n, *columns)
+        return self._filled(_bare(n, *columns), lenient=lenient)
+
+    def _filled(self, row: Row, *, lenient: bool = False) -> Row:
         promise, (param_file, value_file) = row.promise, row.files
         if param_file or value_file:
             value = self._loaded(promise.value, value_file)

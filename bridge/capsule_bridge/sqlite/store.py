@@ -147,6 +147,10 @@ class SqliteStore:
         """As `PromiseStore.pending`."""
         return await self._read(lambda rows: operations.pending(rows, now, session, after, limit))
 
+    async def salvage(self, *, now: int) -> tuple[list[Promise], list[Promise]]:
+        """As `Salvaging.salvage`."""
+        return await self._read(lambda rows: operations.salvage(rows, now))
+
     async def expire(self, *, now: int, retention: Retention, limit: int = PAGE) -> Expired:
         """As `PromiseStore.expire`."""
         return await self._write(lambda rows: operations.expire(rows, now, retention, limit))

@@ -13,6 +13,7 @@ from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import execution_of, unpack_request, unpack_session
 from capsule.node.durable.sharing import claim, owner_of
 from capsule.node.home import Identity
+from capsule_bridge import Salvaging, Settlement
 from capsule_protocol.errors import CapsuleError, SessionError, StoreError, WorkerLost
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Recovery:
         What had not been started is run, in its order. A store that can be read and not written to, because its disk is
         full, is waited for behind this, and so is all that hangs on it. Raises StoreError if it cannot be read.
         """
-        found = await self._pending()
+        found, unreadable = await self._pending()
         for promise in found:
             self._sort(promise)
         if self._of is not None:
@@ -93,6 +94,9 @@ class Recovery:
                 len(lost),
                 sum(map(len, self._waiting.values())),
             )
+        for promise in unreadable:
+            self._ledger.bridge.stats.took_over(promise)
+            self._registry.tasks.start(self._settle(promise, partial(self._end_unreadable, promise)))
         await self._go_on(lost)
 
     async def _go_on(self, lost: list[Promise]) -> None:
@@ -106,8 +110,26 @@ class Recovery:
                 hosted.complete.clear()
             self._registry.tasks.start(self._run(hosted, self._waiting.get(session, []), ruling))
 
-    async def _pending(self) -> list[Promise]:
-        return [promise async for promise in self._ledger.bridge.pending()]
+    async def _pending(self) -> tuple[list[Promise], list[Promise]]:
+        """What has no verdict; and what of that cannot be read any more, for which the rest shall not suffer."""
+        bridge = self._ledger.bridge
+        try:
+            return [promise async for promise in bridge.pending()], []
+        except StoreError:
+            if not isinstance(bridge.store, Salvaging):
+                raise
+            return await bridge.store.salvage(now=bridge.now())
+
+    async def _end_unreadable(self, promise: Promise) -> None:
+        """Nobody can do any more what it stands for: of an execution that is its verdict, all else is canceled."""
+        logger.error("%s cannot be read: a large value of it is lost or damaged, and so it ends", promise.id)
+        if promise.kind == "execute":
+            error = StoreError(
+                "store_damaged", "what was asked for cannot be read any more: its file is lost or damaged"
+            )
+            await self._ledger.give_up(promise, error, started=promise.started_at is not None)
+        else:
+            await self._ledger.bridge.settle(Settlement(promise.id, "cancel", fence=promise.fence))
 
     async def _came_late(self, known: set[str]) -> list[Promise]:
         """What the node that was silent accepted in its sessions behind the first look, until they were claimed."""

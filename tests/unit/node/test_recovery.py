@@ -19,7 +19,8 @@ from capsule.node.front.front import Front
 from capsule.node.node import Node
 from capsule.node.tasks import Tasks
 from capsule.node.verdicts import cancelled
-from capsule_bridge import Bridge, MemoryStore, NewPromise, Retention, SqliteStore, promise_id
+from capsule.wire import unpack_event
+from capsule_bridge import Bridge, MemoryStore, NewPromise, Promise, Retention, SqliteStore, interceptors, promise_id
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import StoreError
 
@@ -80,6 +81,48 @@ async def test_a_store_that_fails_in_the_midst_of_a_recovery_does_not_end_it(tmp
     assert {promise.state for promise in verdicts} == {"rejected"}
     logs = [[event.data async for event in bridge.events(new.id, 0)] for new in started + waiting]
     assert {len(log) for log in logs} == {1}, "one verdict each"
+    await bridge.close()
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+async def test_a_node_starts_over_promises_that_cannot_be_read_and_ends_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr(interceptors, "BUDGET", PATIENCE)
+    large = pack_request(ExecuteRequest("#" * 100_000))
+    left = Bridge(SqliteStore(tmp_path / "store.db", "process"))
+    others = [NewPromise(f"{kind}:x", kind, "gone", b"", large) for kind in ("session", "input")]
+    for new in (execution("begun", epoch=1, param=large), execution("waiting", param=large), *others):
+        await left.accept(new)
+    await left.close()
+    for file in (tmp_path / "store.db.values").iterdir():
+        file.unlink() if harm == "lost" else file.write_bytes(b"less")
+    ended: asyncio.Queue[Promise] = asyncio.Queue()
+
+    def look(step: interceptors.Step, promise: Promise) -> None:
+        if step == "settled":
+            ended.put_nowait(promise)
+
+    bridge = Bridge(SqliteStore(tmp_path / "store.db", "process"), interceptors=[look])
+    await bridge.accept(execution("whole"))
+    async with Node() as node:
+        front = Front(node, ServeConfig(), bridge)
+        assert front.ledger is not None
+        async with asyncio.timeout(PATIENCE):
+            await Household(front.ledger, front.registry, node, ServeConfig).begin(())
+            states = {promise.id: promise.state for promise in [await ended.get() for _ in range(5)]}
+        await front.close()
+    executions = {promise_id(name): "rejected" for name in ("begun", "waiting", "whole")}
+    assert states == {"session:x": "rejected_canceled", "input:x": "rejected_canceled", **executions}
+    for name, effects in {"begun": "unknown", "waiting": "none"}.items():
+        (event,) = [event async for event in bridge.events(promise_id(name), 0)]
+        finished = unpack_event(event.data, name, 1)
+        assert isinstance(finished, Finished)
+        assert finished.error is not None
+        assert "cannot be read" in finished.error.message
+        extent = {"reason": "store_damaged", "started": name == "begun", "last_seq": 0, "effects": effects}
+        assert (finished.verdict, finished.error.details) == ("worker_lost", extent)
+    assert [promise async for promise in bridge.pending()] == []
     await bridge.close()
 
 
