@@ -133,7 +133,7 @@ class Recovery:
 
     async def _came_late(self, known: set[str]) -> list[Promise]:
         """What the node that was silent accepted in its sessions behind the first look, until they were claimed."""
-        pending = await until_committed("what was accepted until a claim", self._pending)
+        pending, _ = await until_committed("what was accepted until a claim", self._pending)
         late = [promise for promise in pending if promise.session in self._sessions and promise.id not in known]
         for promise in late:
             self._sort(promise)
