@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from matplotlib_inline.config import InlineBackend
 from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.config.loader import DeferredConfigString
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from capsule_kernels.shell import ZMQInteractiveShell
 
 _FORM = re.compile(r"--(?P<owner>[A-Za-z_]\w*)\.(?P<trait>[a-z_]\w*)=(?P<value>.*)", re.DOTALL)
+_BACKEND = "InlineBackend"
 _IN_MEMORY = ":memory:"
 _HISTORY_FILE = ("HistoryManager", "hist_file")
 
@@ -43,12 +43,17 @@ def configure(shell: ZMQInteractiveShell, arguments: Iterable[str]) -> None:
 
 
 def _owners(shell: ZMQInteractiveShell) -> dict[str, type[Configurable]]:
-    """The kinds of what can be configured, by the names of their classes and of the classes that these are made of.
-
-    The backend for figures is made when the first one is drawn, and asks the shell then.
-    """
-    parts = (*map(type, (shell, *shell.configurables)), InlineBackend)
+    """The kinds of what can be configured, by the names of their classes and of the classes that these are made of."""
+    parts = [type(part) for part in (shell, *shell.configurables)]
     return {kind.__name__: part for part in parts for kind in part.__mro__ if hasattr(kind, "class_traits")}
+
+
+def _backend() -> type[Configurable]:
+    """That of figures: made when the first one is drawn, it asks the shell then. To import it imports matplotlib."""
+    from matplotlib_inline.config import InlineBackend
+
+    kind: type[Configurable] = InlineBackend
+    return kind
 
 
 def _parts(argument: str, owners: dict[str, type[Configurable]]) -> tuple[str, str, str]:
@@ -56,8 +61,9 @@ def _parts(argument: str, owners: dict[str, type[Configurable]]) -> tuple[str, s
     if found is None:
         raise ArgumentError("ipython", f"has {argument!r:.80}", allowed="--Class.trait=value")
     owner, trait, value = found.groups()
-    if owner not in owners:
-        raise ArgumentError("ipython", f"names the class {owner}", allowed=", ".join(sorted(owners)))
-    if trait not in owners[owner].class_traits(config=True):
+    if owner not in owners and owner != _BACKEND:
+        raise ArgumentError("ipython", f"names the class {owner}", allowed=", ".join(sorted([*owners, _BACKEND])))
+    kind = owners[owner] if owner in owners else _backend()
+    if trait not in kind.class_traits(config=True):
         raise ArgumentError("ipython", f"names {owner}.{trait}", allowed=f"a configurable trait of {owner}")
     return owner, trait, value
