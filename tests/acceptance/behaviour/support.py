@@ -7,9 +7,12 @@ import os
 import select
 import textwrap
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from capsule.events import Event, Output
 
@@ -90,6 +93,25 @@ async def still_well(session: AsyncSession) -> None:
 async def gone(*pids: int) -> None:
     """Come back when none of the processes lives."""
     await asyncio.to_thread(wait_gone, pids)
+
+
+def descendants() -> set[psutil.Process]:
+    """All processes below this one."""
+    return set(psutil.Process().children(recursive=True))
+
+
+async def gone_since(before: set[psutil.Process]) -> None:
+    """Come back when none of those lives that have come since; but for the box that a zygote keeps ahead."""
+    news = descendants() - before
+    async with asyncio.timeout(HANG):
+        while any(map(_lives, news)):
+            await asyncio.sleep(0.01)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.name() != "capsule-spare"
+    return False
 
 
 def wait_gone(pids: Iterable[int], within: float = HANG) -> None:

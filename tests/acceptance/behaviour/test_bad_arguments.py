@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from capsule import AsyncClient, AsyncSession, Client
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
-from tests.acceptance.behaviour.support import HANG, still_well
+from tests.acceptance.behaviour.support import HANG, descendants, gone_since, still_well
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,20 +82,15 @@ async def test_a_bad_session_is_refused_and_leaves_nothing(cold: AsyncClient, pr
     options, told = BAD_SESSIONS[name]
     async with cold.session() as session:
         await still_well(session)
-        before, files = processes(), set(private_tmp.rglob("*"))
+        before, files = descendants(), set(private_tmp.rglob("*"))
         with pytest.raises(CapsuleError) as caught:
             async with cold.session(**options):
                 pass
         assert told in str(caught.value)
         assert caught.value.code != ""
         # What was made for it has been told to end, and what an earlier test had may still go.
-        _, alive = await asyncio.to_thread(psutil.wait_procs, processes() - before, HANG)
-        assert not alive
+        await gone_since(before)
         assert set(private_tmp.rglob("*")) <= files
-
-
-def processes() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
 
 
 @pytest.mark.anyio

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from capsule import AsyncClient, Client
-from tests.acceptance.behaviour.support import HANG, begin, gone, still_well, wait_gone
+from tests.acceptance.behaviour.support import HANG, begin, descendants, gone, gone_since, still_well, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,13 +175,14 @@ async def test_leaving_a_session_ends_its_processes_and_files(cold: AsyncClient,
     async with cold.session() as first:
         await still_well(first)
         before = set(private_tmp.rglob("*"))
-        children = {child.pid for child in psutil.Process().children(recursive=True)}
+        children = descendants()
         async with cold.session() as session:
             await still_well(session)
             await begin(session, "print('go', flush=True)\nimport subprocess\nsubprocess.run(['sleep', '1000'])")
-            started = {child.pid for child in psutil.Process().children(recursive=True)} - children
-            assert (await session.info()).pid in started
-        await gone(*started)
+            pid = (await session.info()).pid
+            assert pid in {process.pid for process in descendants() - children}
+        await gone_since(children)
+        await gone(pid)
         assert set(private_tmp.rglob("*")) == before
         await still_well(first)
 

@@ -15,7 +15,7 @@ import pytest
 from capsule import AsyncClient
 from capsule.config import SessionOptions
 from capsule_protocol.errors import ArgumentError, SessionError
-from tests.acceptance.behaviour.support import HANG, ok, run, still_well
+from tests.acceptance.behaviour.support import HANG, descendants, gone_since, ok, run, still_well
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,25 +88,11 @@ async def neighbour(client: AsyncClient) -> AsyncIterator[AsyncSession]:
             await working
 
 
-async def nothing_left(before: set[int]) -> None:
-    """Wait for the end of what came since; workers that the node keeps are none of it, nor is the box it has ahead."""
-    news = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    async with asyncio.timeout(HANG):
-        while any(map(_lives, news)):
-            await asyncio.sleep(0.01)
-
-
-def _lives(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.name() != "capsule-spare"
-    return False
-
-
 @pytest.mark.parametrize("hog", HOGS)
 async def test_a_hog_is_stopped_and_a_neighbour_loses_nothing(cold: AsyncClient, hog: str) -> None:
     code, verdict, told = HOGS[hog]
     async with neighbour(cold):
-        before = {child.pid for child in psutil.Process().children(recursive=True)}
+        before = descendants()
         async with cold.session(**LIMITS) as session:
             await ok(session, PRELUDE)
             result = await run(session, f"print('begun', flush=True)\n{code}")
@@ -114,7 +100,7 @@ async def test_a_hog_is_stopped_and_a_neighbour_loses_nothing(cold: AsyncClient,
             assert (await session.info()).state == "dead"
             await session.restart()
             await still_well(session)
-        await nothing_left(before)
+        await gone_since(before)
 
 
 def assert_stopped(result: Result, verdict: str, code: str) -> None:
