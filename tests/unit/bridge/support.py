@@ -102,3 +102,8 @@ class Gate:
 
     def open(self) -> None:
         self._free.set()
+
+
+def files_of(path: Path) -> list[str]:
+    """Names of the files that a store has for large values."""
+    return sorted(file.name for file in path.with_name(f"{path.name}.values").iterdir())

@@ -25,8 +25,8 @@ from capsule_bridge.sqlite.tools.check import BEING_WRITTEN
 from capsule_bridge.store import PAGE, READ_BYTES
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge.contract import refused
-from tests.unit.bridge.support import LARGE, file_sizes_up_to, new, opened
-from tests.unit.bridge.test_sqlite import files_of, lock_of, other_process
+from tests.unit.bridge.support import LARGE, file_sizes_up_to, files_of, new, opened
+from tests.unit.bridge.test_sqlite import lock_of, other_process
 
 pytestmark = pytest.mark.anyio
 
