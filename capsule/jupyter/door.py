@@ -109,6 +109,7 @@ class Door:
         self._leases: set[Lease] = set()
         self._parked: dict[Connection, tuple[Kernel, asyncio.TimerHandle]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._idle = idle
         self._on_idle = on_idle
         self._timer: asyncio.TimerHandle | None = None
@@ -127,7 +128,11 @@ class Door:
 
     async def close(self) -> None:
         """End all kernels. Idempotent."""
+        self._closed = True
         if self._server is not None:
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening)
+            await asyncio.sleep(0)  # a server that is closed forgets whom it is just letting in
             self._server.close()
             self._path.unlink(missing_ok=True)
         if self._timer is not None:
@@ -144,11 +149,14 @@ class Door:
 
     # --- for the leases ---
 
-    def enter(self, lease: Lease) -> None:
-        """Somebody has come."""
+    def enter(self, lease: Lease) -> bool:
+        """Somebody has come; whether they may. Whom the system had let in when the door closed is sent away."""
+        if self._closed:
+            return False
         self._leases.add(lease)
         if self._timer is not None:
             self._timer.cancel()
+        return True
 
     async def make(self, connection: Connection, name: str) -> Kernel:
         """A kernel that listens there: one that waits for its next session, or a new one. Raises NodeError."""
@@ -215,9 +223,7 @@ class Lease(asyncio.Protocol):
         """Somebody has come."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if _user(transport) == os.getuid():
-            self._door.enter(self)
-        else:
+        if _user(transport) != os.getuid() or not self._door.enter(self):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:

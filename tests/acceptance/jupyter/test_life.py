@@ -92,6 +92,14 @@ def answers(client: BlockingKernelClient, requests: set[str]) -> dict[str, str]:
     return replies
 
 
+def wait_until_taken(client: BlockingKernelClient) -> None:
+    """All that was sent on the shell channel is with the node: a request for no subshell is refused at once."""
+    request = client.session.msg("kernel_info_request")
+    request["header"]["subshell_id"] = "none"
+    client.shell_channel.send(request)
+    assert "there is no subshell" in reply_to(client, request["header"]["msg_id"])["evalue"]
+
+
 @pytest.mark.parametrize("name", support.ROUTES)
 @pytest.mark.parametrize("now", [False, True])
 @pytest.mark.parametrize("code", [SPIN, STUBBORN])
@@ -101,6 +109,7 @@ def test_what_runs_at_a_restart_and_what_waits_is_answered(home: support.Home, n
         while client.get_iopub_msg(timeout=LONG)["msg_type"] != "stream":
             pass
         waiting = client.execute("print('never')")
+        wait_until_taken(client)  # or it may come behind the interrupt, and run
         manager.restart_kernel(now=now)
         again = client.execute("print('again')")
         replies = answers(client, {running, waiting, again})
