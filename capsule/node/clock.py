@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import asyncio
@@ -12,15 +13,43 @@ LOOK = 0.1
 """Seconds between two looks at how long code has computed, at least."""
 
 
+class Reading(NamedTuple):
+    """How a clock stands, for whoever goes on with it in another process of this system.
+
+    `at`: when it is over, by the system's monotonic clock, which is above 0; while it stands, -1 less what is left, so
+    that one number says both. `seen`: the seconds that its code had computed by then, if those count; else NaN.
+    """
+
+    at: float
+    seen: float
+
+    def left(self, now: float, used: Callable[[], float]) -> float:
+        """The seconds that are left. `used`: as of `Clock.attend`."""
+        if self.at > 0:
+            return max(0.0, self.at - now)
+        computed = 0.0 if math.isnan(self.seen) else max(0.0, used() - self.seen)
+        return max(0.0, -1.0 - self.at - computed)
+
+
 class Clock:
-    """Calls `expire` after so many seconds in which it was not paused; once, unless it was cancelled."""
+    """Calls `expire` after so many seconds in which it was not paused; once, unless it was cancelled.
 
-    __slots__ = ("_expire", "_expired", "_left", "_loop", "_seen", "_timer", "_used")
+    `note` is told how it stands whenever that changes.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, expire: Callable[[], object]) -> None:
+    __slots__ = ("_expire", "_expired", "_left", "_loop", "_note", "_seen", "_timer", "_used")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        expire: Callable[[], object],
+        note: Callable[[Reading], object] = lambda _reading: None,
+    ) -> None:
         self._loop = loop
         self._left = seconds
         self._expire = expire
+        self._note = note
         self._expired = False
         self._timer: asyncio.TimerHandle | None = None
         self._used: Callable[[], float] | None = None
@@ -35,6 +64,7 @@ class Clock:
             else:
                 self._look(self._used)
             self._timer.cancel()
+            self._note(Reading(-1.0 - self._left, math.nan))
         self._timer = self._used = None
 
     def attend(self, used: Callable[[], float]) -> None:
@@ -42,7 +72,7 @@ class Clock:
         self.pause()
         if not self._expired:
             self._used, self._seen = used, used()
-            self._timer = self._loop.call_later(max(self._left, LOOK), self._fire)
+            self._attend()
 
     def go_on(self) -> None:
         """Count what is left. Idempotent."""
@@ -50,11 +80,16 @@ class Clock:
             self.pause()
         if self._timer is None and not self._expired:
             self._timer = self._loop.call_later(self._left, self._fire)
+            self._note(Reading(self._timer.when(), math.nan))
 
     def cancel(self) -> None:
         """The code has ended."""
         self.pause()
         self._expired = True
+
+    def _attend(self) -> None:
+        self._timer = self._loop.call_later(max(self._left, LOOK), self._fire)
+        self._note(Reading(-1.0 - self._left, self._seen))
 
     def _look(self, used: Callable[[], float]) -> None:
         now = used()
@@ -65,7 +100,7 @@ class Clock:
         if self._used is not None:
             self._look(self._used)
             if self._left > 0:
-                self._timer = self._loop.call_later(max(self._left, LOOK), self._fire)
+                self._attend()
                 return
         self._timer, self._used, self._expired = None, None, True
         self._expire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from capsule.node.execution import Execution
@@ -165,10 +166,11 @@ class Dispatch:
 
     def on_started(self, execution: Execution, elapsed: float = 0.0) -> None:
         """The code runs, for so many seconds already: its time counts."""
-        timeout = execution.request.timeout
-        if timeout is not None:
+        timeout, worker = execution.request.timeout, self._tenancy.worker
+        if timeout is not None and worker is not None:
             left = max(0.0, timeout - elapsed)
-            execution.inputs.limit(left, lambda: self._end(execution, "timeout"))
+            note = partial(worker.note_time, execution.id)
+            execution.inputs.limit(left, lambda: self._end(execution, "timeout"), note)
 
     def on_full(self, execution: Execution) -> None:
         """Its buffer is at the bound."""

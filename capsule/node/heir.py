@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from capsule.node.handshake import FEATURES
+from capsule.node.journal import name_of
+from capsule.node.memory import computed
 from capsule.node.replay import Told
 from capsule.node.resources import seconds_since
 from capsule.node.worker import Preparation, Worker
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule.node.adoption import Estate
+    from capsule.node.execution import Execution
     from capsule.node.survival import Survival
     from capsule.node.verdicts import LossCause
     from capsule.node.worker import Owner
@@ -109,6 +113,12 @@ class Heir(Worker):
         if not self.started(serial) or self._link.page.get(shared.STARTED) != serial:
             return 0.0
         return seconds_since(self._link.page.get(shared.SINCE))
+
+    def left(self, execution: Execution) -> float | None:
+        """The seconds that an execution had left whose clock ran, by what the dead node has noted; else None."""
+        reading = self._left.journal.time(name_of(execution.id))
+        used = partial(computed, self.pid, aside=bool(execution.request.subshell))
+        return None if reading is None else reading.left(self._loop.time(), used)
 
     def count(self, processes: bool, /) -> None:
         """Whether the box has to look soon how many processes there are when code runs."""

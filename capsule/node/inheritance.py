@@ -37,14 +37,12 @@ class Remembered:
     """An execution that has no verdict, as a durable store remembers it.
 
     `last` is the number of its last event in the store; `events_after` answers those behind a number, up to that one.
-    For `waited` seconds its code has waited for answers, which its time-out does not count.
     """
 
     id: str
     request: ExecuteRequest
     last: int
     events_after: EventsAfter
-    waited: float = 0.0
 
 
 class Will:
@@ -105,7 +103,8 @@ class InheritedSession(Session):
     _unheard: frozenset[bytes] = frozenset()
     _held = True
     _acquainted: asyncio.Event
-    _waited: dict[str, float]
+    _untimed: set[str]
+    """The executions of which the dead node has not noted how their time stands."""
 
     async def adopt(self, worker: Heir, remembered: Sequence[Remembered]) -> None:
         """Go on with this worker, and with those of the executions without a verdict that it has.
@@ -118,7 +117,7 @@ class InheritedSession(Session):
         self._heir = worker
         self._lineup.known, self._acquainted = False, asyncio.Event()
         self._dispatch.stopped = set()  # what is lined up later may belong to a batch whose error is told again first
-        self.recalled, self.unsent = {}, []
+        self.recalled, self.unsent, self._untimed = {}, [], set()
         self._tenancy.begin(worker)
         for principal in self._tenancy.submitters:  # what they have left behind may call in whosever name
             self.powers.submitted(principal)
@@ -160,7 +159,6 @@ class InheritedSession(Session):
         serials, state = survival.journal.dispatched(), survival.journal.state
         numbers, rests = state.get("numbers", {}), state.get("rests", {})
         found = []
-        self._waited = {each.id: each.waited for each in remembered}
         for each in remembered:
             execution = Execution(each.id, self._dispatch, each.request, self._loop)
             serial = serials.get(name_of(each.id))
@@ -185,11 +183,14 @@ class InheritedSession(Session):
 
     def _resume(self, head: Execution) -> None:
         """The oldest one runs, for as long as the worker says, or does as soon as the worker gets to it."""
+        left, timeout = self._heir.left(head), head.request.timeout
         if head.state == "queued":
             head.begin()
+        if left is None or timeout is None:
+            self._untimed.add(head.id)
+            self._dispatch.on_started(head, self._heir.running_for(head.serial))
         else:
-            elapsed = self._heir.running_for(head.serial) - self._waited.get(head.id, 0.0)
-            self._dispatch.on_started(head, max(0.0, elapsed))
+            self._dispatch.on_started(head, max(0.0, timeout - left))
 
     def _on_adopted(self, answer: Adopted) -> None:
         survival = self._heir.survival
@@ -209,9 +210,8 @@ class InheritedSession(Session):
             execution.finish(ruling.verdict, error=ruling.error)
         running = {each.name: each.seconds for each in subshells}
         for head in [lane.head for lane in self._lineup.all()]:
-            if head is not None and head.request.subshell in running:
-                elapsed = running[head.request.subshell] - self._waited.get(head.id, 0.0)
-                self._dispatch.on_started(head, max(0.0, elapsed))
+            if head is not None and head.id in self._untimed and head.request.subshell in running:
+                self._dispatch.on_started(head, running[head.request.subshell])
         self._acquainted.set()
 
     async def acquainted(self) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from capsule.node.asking import Clerk, OnRefused
+    from capsule.node.clock import Reading
     from capsule.node.execution import Execution
 
 MAX_QUESTIONS = 256
@@ -118,11 +119,14 @@ class Inputs:
         if self._close(request):
             self._count_time()
 
-    def limit(self, seconds: float, expire: Callable[[], object]) -> None:
-        """Call this after so many seconds, not counting those in which the code waits for an answer."""
+    def limit(self, seconds: float, expire: Callable[[], object], note: Callable[[Reading], object]) -> None:
+        """Call this after so many seconds, not counting those in which the code waits for an answer.
+
+        `note`: as of `Clock`.
+        """
         if self._clock is not None:
             self._clock.cancel()
-        self._clock = Clock(self._loop, seconds, expire)
+        self._clock = Clock(self._loop, seconds, expire, note)
         self._count_time()
 
     @contextmanager

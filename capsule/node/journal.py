@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
+from capsule.node.clock import Reading
 from capsule.node.resources import enlarge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION: Final = 2
-"""Of what is left for another node. Since 2, executions may end in another order than that in which they were sent."""
+VERSION: Final = 3
+"""Of what is left for another node. Since 3, it says how the time of each execution stands."""
 
-HEADER_BYTES: Final = 16 * 1024
+HEADER_BYTES: Final = 24 * 1024
 RING_BYTES: Final = 8 * 2**20
 """What may have been read and not been dealt with; the pages are taken from the system when they are first used."""
 KEPT_BYTES: Final = 2**21
@@ -46,13 +47,15 @@ DATA, MESSAGE, SETTLED, GIVEN_UP, _PAD = range(1, 6)
 # Words of the header, by index.
 _END, _ABANDONED, _MARK, _AT, _STREAM, _FLOOR, _SIZE = range(7)
 _NOT_RECORDING, _RECORDING_AGAIN = 1, 2
-_MARKS: Final = (8192, 12288)
+_MARKS: Final = (16384, 20480)
 _MARK_BYTES: Final = 4096
 _PLACES: Final = 256
 """Dispatched executions that are remembered: all that the worker has, and as many as fit of those that have ended."""
 _PLACES_AT: Final = 256
 _NAME_BYTES: Final = 16
 _PLACE = struct.Struct(f"<Q{_NAME_BYTES}s")
+_TIMES_AT: Final = 8192
+_TIME = struct.Struct("<dd")
 
 
 class Record(NamedTuple):
@@ -74,6 +77,7 @@ class Journal:
         self._map = mmap.mmap(memory, HEADER_BYTES + RING_BYTES)
         self._bytes = memoryview(self._map)
         self._words = self._bytes[:HEADER_BYTES].cast("Q")
+        self._numbers = self._bytes[:HEADER_BYTES].cast("d")
         self._ring = self._bytes[HEADER_BYTES:]
         self._start = 0
         self._given_back = 0
@@ -187,7 +191,27 @@ class Journal:
         """An execution goes to the worker under this serial; `execution` names it. Idempotent."""
         if execution not in self._taken:
             place = self._taken[execution] = self._free.popleft()
+            _TIME.pack_into(self._bytes, _TIMES_AT + place * _TIME.size, 0.0, 0.0)
             _PLACE.pack_into(self._bytes, _PLACES_AT + place * _PLACE.size, serial, execution)
+
+    def set_time(self, execution: bytes, reading: Reading) -> None:
+        """How the clock of an execution stands that was dispatched.
+
+        What was computed first: a death between the two then changes nothing that would be looked at.
+        """
+        place = self._taken.get(execution)
+        if place is not None:
+            at = _TIMES_AT // 8 + 2 * place
+            self._numbers[at + 1] = reading.seen
+            self._numbers[at] = reading.at
+
+    def time(self, execution: bytes) -> Reading | None:
+        """How it stood last; None if it has no clock."""
+        place = self._taken.get(execution)
+        if place is None:
+            return None
+        reading = Reading(*_TIME.unpack_from(self._bytes, _TIMES_AT + place * _TIME.size))
+        return reading if reading.at else None
 
     def release(self, execution: bytes) -> None:
         """It has ended: its place may be given to another one, but not soon."""
@@ -221,6 +245,7 @@ class Journal:
         """Let go of it; the box's own descriptors keep it. Idempotent."""
         if not self._map.closed:
             self._words.release()
+            self._numbers.release()
             self._ring.release()
             self._bytes.release()
             self._map.close()

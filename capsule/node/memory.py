@@ -23,9 +23,12 @@ def cpu_seconds(pid: int) -> float:
     return _seconds(Path(f"/proc/{pid}/stat"))
 
 
-def main_seconds(pid: int) -> float:
-    """As `cpu_seconds`, and of its threads the main one only."""
-    return _seconds(Path(f"/proc/{pid}/task/{pid}/stat"))
+def computed(pid: int, *, aside: bool) -> float:
+    """What an execution of this worker has used, and others before it: of the threads the main one only.
+
+    `aside`: in a subshell another thread runs the code; which, the worker knows, so all count.
+    """
+    return cpu_seconds(pid) if aside else _seconds(Path(f"/proc/{pid}/task/{pid}/stat"))
 
 
 def _seconds(stat: Path) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capsule.node.asking import Answer
-from capsule.node.memory import cpu_seconds, main_seconds
+from capsule.node.memory import computed
 from capsule_protocol.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ class Powers:
         return nullcontext() if found is None else self._standing(found)
 
     def _standing(self, execution: Execution) -> AbstractContextManager[None]:
-        """In a subshell another thread than the main one runs the code; which, the worker knows."""
-        seconds = cpu_seconds if execution.request.subshell else main_seconds
-        return execution.inputs.standing(partial(seconds, self._pid))
+        return execution.inputs.standing(partial(computed, self._pid, aside=bool(execution.request.subshell)))
 
     async def ask_people(self, execution: str, question: Question) -> Answer:
         """A call of this execution asks something; whoever answers the questions of its code answers it."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from capsule.node.adoption import Estate
     from capsule.node.box import Box, ExitStatus
+    from capsule.node.clock import Reading
     from capsule.node.launch import Zygote
     from capsule.node.scratch import Scratch
     from capsule.node.survival import Survival
@@ -213,6 +214,11 @@ class Worker:
         if self._counted and self._box is not None:
             self._box.expect()
         (self._link.control if aside else self._link.shell).send(envelope)
+
+    def note_time(self, execution: str, reading: Reading) -> None:
+        """How the clock of an execution that it has stands, for the next node."""
+        if self.survival is not None and not self.gone.is_set():
+            self.survival.journal.set_time(name_of(execution), reading)
 
     def send(self, envelope: Envelope) -> None:
         """Send on the socket that waits for the main thread."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from msgpack import packb, unpackb
 
-from capsule.node.asking import CALL, Answer, InputError, Question
+from capsule.node.asking import Answer, InputError, Question
 from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.patience import until_committed
 from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
@@ -51,21 +51,6 @@ class Inquiries:
                 if error.code != "promise_expired":
                     return found
                 found.append(None)
-
-    async def waited(self, execution: str) -> float:
-        """For how many seconds an execution has waited for answers; several at once count once.
-
-        Those that threads of it asked do not count. Those that calls have asked do, though the code may have computed
-        meanwhile: for how long, only the node knew that is dead.
-        """
-        found = [promise for promise in await self.recall(execution) if promise is not None]
-        asked = [promise for promise in found if _stood(unpack_question(promise))]
-        total, until = 0, 0
-        for promise in asked:  # in the order in which they were made
-            end = _end(promise, self.bridge.now())
-            total += max(0, end - max(promise.created_at, until))
-            until = max(until, end)
-        return total / 1000
 
     async def settle(self, promise: str, answer: Answer) -> Settled:
         """Give an answer; `decided`: it is the one that counts.
@@ -240,18 +225,6 @@ def pack_question(question: Question) -> bytes:
 def unpack_question(promise: Promise) -> Question:
     """What was asked."""
     return Question(**unpackb(promise.param))
-
-
-def _stood(question: Question) -> bool:
-    """Whether the code's time stood while it was open; of a call, `waits` does not say so."""
-    return question.waits or question.request.startswith(CALL)
-
-
-def _end(promise: Promise, now: int) -> int:
-    """Until when it was waited for, or has been until now."""
-    if promise.settled_at is not None:
-        return promise.settled_at
-    return now if promise.timeout_at is None else min(now, promise.timeout_at)
 
 
 def _action(answer: Answer) -> Action:

@@ -221,8 +221,7 @@ class Ledger:
             return [unpack_event(data, execution, at) async for at, data in self.bridge.events(promise.id, number)]
 
         last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
-        waited = await self.inquiries.waited(execution)
-        return Remembered(execution, unpack_request(promise.param), last, events_after, waited)
+        return Remembered(execution, unpack_request(promise.param), last, events_after)
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """It was accepted, and nothing could still run it, or say what became of it. Raises StoreError."""

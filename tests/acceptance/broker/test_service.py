@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,34 @@ async def test_an_approval_survives_the_node(site: Site, monkeypatch: pytest.Mon
         assert (await execution.result()).text == "1"
         await client.close()
     assert site.marks.read_text() == "one\n"
+
+
+async def test_time_for_which_calls_waited_does_not_count_after_a_restart_either(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of the call which waits when the node dies, nor that of one before it."""
+    site.write(ASKED)
+    code = "caps.acme.mark('one'); caps.acme.mark('two').lines"
+    with site.served(monkeypatch) as node:
+        client = AsyncClient(node.address)
+        session = await client.session(name="agent")
+        execution = session.submit(code, timeout=4.0)
+        first = await waiting(site, client)
+        await asyncio.sleep(2.5)
+        assert await client.approvals.approve(first.id, break_glass=True, reason="nobody else is awake")
+        (second,) = await found(site.place / "node", partial(others, client, first.id))
+        await asyncio.sleep(2.5)
+        node.kill()
+    with site.served(monkeypatch) as node:
+        assert (await waiting(site, client)).id == second.id
+        assert await client.approvals.approve(second.id, break_glass=True, reason="after the restart")
+        assert (await execution.result()).text == "2"
+        await client.close()
+
+
+async def others(client: AsyncClient, known: str) -> list[Any]:
+    """The approvals that are waited for beside this one."""
+    return [each for each in await client.approvals.list() if each.id != known]
 
 
 async def test_a_new_worker_cannot_use_the_approval_of_the_one_before(

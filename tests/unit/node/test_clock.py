@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from capsule.node.clock import Clock
+from capsule.node.clock import Clock, Reading
 
 pytestmark = pytest.mark.anyio
 
@@ -65,3 +65,24 @@ async def test_a_process_that_has_ended_gives_no_time_back() -> None:
     clock.attend(lambda: next(seconds))
     clock.go_on()
     await expired.wait()
+
+
+async def test_another_process_can_go_on_with_a_clock_that_runs_stands_or_counts_what_is_computed() -> None:
+    loop, noted = asyncio.get_running_loop(), list[Reading]()
+    begun, work = loop.time(), Work(10.0)
+    clock = Clock(loop, 3600.0, noted.clear, noted.append)
+    clock.pause()
+    clock.go_on()
+    clock.attend(work.used)
+    clock.cancel()
+    runs, stands, goes_on, _, attends, _ = noted
+    later = begun + 7200
+    assert runs.left(begun + 600, work.used) == pytest.approx(3000, abs=60)
+    assert [each.left(later, work.used) for each in (runs, goes_on)] == [0.0, 0.0]
+    assert stands.left(later, work.used) == pytest.approx(3600, abs=60)
+    assert attends.left(later, lambda: attends.seen + 500) == pytest.approx(3100, abs=60)
+    assert attends.left(later, lambda: 0.0) == pytest.approx(3600, abs=60)  # the worker is gone
+
+
+def test_a_clock_that_stands_with_nothing_left_has_nothing_left() -> None:
+    assert Reading(-1.0, float("nan")).left(0.0, float) == 0.0

@@ -24,6 +24,7 @@ from tests.unit.node.hosts import Host
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from capsule.node.clock import Reading
     from capsule_bridge import Created, Settled
 
 pytestmark = pytest.mark.anyio
@@ -107,25 +108,28 @@ async def test_code_hears_no_answer_before_it_is_committed(asking: Asking) -> No
 
 
 async def test_time_in_which_only_threads_have_waited_is_the_code_s_own(asking: Asking) -> None:
-    """So the next node, which counts it, ends code no later than this one would have."""
-    now = [1_000]
-    asking.bridge.now = lambda: now[0]
+    """So the next node, which is told how the clock stands, ends code no later than this one would have."""
+    noted: list[Reading] = []
+    asking.execution.inputs.limit(3600.0, asking.tasks.close, noted.append)
     asking.store.may_create.set()
-    for name, waits in (("m_1", True), ("m_2", False)):
+    stands = []
+    for name, waits in (("m_2", False), ("m_1", True)):
         asking.execution.ask_input(Question(name, "name? ", waits=waits))
         async with asyncio.timeout(LONG):
             await asking.execution.next_event()
-        now[0] += 2_000
+        stands.append(noted[-1].at < 0)
+    assert stands == [False, True]
     asking.store.may_settle.set()
-    await asking.inquiries.settle(promise_id("x_1", "input", 1), Answer("Ada"))
-    now[0] += 8_000
-    assert await asking.inquiries.waited("x_1") == 4
+    await asking.inquiries.settle(promise_id("x_1", "input", 2), Answer("Ada"))
+    async with asyncio.timeout(LONG):
+        await asking.heard.get()
+    assert noted[-1].at > 0
 
 
 async def test_time_in_which_a_call_has_waited_for_people_is_not_the_code_s_own(asking: Asking) -> None:
     """So the next node does not end code because somebody took their time."""
-    now = [1_000]
-    asking.bridge.now = lambda: now[0]
+    noted: list[Reading] = []
+    asking.execution.inputs.limit(3600.0, asking.tasks.close, noted.append)
     asking.store.may_create.set()
     asking.store.may_settle.set()
     lanes = Lanes()
@@ -135,11 +139,8 @@ async def test_time_in_which_a_call_has_waited_for_people_is_not_the_code_s_own(
     async with asyncio.timeout(LONG):
         event = await asking.execution.next_event()
     assert isinstance(event, InputRequest)
-    now[0] += 3_600_000
-    assert await asking.inquiries.waited("x_1") == 3_600
-    await asking.inquiries.settle(event.promise, Answer("Ada"))
-    now[0] += 8_000
-    assert await asking.inquiries.waited("x_1") == 3_600
+    assert 3590 < noted[-1].left(asyncio.get_running_loop().time() + 7200, lambda: 0.0) <= 3600
+    assert 3490 < noted[-1].left(0.0, lambda: 100.0) <= 3500  # what it computes meanwhile counts all the same
 
 
 async def test_the_first_answer_counts_whoever_gives_it(asking: Asking) -> None:

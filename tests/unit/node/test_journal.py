@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from capsule.node import journal as module
+from capsule.node.clock import Reading
 from capsule.node.journal import DATA, GIVEN_UP, MESSAGE, RING_BYTES, SETTLED, Journal, name_of
 
 if TYPE_CHECKING:
@@ -262,3 +263,31 @@ def test_the_largest_state_fits(worker: Worker) -> None:
     }
     worker.journal.mark(2**40, state)
     assert worker.journal.state == state
+
+
+def test_the_next_node_finds_how_the_time_of_each_execution_stood(worker: Worker) -> None:
+    one, other, never = map(name_of, ("x_1", "x_2", "x_3"))
+    for serial, name in enumerate((one, other, never), 1):
+        worker.journal.dispatch(serial, name)
+    worker.journal.set_time(one, Reading(500.0, 0.0))
+    worker.journal.set_time(one, Reading(-11.0, 2.5))
+    worker.journal.set_time(other, Reading(700.0, 0.0))
+    worker.journal.mark(0, {"newest": 3})  # which is beside it
+    worker.lose_node()
+    assert [worker.journal.time(name) for name in (one, other, never)] == [
+        Reading(-11.0, 2.5),
+        Reading(700.0, 0.0),
+        None,
+    ]
+
+
+def test_a_place_that_is_given_to_another_execution_has_no_time_yet(worker: Worker) -> None:
+    names = [name_of(f"x_{number}") for number in range(1, 600)]
+    for serial, name in enumerate(names, 1):
+        worker.journal.dispatch(serial, name)
+        assert worker.journal.time(name) is None
+        worker.journal.set_time(name, Reading(float(serial), 0.0))
+        worker.journal.release(name)
+        worker.journal.set_time(name, Reading(1.0, 0.0))  # it has ended
+    worker.lose_node()
+    assert worker.journal.time(names[-1]) == Reading(599.0, 0.0)
