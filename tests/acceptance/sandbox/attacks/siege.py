@@ -66,7 +66,8 @@ class Siege:
 
     def __init__(self, place: Path, levels: list[Level]) -> None:
         self.place = place
-        self.levels = levels
+        # One that is sandboxed at least: control groups are theirs, and at `none` it is tried to loosen a neighbour's.
+        self.levels: list[Level] = levels if set(levels) != {"none"} else [*levels, "landlock"]
         self.prey = Prey(place)
         self.directory = place / "node"
         self.node: Served
