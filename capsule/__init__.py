@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from capsule.client.results import Result as Result
     from capsule.client.session import AsyncSession as AsyncSession
     from capsule.client.sync import Client as Client
-    from capsule.client.sync import Session as Session
     from capsule.client.sync_execution import Events as Events
     from capsule.client.sync_execution import Execution as Execution
+    from capsule.client.sync_session import Session as Session
     from capsule.config import EnvironmentConfig as EnvironmentConfig
     from capsule.config import NodeConfig as NodeConfig
     from capsule.config import SessionOptions as SessionOptions

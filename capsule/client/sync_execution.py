@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from capsule.client.execution import AsyncExecution
     from capsule.client.portal import Call, Portal
     from capsule.client.results import Result
-    from capsule.client.sync import Session
+    from capsule.client.sync_session import Session
 
 OnEvent = Callable[[Event], None]
 """Gets each event, in order; what it raises interrupts the execution and reaches the caller."""

@@ -16,7 +16,8 @@ from capsule.broker.apart.process import START_SECONDS
 from capsule.broker.apart.proxy import ApartProvider
 from capsule.broker.bodies import WINDOW
 from capsule.broker.sdk import Asker, Call, Limits, Services
-from capsule.testing import Example, _rig
+from capsule.testing import Example
+from capsule.testing.rig import made
 from capsule_protocol.errors import ArgumentError, CapabilityError, CapabilityFailed
 from tests.acceptance.broker.events import found
 from tests.acceptance.broker.wild import BREACHES
@@ -191,7 +192,7 @@ async def test_what_goes_wrong_before_a_call_is_told(
 
 
 async def test_what_was_done_is_told_when_it_comes_again_and_the_process_is_gone(folder: Path) -> None:
-    async with wild(start=False) as provider, _rig(provider, {}, folder, {}, {}) as rig:
+    async with wild(start=False) as provider, made(provider, {}, folder, {}, {}) as rig:
         done = await rig.call("pay", Example({}), number=1)
         assert done.error is None
         (folder / "start").write_text("failed")
