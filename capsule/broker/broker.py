@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from capsule.broker.apart.proxy import ApartProvider
 from capsule.broker.approvals import Approvals, Decision
 from capsule.broker.audit import NoAudit, open_audit
 from capsule.broker.calls import SessionCalls
@@ -17,7 +16,7 @@ from capsule.broker.own import check_roots, own_of
 from capsule.broker.policy import Query, check_sandbox, empty, load, narrow
 from capsule.broker.recording import Recorder
 from capsule.broker.registry import load as load_providers
-from capsule.broker.sdk import Services
+from capsule.broker.sdk import Services, answered
 from capsule.broker.secrets import Secrets
 from capsule.node.asking import Answer
 from capsule.node.tasks import Tasks
@@ -93,9 +92,7 @@ class Broker:
     async def _start(self) -> None:
         registry = await asyncio.to_thread(load_providers, self.config.providers)
         self._providers = {name: found.provider for name, found in registry.found.items()}
-        apart = [each for each in self._providers.values() if isinstance(each, ApartProvider)]
-        for each in apart:  # they have a process from the moment on in which they are loaded
-            self._undo.push_async_callback(each.stop)
+        self._undo.push_async_callback(registry.close)
         policy = self._load()
         audit = (
             NoAudit()
@@ -132,9 +129,7 @@ class Broker:
                 provider = self._providers[name]
                 check_roots(grant.scope, own, grant.name)
                 with _of_grant(grant):
-                    provider.check(grant.scope)
-                    if isinstance(provider, ApartProvider):
-                        await provider.check_scope(grant.scope)
+                    await answered(provider.check(grant.scope))
 
     async def reload(self, config: NodeConfig) -> Reloaded:
         """Read the policy again; one that cannot be used leaves the old one in force, and is logged.

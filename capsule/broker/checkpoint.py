@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from capsule.broker.apart.proxy import ApartProvider
 from capsule.broker.arguments import packed_size
 from capsule.broker.attempt import Outcome, Target
 from capsule.broker.policy import Query, narrow
-from capsule.broker.sdk import Call
+from capsule.broker.sdk import Call, answered
 from capsule_protocol.errors import CapabilityDenied, CapabilityError, CapabilityFailed, CapabilityTimeout
 
 if TYPE_CHECKING:
@@ -309,11 +308,8 @@ async def _choose(attempt: Attempt, decision: Decision) -> Grant:
 
 async def _admit(target: Target, attempt: Attempt, grant: Grant) -> None:
     """Have the provider look, wherever it is. Raises CapabilityDenied if it is outside the scope; CapabilityFailed."""
-    if not isinstance(target.provider, ApartProvider):
-        target.provider.admit(target.name, attempt.request, grant.scope)
-        return
     try:
-        await target.provider.admit_there(target.name, attempt.request, grant.scope)
+        await answered(target.provider.admit(target.name, attempt.request, grant.scope))
     except CapabilityFailed as error:
         if error.code == "capability_invalid":
             attempt.request = None  # it fits no schema after all

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from capsule.broker.patterns import Names, covers
+from capsule.broker.sdk import answered
 from capsule.settings.complaints import complaints
 from capsule_protocol.errors import CapabilityError
 
@@ -59,7 +60,7 @@ def readings(policy: Policy, query: Query) -> tuple[Reading, ...]:
     return tuple(sorted(found))
 
 
-def judge(policy: Policy, providers: Mapping[str, Provider], asked: Asked) -> Judgement:
+async def judge(policy: Policy, providers: Mapping[str, Provider], asked: Asked) -> Judgement:
     """The decision of the policy, and of the provider within the scope of the grants that the policy names."""
     query = asked.query
     name, _, short = query.capability.partition(".")
@@ -79,10 +80,10 @@ def judge(policy: Policy, providers: Mapping[str, Provider], asked: Asked) -> Ju
         first = complaints(operation.request, error)[0]
         words = f"{'.'.join(first.path)}: {first.message}; allowed: {first.allowed}"
         return _denied("capability_invalid", f"the arguments do not fit {query.capability}: {words}")
-    return _admitted(provider, short, request, decision.grants, asked.request_bytes)
+    return await _admitted(provider, short, request, decision.grants, asked.request_bytes)
 
 
-def _admitted(
+async def _admitted(
     provider: Provider, short: str, request: Schema, grants: Sequence[Grant], request_bytes: int
 ) -> Judgement:
     """The first grant within whose scope the request is counts."""
@@ -90,7 +91,7 @@ def _admitted(
     refusals = []
     for grant in grants:
         try:
-            provider.admit(short, request, grant.scope)
+            await answered(provider.admit(short, request, grant.scope))
         except CapabilityError as error:
             refusals.append((error, grant))
             continue

@@ -57,6 +57,12 @@ class Registry:
         """What they say of themselves, as policies are compiled for."""
         return {name: one.provider.descriptor for name, one in self.found.items()}
 
+    async def close(self) -> None:
+        """End those that have a process from the moment on in which they are loaded. Idempotent."""
+        for one in self.found.values():
+            if isinstance(one.provider, ApartProvider):
+                await one.provider.stop()
+
 
 def load(allowed: Sequence[str] = (), ours: Iterable[str] = OURS) -> Registry:
     """All providers of ours that there are, and those of others whose modules are `allowed`.

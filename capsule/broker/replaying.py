@@ -44,7 +44,7 @@ class Replay(NamedTuple):
     changes: Mapping[Change, int]
 
 
-def replay(policy: Policy, providers: Mapping[str, Provider], entries: Iterable[Entry]) -> Replay:
+async def replay(policy: Policy, providers: Mapping[str, Provider], entries: Iterable[Entry]) -> Replay:
     """Look at all recorded calls. Of those whose arguments were recorded as sizes only the capability is looked at."""
     changes: dict[Change, int] = {}
     calls = 0
@@ -52,7 +52,7 @@ def replay(policy: Policy, providers: Mapping[str, Provider], entries: Iterable[
         if entry.record.kind != "call" or entry.record.outcome == "begun":
             continue
         calls += 1
-        change = _change(policy, providers, entry.record)
+        change = await _change(policy, providers, entry.record)
         if change is not None and (change in changes or len(changes) < MAX_CHANGES):
             changes[change] = changes.get(change, 0) + 1
     return Replay(calls, changes)
@@ -65,11 +65,11 @@ def asked(record: Record) -> Asked:
     return Asked(query, None if any(map(_is_summary, arguments.values())) else arguments, record.request_bytes)
 
 
-def _change(policy: Policy, providers: Mapping[str, Provider], record: Record) -> Change | None:
+async def _change(policy: Policy, providers: Mapping[str, Provider], record: Record) -> Change | None:
     call = asked(record)
-    judged = judge(policy, providers, call)
+    judged = await judge(policy, providers, call)
     if judged.code == "capability_invalid":  # recorded in a way that the schema does not read
-        judged = judge(policy, providers, call._replace(arguments=None))
+        judged = await judge(policy, providers, call._replace(arguments=None))
     was_allowed = record.outcome != "denied" or record.code in AFTERWARDS
     if judged.allowed == was_allowed or not (was_allowed or record.code in BY_POLICY):
         return None

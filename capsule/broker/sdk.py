@@ -193,14 +193,26 @@ class Provider(Protocol):
     async def stop(self) -> None:
         """Let go of everything. No call is under way any more. Idempotent."""
 
-    def check(self, scope: Any) -> None:
-        """A grant is about to be in force: raise ArgumentError if its scope cannot be served (a root is missing)."""
+    def check(self, scope: Any) -> Awaitable[None] | None:
+        """A grant is about to be in force: raise ArgumentError if its scope cannot be served (a root is missing).
 
-    def admit(self, operation: str, request: Any, scope: Any) -> None:
-        """Raise CapabilityDenied if the request is outside the scope. Without I/O: `capsule policy` asks too."""
+        As `admit` it says so at once, or is awaited: then `async def`.
+        """
+
+    def admit(self, operation: str, request: Any, scope: Any) -> Awaitable[None] | None:
+        """Raise CapabilityDenied if the request is outside the scope, or CapabilityFailed `capability_invalid`.
+
+        Without effects: `capsule policy` asks too. Calls wait for it, so it should not take long.
+        """
 
     async def call(self, call: Call) -> Schema:
         """Do it. Raises CapabilityDenied for what turns out to be outside the scope, and CapabilityFailed.
 
         It may be cancelled at any await, and has then left nothing behind.
         """
+
+
+async def answered(said: Awaitable[None] | None) -> None:
+    """Wait for a provider that does not say at once what it has to say. Raises what it does."""
+    if said is not None:
+        await said

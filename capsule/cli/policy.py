@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,13 +20,15 @@ from capsule.text import one_line
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from capsule.broker.explaining import Asked
     from capsule.broker.own import Own
     from capsule.broker.policy import Policy
     from capsule.broker.registry import Registry
+    from capsule.broker.sdk import Provider
 
+T = TypeVar("T")
 READINGS = ("LINE", "", "NAME", "")
 
 file_argument = click.argument("file", required=False, type=click.Path(path_type=Path))
@@ -111,7 +115,7 @@ def check(file: Path | None, scopes: bool, allowed: tuple[str, ...], config: str
     file, registry = _configured(file, allowed, config)
     try:
         found = _load(file, registry, _secrets(config))
-        complaints = _unserved(found, registry, _own(file, config)) if scopes else []
+        complaints = _ask(registry, partial(_unserved, found, _own(file, config))) if scopes else []
     except ArgumentError as error:
         complaints = error.details["complaints"]
     if as_json:
@@ -146,7 +150,7 @@ def explain(
     place, registry = _configured(file, allowed, config)
     found = _load(place, registry)
     asked = _recorded(call["audit"], record) if record is not None else _asked(**call)
-    judged = judge(found, _providers(registry), asked)
+    judged = _ask(registry, partial(judge, found, asked=asked))
     lines = readings(found, asked.query)
     if as_json:
         told = [reading._asdict() for reading in lines]
@@ -179,10 +183,11 @@ def simulate(file: Path | None, allowed: tuple[str, ...], config: str | None, as
         from capsule.cli.audit import tell_damage
 
         damage = Damage()
-        tell_changes(replay(found, _providers(registry), entries(call["audit"], damage=damage)), as_json=as_json)
+        changes = _ask(registry, partial(replay, found, entries=entries(call["audit"], damage=damage)))
+        tell_changes(changes, as_json=as_json)
         tell_damage(damage)
         return exits.Exit.OK
-    judged = judge(found, _providers(registry), _asked(**call))
+    judged = _ask(registry, partial(judge, found, asked=_asked(**call)))
     if as_json:
         click.echo(json.dumps(judged_as_data(judged)))
     else:
@@ -215,8 +220,16 @@ def _secrets(config: str | None) -> Collection[str]:
     return configuration(config).broker.secrets.keys()
 
 
-def _providers(registry: Registry) -> dict[str, Any]:
-    return {name: one.provider for name, one in registry.found.items()}
+def _ask(registry: Registry, question: Callable[[dict[str, Provider]], Awaitable[T]]) -> T:
+    """What comes of asking the providers. Those that run in processes of their own end with that."""
+
+    async def ask() -> T:
+        try:
+            return await question({name: one.provider for name, one in registry.found.items()})
+        finally:
+            await registry.close()
+
+    return asyncio.run(ask())
 
 
 def _asked(**call: Any) -> Asked:
@@ -256,16 +269,17 @@ def _own(file: Path, config: str | None) -> tuple[Own, ...]:
     return own_of(loaded.model_copy(update={"broker": loaded.broker.model_copy(update={"policy": file})}))
 
 
-def _unserved(found: Policy, registry: Registry, own: tuple[Own, ...]) -> list[dict[str, Any]]:
+async def _unserved(found: Policy, own: tuple[Own, ...], providers: dict[str, Provider]) -> list[dict[str, Any]]:
     """What the providers say of the scopes, and which roots have in them what is the node's own."""
     from capsule.broker.own import check_roots
+    from capsule.broker.sdk import answered
 
     wrong = []
     for rule in found.rules:
         for name, grant in rule.by_provider.items():
             try:
                 check_roots(grant.scope, own, grant.name)
-                registry.found[name].provider.check(grant.scope)
+                await answered(providers[name].check(grant.scope))
             except ArgumentError as error:
                 option = f"grants.{grant.name}.scope"
                 wrong.append({"line": rule.line, "option": option, "message": error.message, "allowed": ""})

@@ -19,7 +19,7 @@ from capsule.broker.bodies import Inlet, Outlet
 from capsule.broker.checkpoint import Checkpoint
 from capsule.broker.policy import load
 from capsule.broker.recording import Recorder
-from capsule.broker.sdk import Asker, Services
+from capsule.broker.sdk import Asker, Services, answered
 from capsule.node.asking import Answer, Question
 from capsule.node.durable.calls import CallBook
 from capsule_bridge import Bridge, MemoryStore, NewPromise, promise_id
@@ -139,7 +139,7 @@ async def made(
     )
     await provider.start(Services(secret, ask))
     try:
-        provider.check(policy.rules[0].by_provider[provider.descriptor.name].scope)
+        await answered(provider.check(policy.rules[0].by_provider[provider.descriptor.name].scope))
         rig = Rig(provider, checkpoint, bridge, folder / "data", audit.records)
         await rig.begin()
         yield rig

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from capsule.broker.apart.messages import pack
 from capsule.broker.apart.schemas import told
 from capsule.broker.bodies import Inlet, Outlet
-from capsule.broker.sdk import Asker, Call, Limits, Services
+from capsule.broker.sdk import Asker, Call, Limits, Services, answered
 from capsule.node.asking import Answer
 from capsule.node.tasks import Tasks
 from capsule.stream import Stream
@@ -96,9 +96,9 @@ class Host:
         if kind == "start":
             await provider.start(Services(_no_secret, _nobody))
         elif kind == "check":
-            provider.check(provider.descriptor.scope.model_validate(body["scope"]))
+            await answered(provider.check(provider.descriptor.scope.model_validate(body["scope"])))
         elif kind == "admit":
-            self._admitted(body)
+            await self._admitted(body)
         elif kind == "health":
             health = await provider.health()
             return {"ok": health.ok, "detail": health.detail}
@@ -113,7 +113,7 @@ class Host:
 
     async def _make(self, number: int, body: dict[str, Any], inlet: Inlet, outlet: Outlet) -> None:
         try:
-            name, request, scope = self._admitted(body)
+            name, request, scope = await self._admitted(body)
             asker, limits = Asker(**body["asker"]), Limits(**body["limits"])
             call = Call(name, request, scope, asker, body["key"], limits, aiter(inlet), outlet.send)
             response = await self._provider.call(call)
@@ -130,12 +130,12 @@ class Host:
         finally:
             del self._calls[number]
 
-    def _admitted(self, body: dict[str, Any]) -> tuple[str, Schema, Any]:
+    async def _admitted(self, body: dict[str, Any]) -> tuple[str, Schema, Any]:
         """The operation, its request and the scope, if the request is within that."""
         descriptor, name = self._provider.descriptor, body["operation"]
         request = descriptor.operations[name].request.model_validate_json(body["request"])
         scope = descriptor.scope.model_validate(body["scope"])
-        self._provider.admit(name, request, scope)
+        await answered(self._provider.admit(name, request, scope))
         return name, request, scope
 
     def _refuse(self, number: int, error: CapsuleError | ValidationError) -> None:

@@ -74,20 +74,14 @@ class ApartProvider:
             process.kill()
             process.end()
 
-    def check(self, scope: Any) -> None:
-        """It is asked by `check_scope`, for which the node waits."""
-
-    async def check_scope(self, scope: Any) -> None:
+    async def check(self, scope: Any) -> None:
         """Have it look at the scope of a grant. Raises ArgumentError."""
         try:
             await self._ask("check", {"scope": scope.model_dump(mode="json")}, START_SECONDS)
         except CapabilityError as error:
             raise ArgumentError("scope", error.message, allowed="what the provider can serve") from error
 
-    def admit(self, operation: str, request: Any, scope: Any) -> None:
-        """It is asked by `admit_there`, for which the node waits."""
-
-    async def admit_there(self, operation: str, request: Any, scope: Any) -> None:
+    async def admit(self, operation: str, request: Any, scope: Any) -> None:
         """Have it look whether the request is valid, and within the scope.
 
         Raises CapabilityFailed `capability_invalid`, CapabilityDenied, and whatever else it says.

@@ -154,7 +154,7 @@ async def test_a_mistake_in_its_other_methods_is_told_at_once(folder: Path, step
             said = health.detail
         else:
             with pytest.raises(ArgumentError) as refused:
-                await provider.check_scope(provider.descriptor.scope.model_validate({"check": "it is broken"}))
+                await provider.check(provider.descriptor.scope.model_validate({"check": "it is broken"}))
             said = refused.value.message
         assert "RuntimeError: it is broken" in said
 
@@ -184,9 +184,9 @@ async def test_what_goes_wrong_before_a_call_is_told(
             monkeypatch.setattr(proxy, "ADMIT_SECONDS", 0.2)
         do = provider.descriptor.operations["do"].request
         scope = provider.descriptor.scope.model_validate({"hows": ("*",) if how.startswith("admit") else ("you",)})
-        error = await failure(provider.admit_there("do", do.model_validate({"how": how}), scope))
+        error = await failure(provider.admit("do", do.model_validate({"how": how}), scope))
         assert (error.code, told in error.message) == (code, True)
-        error = await failure(provider.admit_there("do", do.model_validate({"how": 5}), scope))
+        error = await failure(provider.admit("do", do.model_validate({"how": 5}), scope))
         assert error.code == "capability_invalid"
         assert await call(provider)
 

@@ -84,7 +84,8 @@ async def test_a_recorded_call_is_explained_as_it_was_decided(granting: Granting
     providers = {name: found.provider for name, found in load_providers(("acme_caps",)).found.items()}
     records = [entry.record for entry in entries(folder, Wanted(kind="call"))]
     assert len(records) == 4
-    assert [judge(policy, providers, asked(record)).code for record in records] == [record.code for record in records]
+    judged = [await judge(policy, providers, asked(record)) for record in records]
+    assert [one.code for one in judged] == [record.code for record in records]
     for provider in providers.values():
         await provider.stop()
 

@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -78,17 +79,32 @@ environments = ["test"]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("site")
+    with installed(tmp_path_factory.mktemp("site"), "capsule.providers") as folder:
+        yield folder
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[Path]:
+    """Where the provider runs in a process of its own."""
+    with installed(tmp_path, "capsule.providers.apart") as folder:
+        yield folder
+        assert psutil.Process().children() == []
+
+
+@contextmanager
+def installed(folder: Path, group: str) -> Iterator[Path]:
     info = folder / "acme_notes-1.5.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-notes\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text("[capsule.providers]\nnotes = acme_notes:Notes\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\nnotes = acme_notes:Notes\n")
     (folder / "acme_notes.py").write_text(PROVIDER)
     (folder / "policy.toml").write_text(POLICY)
     sys.path.insert(0, str(folder))
-    yield folder
-    sys.path.remove(str(folder))
-    sys.modules.pop("acme_notes", None)
+    try:
+        yield folder
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("acme_notes", None)
 
 
 @dataclass
@@ -220,6 +236,16 @@ def test_simulate_says_why_not(site: Path, call: tuple[str, ...], code: str, lin
     assert (done.returncode, done.stderr) == (1, "")
     judged = json.loads(done.stdout)
     assert (judged["allowed"], judged["code"], judged["line"]) == (False, code, line)
+
+
+def test_a_provider_in_a_process_of_its_own_is_asked_as_any_other(apart: Path) -> None:
+    done = run(apart, "explain", *READ, "--argument", "path=own/x")
+    assert (done.returncode, "line 10" in done.stdout) == (0, True), done
+    done = run(apart, "simulate", *READ, "--argument", "path=elsewhere")
+    assert (done.returncode, "elsewhere is not below public/" in done.stdout) == (1, True), done
+    (apart / "gone.toml").write_text(POLICY.replace("public/", "gone/"))
+    done = run(apart, "check", "--scopes", file="gone.toml")
+    assert (done.returncode, "there is no gone/" in done.stderr) == (2, True), done
 
 
 def test_explain_tells_what_each_line_has_to_do_with_it(site: Path) -> None:
