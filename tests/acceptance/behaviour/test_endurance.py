@@ -40,7 +40,8 @@ async def test_ten_thousand_executions_with_debug_logging_neither_hang_nor_grow(
     assert "last" in last.stderr
     assert after[0] - before[0] < 16 * MIB, "the worker grew"
     assert after[1] - before[1] < 16 * MIB, "the node grew"
-    assert after[2:] == before[2:], "descriptors were left open"
+    assert after[2] <= before[2], "the worker left descriptors open"
+    assert after[3] <= before[3], "the node left descriptors open"
 
 
 @pytest.mark.anyio

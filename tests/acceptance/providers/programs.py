@@ -14,7 +14,7 @@ import psutil
 from capsule.providers.shell import provider
 from capsule_protocol.program_output import split
 from tests.acceptance.providers.calls import Caller
-from tests.unit.kernels.forked import open_descriptors
+from tests.unit.kernels.forked import open_descriptors, opened_since
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,13 +54,13 @@ class Shell:
 @asynccontextmanager
 async def shell(programs: dict[str, Any] | None = None, *, sandbox: str = "none", **scope: Any) -> AsyncIterator[Shell]:
     """A provider of its own, stopped at the end, with every descriptor closed that it has opened."""
-    before = open_descriptors()  # some of them may be an earlier test's, and be closed meanwhile
+    before = open_descriptors()
     made = provider()
     try:
         yield Shell(made, {"programs": SHELL | SCRIPTS if programs is None else programs, "sandbox": sandbox, **scope})
     finally:
         await made.stop()
-    assert not open_descriptors().items() - before.items()
+    assert not opened_since(before)
 
 
 def marked(word: str) -> list[int]:

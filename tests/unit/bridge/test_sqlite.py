@@ -22,6 +22,7 @@ from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import ArgumentError, LocalProtocolError, SessionError, StoreError
 from tests.unit.bridge.contract import refused
 from tests.unit.bridge.support import LARGE, PATIENCE, Gate, file_sizes_up_to, files_of, new, opened
+from tests.unit.kernels.forked import open_descriptors, opened_since
 
 pytestmark = pytest.mark.anyio
 
@@ -279,13 +280,13 @@ async def test_a_loop_that_ends_while_it_waits_does_no_harm(path: Path) -> None:
 
 
 async def test_a_store_that_is_closed_leaves_no_descriptor_and_answers_all_before(path: Path) -> None:
-    before = set(Path("/proc/self/fd").iterdir())
+    before = open_descriptors()
     store = SqliteStore(path, "process")
     calls = [asyncio.ensure_future(store.create(new(f"a{n}"), now=1)) for n in range(20)]
     await asyncio.sleep(0)  # all have asked
     await store.close()
     assert all(created.fresh for created in await asyncio.gather(*calls))
-    assert set(Path("/proc/self/fd").iterdir()) <= before
+    assert not opened_since(before)
 
 
 # Failures

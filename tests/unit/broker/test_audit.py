@@ -20,6 +20,7 @@ from capsule.broker.audit.reading import Wanted, entries, newest
 from capsule.broker.audit.verify import verify
 from capsule.broker.packs import AuditSettings
 from capsule_protocol.errors import CapabilityDenied, NodeError, StoreError
+from tests.unit.kernels.forked import open_descriptors, opened_since
 
 PROCESS = AuditSettings(level="process")
 POWER = AuditSettings(level="power")
@@ -274,21 +275,21 @@ def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written: Not a directory") as caught:
         open_audit(tmp_path / "file/below/audit", PROCESS)
     assert caught.value.code == "store_unavailable"
-    before = descriptors()
+    before = open_descriptors()
     written(tmp_path / "audit", PROCESS, 1)
     (tmp_path / "audit/anchors-0.jsonl").unlink()
     (tmp_path / "audit/anchors-0.jsonl").symlink_to("/dev/null")
     with pytest.raises(StoreError, match="Too many levels of symbolic links"):
         open_audit(tmp_path / "audit", PROCESS)
-    assert descriptors() == before
+    assert not opened_since(before)
 
 
 def test_a_disk_that_is_full_from_the_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path / "audit", PROCESS, 1)
-    before = descriptors()
+    before = open_descriptors()
     with full_disk(monkeypatch), pytest.raises(StoreError, match="No space left"):
         open_audit(tmp_path / "audit", PROCESS)
-    assert descriptors() == before
+    assert not opened_since(before)
     written(tmp_path / "audit", PROCESS, 1)
     assert verify(tmp_path / "audit").findings == []
 
@@ -407,14 +408,10 @@ def test_an_append_that_is_given_up_leaves_the_trail_whole(tmp_path: Path) -> No
 
 
 def test_closing_leaves_no_thread_and_no_file(tmp_path: Path) -> None:
-    before = descriptors()
+    before = open_descriptors()
     written(tmp_path / "audit", POWER.model_copy(update={"file_bytes": 2**16}), 800)
-    assert descriptors() == before
+    assert not opened_since(before)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("audit")]
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 # Reading

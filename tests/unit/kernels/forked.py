@@ -161,3 +161,9 @@ def open_descriptors(pid: int | str = "self") -> dict[int, str]:
         with suppress(FileNotFoundError):
             found[int(link.name)] = str(link.readlink())
     return found
+
+
+def opened_since(before: dict[int, str]) -> dict[int, str]:
+    """What this process has open and had not before. Of that, more may be closed by now: an earlier test's sockets, by
+    ZeroMQ, which does it unannounced."""
+    return dict(open_descriptors().items() - before.items())

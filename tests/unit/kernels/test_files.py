@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from capsule_kernels.files import write_all
-from tests.unit.kernels.forked import open_descriptors
+from tests.unit.kernels.forked import open_descriptors, opened_since
 
 
 @pytest.fixture(autouse=True)
@@ -64,4 +64,4 @@ def test_no_descriptor_is_left_open() -> None:
     write_all([("a/b/c", b"1"), ("d", b"2")])
     with pytest.raises(OSError, match="a"):
         write_all([("a/b", b"1")])
-    assert open_descriptors() == before
+    assert not opened_since(before)

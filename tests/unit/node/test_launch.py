@@ -29,9 +29,11 @@ from tests.unit.kernels.forked import (
     close,
     forked,
     open_descriptors,
+    opened_since,
     running_zygote,
     told,
 )
+from tests.unit.node.support import assert_nothing_more, state_of_this_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -41,10 +43,10 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
-    """No descriptor and no child process more than before."""
-    before = open_descriptors(), children_of(os.getpid())
+    """No descriptor, child process or directory more than before."""
+    before = state_of_this_process()
     yield
-    assert (open_descriptors(), children_of(os.getpid())) == before
+    assert_nothing_more(before)
 
 
 @pytest.fixture
@@ -153,7 +155,7 @@ async def test_a_fork_cancelled_before_the_zygote_sees_it_leaves_nothing(zygote:
         fork = asyncio.create_task(zygote.fork(spec, [0, 0, 0]))
         await give_way()
         await cancel(fork)
-    assert open_descriptors() == before
+    assert not opened_since(before)
     async with forked(zygote, WAIT) as later:  # the request before this one has been served
         await Watch(*(boxes_of(zygote.pid) - {later.box.pid})).ended()
         assert not Path(spec["dir"]).exists()
@@ -168,7 +170,7 @@ async def test_a_fork_cancelled_while_its_worker_starts_leaves_nothing(tmp_path:
         await give_way()
         await cancel(opening)
         assert theirs.recv(1) == b""  # which ends the box
-    assert open_descriptors() == before
+    assert not opened_since(before)
 
 
 async def test_more_forks_than_the_socket_holds_are_served_or_cancelled(zygote: Zygote) -> None:
@@ -186,7 +188,7 @@ async def test_more_forks_than_the_socket_holds_are_served_or_cancelled(zygote: 
         for box in boxes:
             await box.gone()
     assert len({box.worker_pid for box in boxes}) == 12
-    assert open_descriptors() == before
+    assert not opened_since(before)
 
 
 async def test_forks_fail_when_their_zygote_dies() -> None:

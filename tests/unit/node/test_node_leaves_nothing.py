@@ -10,7 +10,7 @@ import pytest
 from capsule.node.node import Node
 from capsule.node.session import ExecuteRequest
 from capsule_protocol.errors import SessionError
-from tests.unit.node.support import run, state_of_this_process
+from tests.unit.node.support import assert_nothing_more, run, state_of_this_process
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ def nothing_left() -> Iterator[None]:
     """No descriptor, child process or directory more than before."""
     before = state_of_this_process()
     yield
-    assert state_of_this_process() == before
+    assert_nothing_more(before)
 
 
 async def test_a_closed_node_has_left_nothing(nothing_left: None) -> None:

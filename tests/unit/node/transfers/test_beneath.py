@@ -16,6 +16,7 @@ from capsule.beneath import MAX_DEPTH
 from capsule.node.transfers.beneath import MAX_NAME_BYTES, folder_of, open_file, open_top
 from capsule.node.transfers.listing import list_files
 from capsule_protocol.errors import SessionError
+from tests.unit.kernels.forked import open_descriptors, opened_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,10 +49,10 @@ def content(top: int, name: str) -> str:
 
 
 def code_of(work: Callable[[], object]) -> str:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted only
+    before = open_descriptors()
     with pytest.raises(SessionError) as caught:
         work()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert not opened_since(before)
     return caught.value.code
 
 

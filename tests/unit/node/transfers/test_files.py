@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from capsule.node.transfers import SessionFiles
 from capsule.node.transfers.files import MAX_PARTS, MAX_TRANSFERS
 from capsule_protocol.errors import SessionError
+from tests.unit.kernels.forked import open_descriptors, opened_since
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,10 +28,10 @@ def digest(data: bytes) -> str:
 async def files(tmp_path: Path) -> AsyncIterator[SessionFiles]:
     (tmp_path / "files").mkdir()
     files = SessionFiles(tmp_path)
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted only
+    before = open_descriptors()
     yield files
     await files.close()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert not opened_since(before)
     gathering = tmp_path / "uploads"
     assert not gathering.exists() or not list(gathering.iterdir())
 
