@@ -149,6 +149,14 @@ def reply_to(client: Any, request: str) -> dict[str, Any]:
             return content
 
 
+def wait_until_taken(client: BlockingKernelClient) -> None:
+    """All that was sent on the shell channel is with the node: a request for no subshell is refused at once."""
+    request = client.session.msg("kernel_info_request")
+    request["header"]["subshell_id"] = "none"
+    client.shell_channel.send(request)
+    assert "there is no subshell" in reply_to(client, request["header"]["msg_id"])["evalue"]
+
+
 def text_of(told: list[dict[str, Any]], stream: str = "stdout") -> str:
     """The text of a stream."""
     return "".join(

@@ -13,7 +13,7 @@ from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
 
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, connected, drain, managed, reply_to, run, text_of
+from tests.acceptance.jupyter.support import LONG, connected, drain, managed, reply_to, run, text_of, wait_until_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +61,11 @@ def test_user_expressions_are_evaluated_behind_the_code(client: BlockingKernelCl
 
 
 def test_an_error_aborts_what_waits_and_nothing_that_comes_later(client: BlockingKernelClient) -> None:
-    failing = client.execute("import time; time.sleep(0.3); 1/0")
+    failing = client.execute("input(); 1/0", allow_stdin=True)
     waiting = [client.execute("print('never')") for _ in range(3)]
+    wait_until_taken(client)
+    client.get_stdin_msg(timeout=LONG)
+    client.input("go on")
     assert reply_to(client, failing)["ename"] == "ZeroDivisionError"
     for request in waiting:
         assert reply_to(client, request)["status"] == "aborted"

@@ -17,7 +17,17 @@ from jupyter_client.manager import KernelManager
 from jupyter_core.utils import run_sync
 
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, connected, drain, gone, managed, reply_to, run, text_of
+from tests.acceptance.jupyter.support import (
+    LONG,
+    connected,
+    drain,
+    gone,
+    managed,
+    reply_to,
+    run,
+    text_of,
+    wait_until_taken,
+)
 
 if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
@@ -90,14 +100,6 @@ def answers(client: BlockingKernelClient, requests: set[str]) -> dict[str, str]:
         if message["content"].get("execution_state") == "idle":
             idle.add(message["parent_header"].get("msg_id", ""))
     return replies
-
-
-def wait_until_taken(client: BlockingKernelClient) -> None:
-    """All that was sent on the shell channel is with the node: a request for no subshell is refused at once."""
-    request = client.session.msg("kernel_info_request")
-    request["header"]["subshell_id"] = "none"
-    client.shell_channel.send(request)
-    assert "there is no subshell" in reply_to(client, request["header"]["msg_id"])["evalue"]
 
 
 @pytest.mark.parametrize("name", support.ROUTES)

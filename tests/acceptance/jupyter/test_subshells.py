@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.acceptance.jupyter import support
-from tests.acceptance.jupyter.support import LONG, drain, managed, reply_to, run, text_of
+from tests.acceptance.jupyter.support import LONG, drain, managed, reply_to, run, text_of, wait_until_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,9 +177,9 @@ def test_a_widget_is_moved_while_the_main_shell_is_busy(client: BlockingKernelCl
 
 def test_an_error_aborts_what_waits_in_the_same_subshell_only(client: BlockingKernelClient, subshell: str) -> None:
     answers = Answers(client)
-    code = "import time; time.sleep(0.3); 1/0"
-    failing, waiting = execute(client, subshell, code), execute(client, subshell, "print('never')")
-    other = client.execute("print('runs')")
+    run(client, "import threading; go = threading.Event()")
+    failing, waiting = execute(client, subshell, "go.wait(); 1/0"), execute(client, subshell, "print('never')")
+    other = client.execute("go.set()")  # taken when those before it are
     assert answers.reply(failing)["ename"] == "ZeroDivisionError"
     assert answers.reply(waiting)["status"] == "aborted"
     assert answers.reply(other)["status"] == "ok"
@@ -224,6 +224,7 @@ def test_a_subshell_that_is_deleted_while_it_runs_is_interrupted_and_aborts_the_
     name = ask(client, "create_subshell")["subshell_id"]
     answers = Answers(client)
     running, waiting = execute(client, name, "while True: pass"), execute(client, name, "1")
+    wait_until_taken(client)
     answers.told(running, "execute_input")
     assert ask(client, "delete_subshell", subshell_id=name) == {"status": "ok"}
     assert ask(client, "list_subshell")["subshell_id"] == []
@@ -239,8 +240,12 @@ def test_a_subshell_that_is_deleted_while_it_runs_is_interrupted_and_aborts_the_
 
 def test_a_deleted_subshell_leaves_no_thread_and_no_descriptor(client: BlockingKernelClient) -> None:
     answers = Answers(client)
-    count = "import os, threading; print(threading.active_count(), len(os.listdir('/proc/self/fd')))"
-    before = text_of(run(client, count)[1])
+    code = "import os, threading; print(threading.active_count(), len(os.listdir('/proc/self/fd')))"
+
+    def count() -> tuple[int, ...]:
+        return tuple(map(int, text_of(run(client, code)[1]).split()))
+
+    before = count()
     for _ in range(5):
         name = ask(client, "create_subshell")["subshell_id"]
         request = execute(client, name, "import threading; here = threading.current_thread()")
@@ -248,7 +253,9 @@ def test_a_deleted_subshell_leaves_no_thread_and_no_descriptor(client: BlockingK
         answers.told(request)
         ask(client, "delete_subshell", subshell_id=name)
         run(client, "here.join()")
-    assert text_of(run(client, count)[1]) == before
+    after = count()
+    assert after[0] <= before[0]  # what an earlier test had may go meanwhile
+    assert after[1] <= before[1]
 
 
 @pytest.mark.parametrize("name", ["nobody's", "", 7])
