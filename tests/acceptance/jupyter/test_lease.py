@@ -148,7 +148,7 @@ def test_a_service_whose_sessions_outlive_it_has_subshells(fresh: support.Home) 
 
 def test_of_a_kernel_whose_service_is_killed_the_session_waits_for_others(fresh: support.Home) -> None:
     """Who starts the kernel again has its ports and a new session; what was computed can be fetched by id."""
-    with Served(fresh.root / "node", linger=10.0) as first:
+    with Served(fresh.root / "node", linger=LONG) as first:
         given = lease.open_kernel(sys.executable, REQUEST, directory=str(first.directory))
         client = client_of(given.connection)
         _, told = run(client, "x = 6 * 7\n%capsule info")
@@ -159,7 +159,7 @@ def test_of_a_kernel_whose_service_is_killed_the_session_waits_for_others(fresh:
         assert given.poll() == 1
         given.close()
         first.process.wait(LONG)
-    with Served(fresh.root / "node", linger=10.0) as second:
+    with Served(fresh.root / "node", linger=LONG) as second:
         again = lease.open_kernel(
             sys.executable, REQUEST | {"connection": given.connection}, directory=str(second.directory)
         )

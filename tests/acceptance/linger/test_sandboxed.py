@@ -17,6 +17,7 @@ from capsule.node.execution import ExecuteRequest
 from capsule_kernels.sandbox.cgroups import candidates
 from tests.acceptance.linger.support import LONG, written
 from tests.acceptance.sandbox.rig import control_groups, held_in_sockets
+from tests.unit.kernels.forked import Watch
 
 if TYPE_CHECKING:
     from tests.acceptance.linger.support import Place
@@ -99,3 +100,6 @@ async def test_a_box_whose_empty_group_was_swept_sleeps_until_the_next_node_come
             await asyncio.sleep(0)
         while psutil.Process(record.box[0]).status() != psutil.STATUS_SLEEPING:
             await asyncio.sleep(0)
+    async with place.adopted():
+        pass
+    await Watch(record.box[0]).ended()  # the next node came, and closed it

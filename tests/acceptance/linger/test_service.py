@@ -42,7 +42,7 @@ def home() -> Iterator[Path]:
 
 
 def lingering(home: Path) -> Served:
-    return Served(home / "node", linger=10.0)
+    return Served(home / "node", linger=LONG)
 
 
 def killed(served: Served) -> None:

@@ -41,7 +41,7 @@ class Plan(BaseModel):
     directory: Path
     cells: list[str] = []
     """What it runs, one behind the other; none: it adopts what another one has left."""
-    seconds: float = 10.0
+    seconds: float = 60.0
     options: dict[str, Any] = {}
     environment: dict[str, Any] = {}
     fault: tuple[str, bool, int] | None = None
