@@ -81,7 +81,7 @@ class Lineup:
         """How many of those in the queue, and of these behind them, may be sent: none behind one that stops others."""
         if self._sent and self._last is not None and self._last.request.stop_on_error:
             return 0
-        room = self._window - len(self._sent)
+        room = max(0, self._window - len(self._sent))  # a dead node may have sent more than it wrote the verdicts of
         waiting = chain((execution.request for execution in self._queue), ahead)
         return next((at for at, one in enumerate(islice(waiting, room), 1) if one.stop_on_error), room)
 

@@ -49,6 +49,22 @@ def test_a_window_is_sent_and_each_verdict_makes_room_for_one(loop: asyncio.Abst
     assert lineup.queued == 2
 
 
+def test_while_the_worker_has_more_than_a_window_nothing_is_sent(loop: asyncio.AbstractEventLoop) -> None:
+    """A node takes over what its predecessor had sent, those included whose verdicts that one had not written down."""
+    lineup = Lineup()
+    plain = ExecuteRequest("1")
+    restored = [Execution(f"x_{number}", Host(), plain, loop) for number in range(WINDOW + 2)]
+    for serial, execution in enumerate(restored, 1):
+        lineup.restore(execution, serial)
+    (waiting,) = fill(lineup, loop, plain)
+    assert lineup.backlog([plain]) == 2
+    for execution in restored[:3]:
+        assert not lineup.has_room()
+        assert send_all(lineup) == []
+        lineup.settle(execution)
+    assert send_all(lineup, WINDOW + 2) == [waiting]
+
+
 def test_who_waits_only_to_be_written_down_does_not_wait_for_others(loop: asyncio.AbstractEventLoop) -> None:
     lineup = Lineup()
     held = fill(lineup, loop, *[ExecuteRequest("1")] * (WINDOW - 2))
