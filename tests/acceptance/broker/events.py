@@ -1,4 +1,6 @@
-"""Waiting for what other processes do to files, by the system's word and not by looking again and again."""
+"""Waiting for what other processes do to files, by the system's word and not by looking again and again; and which of
+this one's children are there.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+import psutil
 from asyncinotify import Inotify, Mask
 
 if TYPE_CHECKING:
@@ -34,3 +37,13 @@ async def written(path: Path, text: str) -> None:
         return path.exists() and text in path.read_text(encoding="utf-8")
 
     await found(path.parent, look)
+
+
+def children_with(argument: str) -> list[int]:
+    """The children of this process that were started with it."""
+    pids = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it is just being buried
+            if argument in child.cmdline():
+                pids.append(child.pid)
+    return pids

@@ -10,6 +10,7 @@ import pytest
 
 from capsule import AsyncClient
 from capsule_protocol.errors import ArgumentError
+from tests.acceptance.broker.events import children_with
 from tests.acceptance.broker.test_calls import refused, value
 
 if TYPE_CHECKING:
@@ -104,14 +105,14 @@ async def test_its_scope_is_looked_at_before_the_policy_is_in_force(granting: Gr
         async with granting(FAR + 'scope.far = { marks = "/no/such/folder/marks" }\n') as node, node.client.session():
             pass
     assert "/no/such/folder" in caught.value.message
-    assert not [each for each in psutil.Process().children() if "capsule.broker.apart.host" in each.cmdline()]
+    assert not children_with("capsule.broker.apart.host")
 
 
 async def test_none_is_left_where_the_policy_is_refused(granting: Granting) -> None:
     with pytest.raises(ArgumentError):
         async with granting('[[grants]]\nname = "bad"\ncapabilities = ["nobody.*"]\n') as node, node.client.session():
             pass
-    assert not [each for each in psutil.Process().children() if "capsule.broker.apart.host" in each.cmdline()]
+    assert not children_with("capsule.broker.apart.host")
 
 
 async def test_one_that_cannot_be_loaded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

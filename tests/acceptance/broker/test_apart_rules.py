@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from capsule.broker.apart import proxy
@@ -19,7 +18,7 @@ from capsule.broker.sdk import Asker, Call, Limits, Services
 from capsule.testing import Example
 from capsule.testing.rig import made
 from capsule_protocol.errors import ArgumentError, CapabilityError, CapabilityFailed
-from tests.acceptance.broker.events import found
+from tests.acceptance.broker.events import children_with, found
 from tests.acceptance.broker.wild import BREACHES
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ async def test_one_that_cannot_start_again_is_asked_nothing(folder: Path) -> Non
         assert (await failure(call(provider, "die"))).code == "provider_unavailable"
         for _ in range(2):
             assert (await failure(call(provider))).code == "wild_down"
-            assert not processes()
+            assert not children_with("wild:provider")
         (folder / "start").unlink()
         assert await call(provider)
 
@@ -164,7 +163,7 @@ async def test_one_that_was_stopped_stays_so(folder: Path) -> None:
         await provider.stop()
         assert (await failure(call(provider))).code == "provider_unavailable"
         assert not (await provider.health()).ok
-        assert not processes()
+        assert not children_with("wild:provider")
 
 
 @pytest.mark.parametrize(
@@ -207,8 +206,3 @@ async def test_what_was_done_is_told_when_it_comes_again_and_the_process_is_gone
         other = await rig.call("pay", Example({}), number=3)
         assert other.error is not None
         assert other.error.code == "wild_down"
-
-
-def processes() -> list[int]:
-    """Those of this provider."""
-    return [each.pid for each in psutil.Process().children() if "wild:provider" in each.cmdline()]
