@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from capsule import ArgumentError, AsyncClient, AsyncSession, Event, Finished, Output
 from capsule.comms import CommRequest
 from capsule.events import CommMessage, Started
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -109,12 +112,18 @@ async def test_the_comms_that_are_open_are_told_with_their_targets(session: Asyn
     assert await session.comms() == {other: "t"}
 
 
-async def test_what_is_said_waits_for_its_turn_and_the_error_of_code_does_not_cancel_it(session: AsyncSession) -> None:
+async def test_what_is_said_waits_for_its_turn_and_the_error_of_code_does_not_cancel_it(
+    session: AsyncSession, tmp_path: Path
+) -> None:
     await opened(session)
-    failing = session.submit("import time\nraise LookupError", stop_on_error=True)
+    go = tmp_path / "go"
+    code = f"import os\nwhile not os.path.exists({str(go)!r}): time.sleep(0.001)\nraise LookupError"
+    failing = session.submit(code, stop_on_error=True)
     said = asyncio.ensure_future(session.send_comm(CommRequest("message", "c1", {"n": 1})))
     await asyncio.sleep(0)
     behind = session.submit("2")
+    await behind.accepted(LONG)  # else the error might be there first
+    go.touch()
     assert (await failing.result()).verdict == "error"
     assert (await said).comms[0].data == {"echo": 1}
     assert (await behind.result()).verdict == "interrupted"
@@ -148,10 +157,11 @@ async def test_tasks_go_on_behind_a_handler(anywhere: AsyncClient) -> None:
     background = Background()
     async with anywhere.session(on_background=background) as session:
         await opened(session)
-        said = await session.send_comm(
-            run("async def later():\n    comm.send({'task': 1})\ncomms['task'] = asyncio.create_task(later())")
-        )
+        await session.run("go = asyncio.Event()")
+        code = "async def later():\n    await go.wait()\n    comm.send({'task': 1})\n"
+        said = await session.send_comm(run(f"{code}comms['task'] = asyncio.create_task(later())"))
         assert said.ok, said.error
+        await session.run("go.set()")  # what it says at once might still be before the verdict
         event = await background.next()
         assert (event.data, event.execution_id) == ({"task": 1}, said.execution_id)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
+LONG = 60.0
 
 
 async def counts(session: AsyncSession, code: str, *, quiet: bool = False, store: bool = True) -> tuple[int, int]:
@@ -41,8 +42,14 @@ async def test_the_start_tells_the_number_that_the_verdict_has(session: AsyncSes
     assert await counts(session, "1") == (1, 1)
 
 
-async def test_the_start_tells_the_number_of_pipelined_and_cancelled_executions_too(session: AsyncSession) -> None:
-    handles = [session.submit(code, stop_on_error=True) for code in ("1", "1 / 0", "2", "3")]
+async def test_the_start_tells_the_number_of_pipelined_and_cancelled_executions_too(
+    session: AsyncSession, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.001)"
+    handles = [session.submit(code, stop_on_error=True) for code in (waits, "1 / 0", "2", "3")]
+    await handles[-1].accepted(LONG)  # else the error might be there first
+    go.touch()
     results = [await handle.result() for handle in handles]
     assert [result.verdict for result in results] == ["ok", "error", "interrupted", "interrupted"]
     assert [result.execution_count for result in results] == [1, 2, 0, 0]
