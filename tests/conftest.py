@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A suite that a shell starts in the background inherits "ignore SIGINT", and with it all its children would.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-GONE_WITHIN = 15.0
+GONE_WITHIN = 45.0
 """Seconds in which processes that were told to end must have ended, on a busy machine."""
 
 
