@@ -35,7 +35,7 @@ def test_its_code_does_what_it_says(page: Path, tmp_path: Path, monkeypatch: pyt
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=140,
             check=False,
         )
     assert done.returncode == 0, done.stderr
@@ -58,5 +58,5 @@ def run_commands(page: Path, folder: Path) -> None:
         for command in expected
     }
     for command, process in running.items():
-        stdout, stderr = process.communicate(timeout=100)
+        stdout, stderr = process.communicate(timeout=140)
         assert process.returncode == expected[command], f"{command}\n{stdout}{stderr}"
