@@ -13,8 +13,9 @@ from capsule_protocol.errors import ArgumentError, SessionError
 if TYPE_CHECKING:
     from capsule.client.inner import AnyExecution
     from capsule.events import InputRequest
+    from capsule.jupyter.messages import Message
     from capsule.jupyter.shell import Request
-    from capsule.jupyter.sockets import Message, Sockets
+    from capsule.jupyter.sockets import Sockets
 
 logger = logging.getLogger("capsule.jupyter")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from capsule.client.inner import AnyNode, AnySession
     from capsule.config import SessionOptions
     from capsule.jupyter.connection import Connection
-    from capsule.jupyter.sockets import Message
+    from capsule.jupyter.messages import Message
     from capsule.node.info import SessionInfo
 
 logger = logging.getLogger("capsule.jupyter")

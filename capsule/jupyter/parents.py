@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from capsule.jupyter.sockets import Message
+    from capsule.jupyter.messages import Message
 
 REMEMBERED = 1000
 """Executions whose threads and tasks may go on to write, and whose requests are known for that."""

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from capsule.client.inner import AnyExecution, AnySession
     from capsule.events import Event
     from capsule.jupyter.inputs import Inputs
-    from capsule.jupyter.sockets import Message, Sockets
+    from capsule.jupyter.messages import Message
+    from capsule.jupyter.sockets import Sockets
 
 logger = logging.getLogger("capsule.jupyter")
 

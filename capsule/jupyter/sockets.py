@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import zmq
-from jupyter_client.session import Session
 
 from capsule.jupyter.connection import CHANNELS, Connection
+from capsule.jupyter.messages import Message, Messages
 from capsule.sockets import Drain
 from capsule_protocol.errors import NodeError
-from capsule_protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +25,6 @@ FAREWELL = 500
 """Milliseconds that ZeroMQ has for what was said last."""
 _KINDS = {"shell": zmq.ROUTER, "control": zmq.ROUTER, "stdin": zmq.ROUTER, "hb": zmq.ROUTER, "iopub": zmq.XPUB}
 
-Message = dict[str, Any]
 OnMessage = Callable[[list[bytes], Message], None]
 """Takes a request: the identities of who sent it, and the message."""
 
@@ -39,7 +37,7 @@ class Sockets:
         self._topic = f"kernel.{name}."
         self._handlers = handlers
         self._loop = asyncio.get_running_loop()
-        self._session = Session(key=connection.key.encode(), session=new_id("k_"), username="capsule")
+        self._messages = Messages(connection.key.encode())
         self._context: zmq.Context[Any] = zmq.Context()
         self._drains: dict[str, Drain] = {}
         self._unsent: list[tuple[Drain, list[Any]]] = []
@@ -98,8 +96,8 @@ class Sockets:
 
         def take(frames: list[bytes]) -> bool:
             try:
-                identities, parts = self._session.feed_identities(frames)
-                message = _checked(self._session.deserialize(parts))
+                identities, message = self._messages.read(frames)
+                _check(message)
             except Exception as error:  # noqa: BLE001 - whatever a stranger may send
                 logger.warning("a message on %s was not taken: %s", channel, error)
                 return True
@@ -124,15 +122,19 @@ class Sockets:
         return True
 
     def _send(
-        self, channel: str, kind: str, content: Message, parent: Message, to: Sequence[bytes], **more: Any
+        self,
+        channel: str,
+        kind: str,
+        content: Message,
+        parent: Message,
+        to: Sequence[bytes],
+        metadata: Message | None = None,
+        buffers: Sequence[bytes] = (),
     ) -> None:
         drain = self._drains[channel]
         if drain.closed:
             return
-        session = self._session
-        buffers = more.pop("buffers", ())
-        message = session.msg(kind, content=content, parent=parent, **more)
-        frames = session.serialize(message, [*to])
+        frames = self._messages.make(kind, content, parent, to, metadata)
         if not self._unsent:
             self._loop.call_soon(self._send_all)
         self._unsent.append((drain, [*frames, *buffers]))
@@ -145,8 +147,8 @@ class Sockets:
                 drain.send(frames)
 
 
-def _checked(message: Message) -> Message:
-    """The message, if its header can be answered. Content that is no map says nothing: what it should have is missing.
+def _check(message: Message) -> None:
+    """Whether its header can be answered. Content that is no map says nothing: what it should have is missing.
 
     Raises TypeError.
     """
@@ -155,7 +157,6 @@ def _checked(message: Message) -> Message:
             raise TypeError(f"{name} is {message['header'][name]!r:.80}")
     if not isinstance(message["content"], dict):
         message["content"] = {}
-    return message
 
 
 def _bind_one(socket: zmq.Socket[bytes], connection: Connection, channel: str) -> int:

@@ -10,7 +10,7 @@ from capsule.jupyter.translate import Shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capsule.jupyter.sockets import Message
+    from capsule.jupyter.messages import Message
 
 HELD: Final = 0.05
 """Seconds that text waits for more of its kind; ipykernel's takes 0.2."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from capsule.client.inner import AnySession
-    from capsule.jupyter.sockets import Message
+    from capsule.jupyter.messages import Message
     from capsule.node.tasks import Tasks
 
 ACTIONS = {"create_subshell_request": "open", "delete_subshell_request": "close", "list_subshell_request": "list"}
