@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from msgpack import packb
-
-from capsule_protocol.errors import ArgumentError
+from capsule_protocol.codec import encode
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.errors import ArgumentError, LocalProtocolError
+from capsule_protocol.limits import Limits
 from capsule_protocol.messages.comms import MAX_NAME
 
 Action = Literal["open", "message", "close"]
@@ -40,7 +41,7 @@ class CommRequest:
 
 
 def check_comm(request: object, limit: int) -> None:
-    """Refuse what is no CommRequest, or too large for a message of so many bytes. Raises ArgumentError."""
+    """Refuse what is no CommRequest, or does not fit into a message of so many bytes. Raises ArgumentError."""
     if not isinstance(request, CommRequest):
         raise ArgumentError("comm", f"must be a CommRequest, not {type(request).__name__}", allowed="a CommRequest")
     if request.action not in get_args(Action):
@@ -55,8 +56,7 @@ def check_comm(request: object, limit: int) -> None:
     if not all(isinstance(buffer, bytes) for buffer in request.buffers):
         raise ArgumentError("comm", "has a buffer that is no bytes", allowed="a tuple of bytes")
     try:
-        size = len(packb(request.body())) + sum(map(len, request.buffers))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ArgumentError("comm", f"cannot be sent: {error}", allowed="data that JSON can hold") from error
-    if size > limit:
-        raise ArgumentError("comm", f"has {size} bytes", allowed=f"at most {limit}, by message_bytes")
+        encode(Envelope("execute", {"comm": request.body()}, buffers=request.buffers), Limits(message_bytes=limit))
+    except LocalProtocolError as error:
+        allowed = f"what JSON can hold, in a message of at most {limit} bytes"
+        raise ArgumentError("comm", f"cannot be sent: {error.message}", allowed=allowed) from error

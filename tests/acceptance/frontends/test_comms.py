@@ -41,6 +41,11 @@ async def opened(session: AsyncSession, comm: str = "c1") -> None:
     assert (await session.send_comm(CommRequest("open", comm, {"n": 0}, target="echo"))).ok
 
 
+def nested(depth: int) -> Any:
+    """Lists in lists."""
+    return [nested(depth - 1)] if depth else []
+
+
 def run(code: str) -> CommRequest:
     """Have the code that hears it run something."""
     return CommRequest("message", "c1", {"code": code})
@@ -300,6 +305,9 @@ async def test_widgets_of_a_preloaded_environment_work() -> None:
         CommRequest("message", "c1", []),  # type: ignore[arg-type]
         CommRequest("message", "c1", {"a": {1, 2}}),
         CommRequest("message", "c1", {"a": 2**70}),
+        CommRequest("message", "c1", {"a": nested(64)}),
+        CommRequest("message", "c1", {"a": [0] * 2**19}),
+        CommRequest("message", "c1", buffers=(b"",) * 1025),
         CommRequest("message", "c1", buffers=["x"]),  # type: ignore[arg-type]
         CommRequest("message", "c1", buffers=(bytes(64 * 2**20),)),
     ],
