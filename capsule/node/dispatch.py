@@ -150,8 +150,8 @@ class Dispatch:
             self.on_room(execution)
         request = execution.request
         if execution.verdict is not None and execution.verdict.execution_count:
-            counted = request.store_history and not request.quiet
-            self._count(request.subshell, min(execution.verdict.execution_count + counted, MAX_COUNT))
+            count = execution.verdict.execution_count + _is_counted(request)
+            self._count(request.subshell, min(count, MAX_COUNT))
         if not given_up:
             self._stop_batch_of(execution)
         self.send()
@@ -163,6 +163,11 @@ class Dispatch:
         if request.comm is not None:
             return 0
         return self.counts.get(request.subshell, 0) if request.subshell else self.next_count
+
+    def number_of(self, execution: Execution) -> int:
+        """The number of an execution which begins now. Its output may come before the verdicts of those before it."""
+        count = self.count_of(execution.request)
+        return count + sum(map(_will_count, self._lineup.before(execution))) if count else 0
 
     def on_started(self, execution: Execution, elapsed: float = 0.0) -> None:
         """The code runs, for so many seconds already: its time counts."""
@@ -257,6 +262,16 @@ class Dispatch:
             self.next_count = count
         elif subshell in self._lineup.names:
             self.counts[subshell] = count
+
+
+def _is_counted(request: ExecuteRequest) -> bool:
+    """Whether what comes behind it has another number, if it is code and begins."""
+    return request.store_history and not request.quiet
+
+
+def _will_count(execution: Execution) -> bool:
+    request = execution.request
+    return _is_counted(request) and request.comm is None and request.turn is None and not execution.cancelled
 
 
 def _finish(execution: Execution, ruling: Ruling) -> None:

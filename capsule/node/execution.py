@@ -36,8 +36,8 @@ class Host(Protocol):
 
     options: SessionOptions
 
-    def count_of(self, request: ExecuteRequest) -> int:
-        """The number that a request has which begins now, 0 if it has none, or none that is known."""
+    def number_of(self, execution: Execution) -> int:
+        """The number of an execution which begins now, 0 if it has none, or none that is known."""
 
     def on_full(self, execution: Execution) -> None:
         """The execution's buffer is at its bound."""
@@ -243,7 +243,7 @@ class Execution:
         """The worker runs the code from now on, at the latest. Idempotent."""
         if self.state == "queued":
             self.state = "running"
-            count = self._host.count_of(self.request)
+            count = self._host.number_of(self)
             self._channel.put_event(lambda number: Started(self.id, number, count), 0)
             self._host.on_started(self)
 

@@ -111,6 +111,11 @@ class Lanes(Lineup):
         aside = (execution for lane in self._others.values() for execution in lane.at_worker())
         return sorted((*super().at_worker(), *aside), key=lambda execution: execution.serial)
 
+    def before(self, execution: Execution) -> list[Execution]:
+        """Those that the worker has before this one in its shell."""
+        name = execution.request.subshell
+        return super().before(execution) if not name else self._of(name).before(execution)
+
     def is_due(self, execution: Execution) -> bool:
         """Whether it is the one that runs in its shell."""
         return execution is self._of(execution.request.subshell).head

@@ -7,7 +7,7 @@ fails: what is at the worker is beyond recall.
 from __future__ import annotations
 
 from collections import deque
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ class Lineup:
     def at_worker(self) -> list[Execution]:
         """Those that the worker has, in order."""
         return list(self._sent.values())
+
+    def before(self, execution: Execution) -> list[Execution]:
+        """Those that the worker has before one that it has too."""
+        return list(takewhile(lambda one: one is not execution, self._sent.values()))
 
     def next_to_send(self, serial: int) -> Execution | None:
         """The next one that may go to the worker, under this serial; it counts as sent."""

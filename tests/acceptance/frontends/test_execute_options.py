@@ -56,6 +56,17 @@ async def test_the_start_tells_the_number_of_pipelined_and_cancelled_executions_
     assert await counts(session, "4") == (3, 3)
 
 
+async def test_what_prints_before_the_verdict_before_it_has_come_has_its_own_number(session: AsyncSession) -> None:
+    codes = [("print(1)\n1", False), ("print(2)", False), ("print(3)", True)] * 2
+    for _ in range(20):
+        handles = [session.submit(code, quiet=quiet) for code, quiet in codes]
+        for handle in handles:
+            told = [event async for event in handle.events()]
+            assert isinstance(told[0], Started)
+            assert isinstance(told[-1], Finished)
+            assert told[0].execution_count == told[-1].execution_count
+
+
 async def test_user_expressions_are_evaluated_behind_the_code(session: AsyncSession) -> None:
     expressions = {"sum": "x + 1", "broken": "1 / 0", "ends": "exit()", "shown": "Shown()", "": "x"}
     code = "x = 41\nclass Shown:\n    def _repr_html_(self): return '<b>x</b>'\n    def __repr__(self): return 'x'"

@@ -9,7 +9,7 @@ from capsule.config import SessionOptions
 if TYPE_CHECKING:
     from capsule.events import Event
     from capsule.node.asking import Answer
-    from capsule.node.execution import ExecuteRequest, Execution
+    from capsule.node.execution import Execution
 
 
 class Host:
@@ -17,7 +17,7 @@ class Host:
 
     options = SessionOptions()
 
-    def count_of(self, _request: ExecuteRequest) -> int:
+    def number_of(self, _execution: Execution) -> int:
         return 0
 
     def on_full(self, execution: Execution) -> None: ...

@@ -43,7 +43,7 @@ class Rig:
         self.dealt.append(state)
         self.survival.deal(position, state, self.sent.append)
 
-    def count_of(self, _request: ExecuteRequest) -> int:
+    def number_of(self, _execution: Execution) -> int:
         return 0
 
     def abandon_journal(self) -> None:
