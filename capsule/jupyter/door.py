@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
-    from capsule.client.inner import AnyNode
     from capsule.jupyter.connection import Connection
+    from capsule.jupyter.inner import AnyNode
     from capsule.jupyter.kernel import Kernel
 
 logger = logging.getLogger("capsule.jupyter")

@@ -11,8 +11,8 @@ from capsule_protocol.answers import json_text
 from capsule_protocol.errors import ArgumentError, SessionError
 
 if TYPE_CHECKING:
-    from capsule.client.inner import AnyExecution
     from capsule.events import InputRequest
+    from capsule.jupyter.inner import AnyExecution
     from capsule.jupyter.messages import Message
     from capsule.jupyter.shell import Request
     from capsule.jupyter.sockets import Sockets

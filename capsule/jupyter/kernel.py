@@ -17,18 +17,16 @@ from capsule.jupyter.shell import Common, Shell
 from capsule.jupyter.sockets import Sockets
 from capsule.jupyter.subshells import ACTIONS, Subshells
 from capsule.jupyter.usage import Usage
-from capsule.node.session import Session
 from capsule.node.tasks import Tasks
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from capsule.client.inner import AnyNode, AnySession
     from capsule.config import SessionOptions
     from capsule.jupyter.connection import Connection
+    from capsule.jupyter.inner import AnyNode, AnySession
     from capsule.jupyter.messages import Message
-    from capsule.node.info import SessionInfo
 
 logger = logging.getLogger("capsule.jupyter")
 
@@ -74,7 +72,7 @@ class Kernel:
         session = await self._node.open_session(options)
         self._session = session
         session.on_state = self._on_state
-        info = await _info_of(session)
+        info = session.info()
         self._subshells.begin(session)
         self._shell.begin(session)
         return info.pid
@@ -111,7 +109,7 @@ class Kernel:
     async def _pass_on(self, number: int) -> None:
         if self._session is not None:
             with suppress(ProcessLookupError, CapsuleError):
-                os.kill((await _info_of(self._session)).pid, number)
+                os.kill(self._session.info().pid, number)
 
     def _on_shell(self, to: list[bytes], message: Message) -> None:
         subshell = message["header"].get("subshell_id")
@@ -165,7 +163,7 @@ class Kernel:
             if self._session is None:
                 raise SessionError("session_restarting", "the kernel has no session at this moment")
             if kind == "usage_request":
-                return self._usage.tell(await _info_of(self._session))
+                return self._usage.tell(self._session.info())
             reply = await self._session.ask("debug", {"request": content})
             response: Message = reply["response"]
             return response
@@ -207,7 +205,3 @@ class Kernel:
 
 async def _all(works: list[Coroutine[Any, Any, None]]) -> None:
     await asyncio.gather(*works)
-
-
-async def _info_of(session: AnySession) -> SessionInfo:
-    return session.info() if isinstance(session, Session) else await session.info()

@@ -22,8 +22,8 @@ from capsule_protocol.errors import CapsuleError, SessionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from capsule.client.inner import AnyExecution, AnySession
     from capsule.events import Event
+    from capsule.jupyter.inner import AnyExecution, AnySession
     from capsule.jupyter.inputs import Inputs
     from capsule.jupyter.messages import Message
     from capsule.jupyter.sockets import Sockets
@@ -175,8 +175,10 @@ class Shell:
             return
         request.session = self._session
         try:
-            asked = replace(translate.run_request(request.message), subshell=self._subshell)
-            request.execution = self._session.submit(asked)
+            asked = translate.run_request(request.message)
+            request.execution = self._session.submit(
+                replace(asked, subshell=self._subshell) if self._subshell else asked
+            )
         except CapsuleError as error:
             request.refusal = error
 

@@ -11,7 +11,7 @@ from capsule_protocol.errors import SessionError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from capsule.client.inner import AnySession
+    from capsule.jupyter.inner import AnySession
     from capsule.jupyter.messages import Message
     from capsule.node.tasks import Tasks
 

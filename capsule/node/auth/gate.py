@@ -18,12 +18,11 @@ from capsule_protocol.errors import CapsuleError, NodeError, SessionError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from capsule.config import QuotaConfig, ServeConfig
     from capsule.node.front.hosted import Hosted
     from capsule.node.tasks import Tasks
-    from capsule_protocol.envelope import Buffer
 
 logger = logging.getLogger("capsule.auth")
 
@@ -108,8 +107,8 @@ class Gate:
 
     # --- what ---
 
-    def admit(self, principal: Principal, kind: str, frames: Sequence[Buffer]) -> None:
-        """Let a message of this type through. Raises SessionError `permission_denied`, `quota_exceeded`."""
+    def admit(self, principal: Principal, kind: str, size: int) -> None:
+        """Let a message of this type and size through. Raises SessionError `permission_denied`, `quota_exceeded`."""
         if not principal.may(kind):
             message = f"the role {principal.role!r} is too small for {kind!r}"
             raise SessionError("permission_denied", message)
@@ -118,13 +117,13 @@ class Gate:
             now = self._loop.time()
             if kind in quotas.RATED:
                 bucket.check(now)
-            bucket.spend(sum(map(len, frames)), now)
+            bucket.spend(size, now)
 
-    def carried(self, principal: Principal, frames: Sequence[Buffer]) -> None:
-        """This was sent to it."""
+    def carried(self, principal: Principal, size: int) -> None:
+        """So many bytes were sent to it."""
         bucket = self._bucket(principal.name)
         if bucket is not None:
-            bucket.spend(sum(map(len, frames)), self._loop.time())
+            bucket.spend(size, self._loop.time())
 
     def check_open(self, owner: str, opening: int) -> None:
         """Whether it may have one more session, beside those that are being opened. Raises `quota_exceeded`."""

@@ -12,7 +12,6 @@ from capsule.node.durable.ledger import History, check_after, execution_unknown
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.log import WINDOW
 from capsule.wire import comm_request, size_of
-from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
     from capsule.node.front.log import EventLog
+    from capsule_protocol.envelope import Envelope
 
 logger = logging.getLogger("capsule.front")
 
@@ -43,8 +43,8 @@ class Line(Protocol):
     def reads(self, session: str) -> bool:
         """Whether it reads this session, and is not gone."""
 
-    def transmit(self, envelope: Envelope) -> None:
-        """Send a message."""
+    def accept(self, session: str, execution: str, started: Started | None) -> None:
+        """Tell that the node has an execution, and that it has begun, if that is what comes first."""
 
     def tell(self, session: str, execution: str, event: Event) -> None:
         """Send an event."""
@@ -133,6 +133,27 @@ class Following:
         for replay in self._replays.values():
             replay.end()
 
+    def execute(self, request: ExecuteRequest, session: str, execution: str, key: str | None = None) -> None:
+        """Have it executed, and follow it; what is against it is told."""
+        try:
+            if self._desk.draining:
+                raise SessionError("node_closed", "the node takes no more executions: it is about to end")
+            hosted = self._line.session(session)
+            if execution not in hosted.logs:
+                self._desk.gate.check_execute(hosted.owner, hosted)
+            if hosted.ledger is not None:
+                accepted = hosted.accept(hosted.ledger, request, execution, key)
+                self._desk.tasks.start_now(self._accept(hosted, hosted.ledger, accepted, execution))
+                return
+            log = hosted.submit(request, execution, key)
+        except CapsuleError as error:
+            self._line.refuse(error, session, execution, "execute")
+            return
+        # Followed from its acknowledgement on, which precedes all events: those come in a turn of their own.
+        self._take_up(hosted, *log.since(0), 0, execution)
+
+    # --- inside ---
+
     def _execute(self, message: Any, envelope: Envelope) -> None:
         request = ExecuteRequest(
             message.code,
@@ -150,79 +171,61 @@ class Following:
             subshell=message.subshell,
             submitter=self._line.owner,
         )
-        execution = envelope.execution
-        try:
-            if self._desk.draining:
-                raise SessionError("node_closed", "the node takes no more executions: it is about to end")
-            hosted = self._line.session(envelope.session)
-            if execution not in hosted.logs:
-                self._desk.gate.check_execute(hosted.owner, hosted)
-            if hosted.ledger is not None:
-                accepted = hosted.accept(hosted.ledger, request, execution, message.key)
-                self._desk.tasks.start_now(self._accept(hosted, hosted.ledger, accepted, envelope))
-                return
-            log = hosted.submit(request, execution, message.key)
-        except CapsuleError as error:
-            self._line.refuse(error, envelope.session, execution, envelope.type)
-            return
-        # Followed from its acknowledgement on, which precedes all events: those come in a turn of their own.
-        self._take_up(hosted, *log.since(0), 0, envelope)
+        self.execute(request, envelope.session, envelope.execution, message.key)
 
     async def _accept(
-        self,
-        hosted: Hosted,
-        ledger: Ledger,
-        accepted: Coroutine[None, None, EventLog | None],
-        envelope: Envelope,
+        self, hosted: Hosted, ledger: Ledger, accepted: Coroutine[None, None, EventLog | None], execution: str
     ) -> None:
+        session = hosted.session.id
         try:
             await accepted
         except CapsuleError as error:
-            self._line.refuse(error, envelope.session, envelope.execution, envelope.type)
+            self._line.refuse(error, session, execution, "execute")
             return
         except Exception:  # a mistake of ours: the client must not wait for ever
-            logger.exception("execution %s could not be accepted", envelope.execution)
+            logger.exception("execution %s could not be accepted", execution)
             refusal = SessionError("internal_error", "the execution could not be accepted; see the node's log")
-            self._line.refuse(refusal, envelope.session, envelope.execution, envelope.type)
+            self._line.refuse(refusal, session, execution, "execute")
             return
-        await self._catch_up(hosted, ledger, 0, envelope)
+        await self._catch_up(hosted, ledger, 0, execution, "execute")
 
     def _resume(self, message: Any, envelope: Envelope) -> None:
+        execution = envelope.execution
         try:
             hosted = self._line.session(envelope.session)
             if hosted.ledger is not None:
-                self._desk.tasks.start(self._catch_up(hosted, hosted.ledger, message.after, envelope))
+                self._desk.tasks.start(self._catch_up(hosted, hosted.ledger, message.after, execution, "resume"))
                 return
-            log = hosted.logs.get(envelope.execution)
+            log = hosted.logs.get(execution)
             if log is None:
-                raise execution_unknown(envelope.execution)
+                raise execution_unknown(execution)
             check_after(message.after, log.last)
         except CapsuleError as error:
-            self._line.refuse(error, envelope.session, envelope.execution, envelope.type)
+            self._line.refuse(error, envelope.session, execution, "resume")
             return
-        self._take_up(hosted, *log.since(message.after), message.after, envelope)
+        self._take_up(hosted, *log.since(message.after), message.after, execution)
 
-    async def _catch_up(self, hosted: Hosted, ledger: Ledger, after: int, envelope: Envelope) -> None:
+    async def _catch_up(self, hosted: Hosted, ledger: Ledger, after: int, execution: str, action: str) -> None:
         """Tell what is logged behind a number; then what comes."""
+        session = hosted.session.id
         try:
-            missing, events, last = await _logged(hosted, ledger, envelope.execution, after)
+            missing, events, last = await _logged(hosted, ledger, execution, after)
             check_after(after, last)
         except CapsuleError as error:
-            self._line.refuse(error, envelope.session, envelope.execution, envelope.type)
+            self._line.refuse(error, session, execution, action)
             return
-        if self._line.reads(envelope.session):
-            self._take_up(hosted, missing, events, after, envelope)
+        if self._line.reads(session):
+            self._take_up(hosted, missing, events, after, execution)
 
-    def _take_up(self, hosted: Hosted, missing: int, events: list[Event], after: int, envelope: Envelope) -> None:
+    def _take_up(self, hosted: Hosted, missing: int, events: list[Event], after: int, execution: str) -> None:
         """Acknowledge it, and tell these events: at once if they are few. Then have those that come told."""
-        session, execution = envelope.session, envelope.execution
+        session = hosted.session.id
         started = events[0] if not (after or missing) and events else None
         if isinstance(started, Started):
             del events[0]
-            told = {"execution_count": started.execution_count}
-            self._line.transmit(Envelope("ack", told, "", session, execution, 1))
+            self._line.accept(session, execution, started)
         else:
-            self._line.transmit(Envelope("ack", {}, "", session, execution))
+            self._line.accept(session, execution, None)
         log = hosted.logs.get(execution)
         if log is not None:
             log.loosen(False)  # noqa: FBT003 - positional only

@@ -31,7 +31,7 @@ from capsule_protocol.states import BULK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capsule.events import Event
+    from capsule.events import Event, Started
     from capsule.node.auth.principals import Principal
     from capsule.node.front.desk import Desk
     from capsule.node.front.hosted import Hosted
@@ -102,7 +102,7 @@ class Peer:
         handler = self._handlers.get(envelope.type)
         try:
             kind = "watch" if isinstance(message, Attach) and message.watch else envelope.type
-            self._desk.gate.admit(self.principal, kind, frames)
+            self._desk.gate.admit(self.principal, kind, sum(map(len, frames)))
         except SessionError as error:
             self._turn_down(error, envelope)
             return
@@ -180,6 +180,12 @@ class Peer:
     def announce(self, session: str, execution: str) -> None:
         """Events of an execution that somebody else drives follow."""
         self._say("watching", {}, session=session, execution=execution)
+
+    def accept(self, session: str, execution: str, started: Started | None) -> None:
+        """The node has an execution, which may have begun: then its acknowledgement says so."""
+        told = {} if started is None else {"execution_count": started.execution_count}
+        number = 0 if started is None else started.sequence
+        self._transmit(Envelope("ack", told, "", session, execution, number))
 
     def tell(self, session: str, execution: str, event: Event) -> None:
         """Send an event; one that is over a limit of the link is told to be missing, or is the reason of an error."""
@@ -378,7 +384,7 @@ class Peer:
     def _transmit(self, envelope: Envelope) -> None:
         if not self.gone:
             frames = self._connection.transmit(envelope)
-            self._desk.gate.carried(self.principal, frames)
+            self._desk.gate.carried(self.principal, sum(map(len, frames)))
             self._desk.send(self, frames, bulk=envelope.type in BULK)
 
 

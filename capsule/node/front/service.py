@@ -145,7 +145,7 @@ class Service:
         for address in (f"ipc://{self._directory / SOCKET}", *self._config.serve.listen):
             front.listen(address)
         front.on_drain = self._asked.set
-        async with self._kernels(front.addresses[0]):
+        async with self._kernels(front):
             on_ready(front)
             notify("READY=1")
             await self._reload_until_asked(front, node)
@@ -153,19 +153,17 @@ class Service:
             await self._drain(front)
 
     @contextlib.asynccontextmanager
-    async def _kernels(self, address: str) -> AsyncIterator[None]:
-        """Take Jupyter kernels, whose front is a client of this node like any other."""
-        from capsule.client.remote.node import RemoteNode
+    async def _kernels(self, front: Front) -> AsyncIterator[None]:
+        """Take Jupyter kernels."""
         from capsule.jupyter.door import Door
+        from capsule.node.front.inside import InsideNode
 
-        node = RemoteNode(address)
-        door = Door(node, self._directory, idle=self._idle, on_idle=self._asked.set)
+        door = Door(InsideNode(front), self._directory, idle=self._idle, on_idle=self._asked.set)
         try:
             await door.listen()
             yield
         finally:
             await door.close()
-            await node.close()
 
     async def _drain(self, front: Front) -> None:
         front.draining = True

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule.client.remote.node import RemoteNode
+from capsule.config import NodeConfig
 from capsule.jupyter.door import Door
 from capsule.jupyter.lease import SOCKET
+from capsule.node.node import Node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("turns", range(8))
 async def test_who_comes_while_it_closes_is_sent_away_and_told_nothing(tmp_path: Path, turns: int) -> None:
     """The system has let them in, so they hear the end of the connection, and ask for a node again."""
-    node = RemoteNode(f"ipc://{tmp_path}/none")
+    node = Node(NodeConfig())
     door = Door(node, tmp_path)
     await door.listen()
     with socket.socket(socket.AF_UNIX) as caller:

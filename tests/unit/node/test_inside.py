@@ -1,0 +1,210 @@
+"""What a kernel uses: sessions of the front without a connection, which are as those of any other client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from capsule.client.remote.execution import RemoteExecution
+from capsule.client.remote.node import RemoteNode
+from capsule.config import NodeConfig, QuotaConfig, ServeConfig, SessionOptions
+from capsule.events import Event, Finished, InputRequest, Output, Started
+from capsule.node.execution import ExecuteRequest
+from capsule.node.front.front import Front
+from capsule.node.front.inside import InsideNode, InsideSession
+from capsule.node.node import Node
+from capsule_bridge import Bridge, open_store
+from capsule_protocol.errors import ArgumentError, RemoteProtocolError, SessionError
+
+pytestmark = pytest.mark.anyio
+
+LONG = 60.0
+
+
+@asynccontextmanager
+async def fronted(config: ServeConfig | None = None, bridge: Bridge | None = None) -> AsyncIterator[Front]:
+    async with Node(NodeConfig(), bridge=bridge) as node:
+        front = Front(node, config or ServeConfig(), bridge)
+        try:
+            yield front
+        finally:
+            await front.close()
+
+
+@pytest.fixture
+async def front() -> AsyncIterator[Front]:
+    async with fronted() as made:
+        yield made
+
+
+@pytest.fixture
+async def session(front: Front) -> InsideSession:
+    return await InsideNode(front).open_session(SessionOptions())
+
+
+async def events_of(execution: RemoteExecution) -> list[Event]:
+    """All of them."""
+    told: list[Event] = []
+    async with asyncio.timeout(LONG):
+        while not (told and isinstance(told[-1], Finished)):
+            told.append(await execution.next_event())
+    return told
+
+
+async def verdict_of(execution: RemoteExecution) -> Finished:
+    last = (await events_of(execution))[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+async def refusal_of(execution: RemoteExecution) -> str:
+    """The code of what is against it."""
+    with pytest.raises(SessionError) as caught:
+        await events_of(execution)
+    return caught.value.code
+
+
+async def test_events_come_in_their_order_and_nothing_of_them_is_kept(front: Front, session: InsideSession) -> None:
+    codes = [f"print({number})\n{number}" for number in range(2)]
+    both = [session.submit(ExecuteRequest(code, stop_on_error=True)) for code in codes]
+    for number, execution in enumerate(both):
+        told = await events_of(execution)
+        assert [event.sequence for event in told] == list(range(1, len(told) + 1))
+        assert told[0] == Started(execution.id, 1, number + 1)
+        assert "".join(event.text for event in told if isinstance(event, Output)) == f"{number}\n"
+        assert isinstance(told[-1], Finished)
+        assert told[-1].text == str(number)
+    (hosted,) = front.registry
+    assert not hosted.logs
+
+
+async def test_who_reads_slowly_gets_all_of_it(session: InsideSession) -> None:
+    size = 8 * 2**20
+    told = await events_of(session.submit(ExecuteRequest(f"for _ in range({size // 1024}): print('x' * 1023)")))
+    assert sum(len(event.text) for event in told if isinstance(event, Output)) == size
+
+
+async def test_questions_and_answers(front: Front, session: InsideSession) -> None:
+    execution = session.submit(ExecuteRequest("input('how many? ')", allow_input=True))
+    asked = await execution.next_event()
+    while not isinstance(asked, InputRequest):
+        asked = await execution.next_event()
+    with pytest.raises(ArgumentError):
+        execution.reply_input("another", "1")
+    execution.reply_input(asked.request, "3")
+    assert (await verdict_of(execution)).text == "'3'"
+    execution.reply_input(asked.request, "4")  # it is over, and waits for nothing
+    assert (await session.ask("complete", {"code": "prin", "cursor": 4}))["matches"] == ["print"]
+    with pytest.raises(RemoteProtocolError):
+        await session.ask("complete", {"code": 1})
+    assert session.info().pid == next(iter(front.registry)).session.info().pid
+
+
+async def test_what_belongs_to_no_execution_any_more(session: InsideSession) -> None:
+    late: asyncio.Queue[Event] = asyncio.Queue()
+    session.on_background = late.put_nowait
+    run = "lambda: (go.wait(), print('late', end=''))"
+    code = f"import threading\ngo = threading.Event()\nthreading.Thread(target={run}).start()"
+    assert (await verdict_of(session.submit(ExecuteRequest(code)))).verdict == "ok"
+    await verdict_of(session.submit(ExecuteRequest("go.set()")))
+    told = await asyncio.wait_for(late.get(), LONG)
+    assert isinstance(told, Output)
+    assert told.text == "late"
+
+
+async def test_others_look_on_and_take_it_over(front: Front, session: InsideSession, tmp_path: Path) -> None:
+    front.listen(f"ipc://{tmp_path}/s")
+    states: list[tuple[str, str]] = []
+    session.on_state = lambda *told: states.append(told)
+    running = session.submit(ExecuteRequest("while True: pass"))
+    other = RemoteNode(f"ipc://{tmp_path}/s")
+    await other.attach(session.id, watch=True)
+    assert (await session.cancel(running.id), states) == (True, [])
+    assert (await verdict_of(running)).verdict != "ok"
+    running = session.submit(ExecuteRequest("while True: pass"))
+    third = RemoteNode(f"ipc://{tmp_path}/s")
+    taken = await third.attach(session.id)
+    assert await refusal_of(running) == "session_taken"
+    assert states == [("closed", "session_taken")]
+    with pytest.raises(SessionError, match="taken"):
+        session.submit(ExecuteRequest("1"))
+    await session.close()  # it is not this one's any more
+    assert await taken.interrupt()
+    assert len(front.registry) == 1
+    for one in (other, third):
+        await one.close()
+
+
+async def test_an_operator_ends_it(front: Front, session: InsideSession) -> None:
+    running = session.submit(ExecuteRequest("while True: pass"))
+    await running.next_event()
+    (hosted,) = front.registry
+    await front.registry.kill(hosted)
+    assert (await verdict_of(running)).verdict != "ok"
+    with pytest.raises(SessionError) as caught:
+        await session.cancel(running.id)
+    assert caught.value.code == "session_killed"
+
+
+async def test_a_worker_that_dies_is_told(session: InsideSession) -> None:
+    dead = asyncio.Event()
+    session.on_state = lambda state, _reason: dead.set() if state == "dead" else None
+    execution = session.submit(ExecuteRequest("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"))
+    assert (await verdict_of(execution)).verdict == "crashed"
+    await asyncio.wait_for(dead.wait(), LONG)
+    assert await refusal_of(session.submit(ExecuteRequest("1"))) == "session_dead"
+    with pytest.raises(SessionError):
+        await session.ask("complete", {"code": "1", "cursor": 0})
+
+
+async def test_closing_ends_what_runs(front: Front, session: InsideSession) -> None:
+    running = session.submit(ExecuteRequest("while True: pass"))
+    await running.next_event()
+    await session.close()
+    await session.close()
+    assert (await verdict_of(running)).verdict != "ok"
+    assert len(front.registry) == 0
+    with pytest.raises(SessionError) as caught:
+        session.submit(ExecuteRequest("1"))
+    assert caught.value.code == "session_closed"
+
+
+async def test_a_node_that_is_about_to_end_takes_nothing_new(front: Front, session: InsideSession) -> None:
+    front.drain()
+    assert await refusal_of(session.submit(ExecuteRequest("1"))) == "node_closed"
+    with pytest.raises(SessionError) as caught:
+        await InsideNode(front).open_session(SessionOptions())
+    assert caught.value.code == "node_closed"
+
+
+async def test_quotas_count() -> None:
+    quota = QuotaConfig(sessions=1, bytes_per_second=1024)
+    async with fronted(ServeConfig(quotas={"default": quota})) as front:
+        session = await InsideNode(front).open_session(SessionOptions())
+        with pytest.raises(SessionError, match="sessions"):
+            await InsideNode(front).open_session(SessionOptions())
+        assert (await verdict_of(session.submit(ExecuteRequest(f"# {'x' * 2**20}\n1")))).verdict == "ok"
+        assert await refusal_of(session.submit(ExecuteRequest("1"))) == "quota_exceeded"
+        with pytest.raises(SessionError, match="bytes_per_second"):
+            await session.ask("complete", {"code": "1", "cursor": 0})
+
+
+async def test_what_is_executed_is_written_down_where_that_is_so(tmp_path: Path) -> None:
+    bridge = Bridge(open_store("process", str(tmp_path / "store.db"), beside=tmp_path / "store.db", token=None))
+    try:
+        async with fronted(bridge=bridge) as front:
+            session = await InsideNode(front).open_session(SessionOptions())
+            execution = session.submit(ExecuteRequest("print(1)\n2"))
+            told = await events_of(execution)
+            assert [type(event) for event in told] == [Started, Output, Finished]
+            assert front.ledger is not None
+            (hosted,) = front.registry
+            kept = await front.ledger.history(session.id, hosted.logs, execution.id, 0)
+            assert kept.events == told
+            await session.close()
+    finally:
+        await bridge.close()
