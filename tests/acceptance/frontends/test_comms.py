@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -122,13 +123,13 @@ async def test_what_is_said_waits_for_its_turn_and_the_error_of_code_does_not_ca
 ) -> None:
     await opened(session)
     go = tmp_path / "go"
-    code = f"import os\nwhile not os.path.exists({str(go)!r}): time.sleep(0.001)\nraise LookupError"
-    failing = session.submit(code, stop_on_error=True)
+    os.mkfifo(go)
+    failing = session.submit(f"open({str(go)!r}).read()\nraise LookupError", stop_on_error=True)
     said = asyncio.ensure_future(session.send_comm(CommRequest("message", "c1", {"n": 1})))
     await asyncio.sleep(0)
     behind = session.submit("2")
     await behind.accepted(LONG)  # else the error might be there first
-    go.touch()
+    await asyncio.to_thread(go.write_text, "")
     assert (await failing.result()).verdict == "error"
     assert (await said).comms[0].data == {"echo": 1}
     assert (await behind.result()).verdict == "interrupted"
