@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from capsule.jupyter import translate
 from capsule.jupyter.shell import Common, Shell
-from capsule_protocol.errors import SessionError
+from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_protocol.ids import SUBSHELL, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -57,15 +59,24 @@ class Subshells:
         action = ACTIONS[kind]
         if action == "list":
             return {"status": "ok", "subshell_id": list(self._shells)}
-        body = {"action": action}
         if action == "close":
-            body["subshell"] = translate.field(content, "subshell_id", str)
-            self.find(body["subshell"])
-        reply = await session.ask("subshell", body)
-        if action == "close":
-            self._shells.pop(body["subshell"]).close()
+            closed = translate.field(content, "subshell_id", str)
+            self.find(closed)
+            await session.ask("subshell", {"action": action, "subshell": closed})
+            self._shells.pop(closed).close()
             return {"status": "ok"}
-        name = reply["subshell"]
+        name = new_id(SUBSHELL)
+        try:
+            await session.ask("subshell", {"action": action, "subshell": name})
+        except CapsuleError:
+            self._tasks.start(_forget(session, name))
+            raise
         shell = self._shells[name] = Shell(self._common, name, session)
         self._tasks.start(shell.run())
         return {"status": "ok", "subshell_id": name}
+
+
+async def _forget(session: AnySession, name: str) -> None:
+    """Close one that nobody was told of: it may be there all the same."""
+    with suppress(CapsuleError):
+        await session.ask("subshell", {"action": "close", "subshell": name})

@@ -51,7 +51,9 @@ class Lanes(Lineup):
         yield from self._others.values()
 
     def open(self, name: str) -> None:
-        """There is one more. Raises SessionError `too_many_subshells`."""
+        """There is one more. Raises SessionError: `too_many_subshells`, `subshell_unknown` if it is being closed."""
+        if name in self._closed:
+            self._named(name)
         if len(self._others) >= MOST:
             raise SessionError("too_many_subshells", f"the session has {MOST} subshells already")
         self._lane(name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 from capsule_protocol.ids import SUBSHELL, new_id
+from capsule_protocol.messages.base import MAX_SUBSHELL
 
 if TYPE_CHECKING:
     from capsule.node.dispatch import Dispatch
@@ -48,7 +49,7 @@ class Subshells:
         except TimeoutError:
             raise CapsuleError("request_timeout", f"subshell was not answered within {timeout:g} s") from None
         if action == "open":
-            name = new_id(SUBSHELL)
+            name = _named(body) or new_id(SUBSHELL)
             await self._open(name, timeout)
         elif action == "close":
             closed = str(body.get("subshell", ""))
@@ -57,11 +58,31 @@ class Subshells:
         return {"subshell": name, "subshells": self._lanes.names}
 
     async def _open(self, name: str, timeout: float | None) -> None:
-        """The worker has heard of it when its name is told: it stays open whatever becomes of this node."""
-        self._dispatch.open_subshell(name)
+        """The worker has heard of it when its name is told: it stays open whatever becomes of this node.
+
+        One that is open is opened by whoever asks again, because an answer was lost: the worker is told again, too.
+        """
+        is_new = name not in self._lanes.names
+        if is_new:
+            self._dispatch.open_subshell(name)
         try:
             await self._host.tell_subshell("open", name, timeout)
         except BaseException:
-            with suppress(SessionError):  # it is gone with its worker already
-                self._dispatch.end_subshell(name)
+            if is_new:
+                await self._take_back(name)
             raise
+
+    async def _take_back(self, name: str) -> None:
+        """Nobody is told of it. The worker may hear of it later than its answer was waited for, and then of this."""
+        with suppress(SessionError):  # it is gone with its worker already
+            self._dispatch.end_subshell(name)
+        with suppress(CapsuleError):
+            await self._host.tell_subshell("close", name, 0.0)  # it is sent; the answer is not waited for
+
+
+def _named(body: dict[str, Any]) -> str:
+    """The name that the client has chosen, or ""."""
+    name = body.get("subshell") or ""
+    if not isinstance(name, str) or len(name) > MAX_SUBSHELL:
+        raise ArgumentError("subshell", f"is {name!r:.80}", allowed=f"text of at most {MAX_SUBSHELL} characters")
+    return name

@@ -183,7 +183,7 @@ class Subshells:
         """Open one, or close it, when it has done what it was given. Whether that may be, the node knows."""
         name = str(envelope.body.get("subshell", ""))
         if envelope.body.get("action") == "open":
-            self._open[name] = None
+            self._open.setdefault(name, None)  # it may be asked for again
         else:
             self._close(self._open.pop(name, None))
         reply = {"reply_to": envelope.id, "subshells": self.names}

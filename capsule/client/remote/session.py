@@ -13,7 +13,7 @@ from capsule.node.info import SessionInfo
 from capsule.node.requests import check_request
 from capsule.wire import buffers_of, execute_body
 from capsule_protocol.errors import CapsuleError, SessionError
-from capsule_protocol.ids import EXECUTION, new_id
+from capsule_protocol.ids import EXECUTION, SUBSHELL, new_id
 from capsule_protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ class RemoteSession:
 
     async def ask(self, type: str, body: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:  # noqa: A002 - the protocol's word
         """Ask the worker something between two executions; on another connection again, if that changes nothing."""
-        again = type != "debug" and (type != "subshell" or body.get("action") == "list")
+        if type == "subshell" and body.get("action") == "open" and not body.get("subshell"):
+            body = {**body, "subshell": new_id(SUBSHELL)}  # it is opened once, however often it is asked for
+        again = type != "debug" and (type != "subshell" or body.get("action") != "close")
         return await self._ask(type, body, REQUEST_TIMEOUT if timeout is None else timeout, again=again)
 
     async def info(self) -> SessionInfo:

@@ -76,6 +76,15 @@ async def test_code_runs_beside_the_main_shell_in_the_same_namespace(inner: AnyS
     assert (await run(inner, "mine")).text == "42"
 
 
+async def test_one_that_is_asked_for_again_by_its_name_is_the_one_that_is_open(inner: AnySession) -> None:
+    for _ in range(2):
+        told = await inner.ask("subshell", {"action": "open", "subshell": "mine"})
+        assert (told["subshell"], told["subshells"]) == ("mine", ["mine"])
+        await run(inner, "1", subshell="mine")
+    assert (await run(inner, "2", subshell="mine")).execution_count == 3
+    await inner.ask("subshell", {"action": "close", "subshell": "mine"})
+
+
 async def test_values_of_cells_within_a_cell_belong_to_the_shell_that_runs_it(inner: AnySession, subshell: str) -> None:
     await run(inner, "import threading\ngo, on = threading.Event(), threading.Event()")
     main = inner.submit(ExecuteRequest("on.set()\n_ = go.wait()"))

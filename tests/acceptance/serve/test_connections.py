@@ -44,6 +44,20 @@ async def test_code_is_not_run_twice_when_its_request_or_acknowledgement_is_lost
         assert (await session.run("count")).text == str(ROUNDS)
 
 
+async def test_a_subshell_that_is_being_opened_is_opened_once(served: Served, place: Path) -> None:
+    async with through_proxy(served, place) as (proxy, client), client.session() as session:
+        for turns in range(20):
+            opening = asyncio.ensure_future(session._inner.ask("subshell", {"action": "open"}))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            proxy.cut()
+            async with asyncio.timeout(LONG):
+                told = await opening
+                assert told["subshells"] == [told["subshell"]]
+                await session.run("1")  # from here on the connection is whole again
+                await session._inner.ask("subshell", {"action": "close", "subshell": told["subshell"]})
+
+
 async def test_a_session_that_is_being_opened_is_opened_once(served: Served, place: Path) -> None:
     async with through_proxy(served, place) as (proxy, client):
         before = (await client.info()).sessions
