@@ -61,12 +61,18 @@ class Output(Event):
 
 @dataclass(frozen=True, slots=True)
 class Display(Event):
-    """A rich display: a MIME bundle. `update` means: replace the display with the same `display_id`."""
+    """A rich display: a MIME bundle. `update` means: replace the display with the same `display_id`.
+
+    `transient` is what else the code has said of it, for front ends. With an `execution_count` it is no display of the
+    code's but the value of one of its expressions.
+    """
 
     data: dict[str, Any]
     metadata: dict[str, Any]
     display_id: str | None = None
     update: bool = False
+    transient: dict[str, Any] = field(default_factory=dict)
+    execution_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,8 @@ class Gap(Event):
 class Finished(Event):
     """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None).
 
-    `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for.
+    `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for. `shown`: what came
+    before tells of the value, or of the error, already.
     """
 
     verdict: Verdict
@@ -163,3 +170,4 @@ class Finished(Event):
     dropped: int = 0
     user_expressions: dict[str, Any] = field(default_factory=dict)
     payload: list[dict[str, Any]] = field(default_factory=list)
+    shown: bool = False

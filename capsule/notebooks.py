@@ -190,6 +190,9 @@ class Recorder:
             for output in self._shown.get(event.display_id or "", []):
                 output.data, output.metadata = data, metadata
             return
+        if event.execution_count:
+            self._add("execute_result", data=data, metadata=metadata, execution_count=event.execution_count)
+            return
         output = self._add("display_data", data=data, metadata=metadata)
         if event.display_id is not None:
             self._shown.setdefault(event.display_id, []).append(output)

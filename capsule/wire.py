@@ -195,7 +195,8 @@ def _output(event: told.Output) -> Wired:
 def _display(event: told.Display) -> Wired:
     data, buffers = _without_buffers(event.data)
     body = {"data": data, "metadata": event.metadata, "display_id": event.display_id, "update": event.update}
-    return Wired("display", body, buffers)
+    more = {"transient": event.transient, "execution_count": event.execution_count}
+    return Wired("display", body | {name: value for name, value in more.items() if value}, buffers)
 
 
 def _finished(event: told.Finished) -> Wired:
@@ -206,6 +207,8 @@ def _finished(event: told.Finished) -> Wired:
     }
     if event.payload:
         more["payload"] = event.payload
+    if event.shown:
+        more["shown"] = True
     if event.error is None:
         data, buffers = _without_buffers(event.data)
         body: dict[str, Any] = {"data": data, **more}
@@ -278,7 +281,8 @@ def _from_output(message: words.Output, at: Envelope) -> told.Event:
 
 def _from_display(message: words.Display, at: Envelope) -> told.Event:
     data = with_buffers(message.data, at)
-    return told.Display(at.execution, at.sequence, data, message.metadata, message.display_id, message.update)
+    more = (message.display_id, message.update, message.transient, message.execution_count)
+    return told.Display(at.execution, at.sequence, data, message.metadata, *more)
 
 
 def _from_result(message: words.Result, at: Envelope) -> told.Event:
@@ -297,6 +301,7 @@ def _from_result(message: words.Result, at: Envelope) -> told.Event:
         message.dropped,
         message.user_expressions,
         message.payload,
+        message.shown,
     )
 
 
@@ -315,6 +320,7 @@ def _from_error(message: words.Error, at: Envelope) -> told.Event:
         duration=message.duration,
         dropped=message.dropped,
         payload=message.payload,
+        shown=message.shown,
     )
 
 

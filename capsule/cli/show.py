@@ -109,9 +109,9 @@ class Screen:
     async def _finished(self, event: Finished) -> None:
         if event.dropped:
             await self.tell(f"{event.dropped} bytes of output were dropped")
-        if self._echo and event.data:
+        if self._echo and event.data and not event.shown:
             await self._bundle(event.data)
-        if event.error is None:
+        if event.error is None or event.shown:
             return
         if self._script and is_system_exit(event):
             _, text = of_system_exit(event.error)

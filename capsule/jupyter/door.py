@@ -42,6 +42,15 @@ PARKED: Final = 10.0
 """Seconds that the sockets of a kernel wait for somebody who starts it again, when nobody has said that it is over."""
 COLOURS: Final = "--InteractiveShell.colors=neutral"
 """Front ends show tracebacks and help as IPython colours them; whoever wants others says so behind this."""
+NOTEBOOK: Final = {
+    "TERM": "xterm-color",
+    "CLICOLOR": "1",
+    "FORCE_COLOR": "1",
+    "CLICOLOR_FORCE": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+}
+"""What programs are told that write into a notebook, as by ipykernel: it shows colours, and has no keyboard."""
 FIRST: Final = 10.0
 """Seconds that whoever has started a node has to come, at least."""
 _TRAIT: Final = re.compile(r"--([A-Za-z_]\w*)\.[a-z_]\w*=")
@@ -304,7 +313,7 @@ def _options(request: Start, address: str) -> SessionOptions:
     return SessionOptions.build(
         environment=request.environment,
         cwd=request.cwd,
-        env={**request.env, NODE: address},
+        env={**request.env, **NOTEBOOK, NODE: address},
         path=tuple(path),
         ipython=(COLOURS, *_for_ipython(request.arguments)),
     )

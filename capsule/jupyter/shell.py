@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from capsule.events import Finished, InputRequest, Started
@@ -56,6 +57,8 @@ class Request:
     session: AnySession | None = None
     """That which has it."""
     begun: bool = False
+    started: str = ""
+    """When it was begun with: JupyterLab shows how long a cell has taken."""
 
     @property
     def kind(self) -> str:
@@ -185,6 +188,7 @@ class Shell:
     async def _deal_with(self, request: Request) -> None:
         parent = request.message["header"]
         self._common.parents.last = parent
+        request.started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         self._channels.publish("status", {"execution_state": "busy"}, parent)
         try:
             content = await self._answer(request)
@@ -214,7 +218,8 @@ class Shell:
         parent = request.message["header"]
         if content is not None and request.kind.endswith("_request"):
             reply = request.kind.replace("_request", "_reply")
-            self._channels.reply("shell", reply, content, parent, request.to)
+            metadata = {"started": request.started} if request.started else {}
+            self._channels.reply("shell", reply, content, parent, request.to, metadata=metadata)
         self._channels.publish("status", {"execution_state": "idle"}, parent)
 
     async def _answer(self, request: Request) -> Message | None:
@@ -250,12 +255,14 @@ class Shell:
                 self._common.inputs.ask(execution, event, request)
             else:
                 told = translate.shown(event)
+                if isinstance(event, Finished) and event.error is not None and request.kind in translate.COMMS:
+                    told = translate.comm_error(request.message, event.error)
                 if told is not None:
                     self._streams.show(told, parent)
                 if isinstance(event, Finished):
                     self._streams.flush()
                     self._common.inputs.forget(execution)
-                    content = translate.execute_reply(event)
+                    content = translate.execute_reply(event, request.message["content"])
                     if event.verdict in translate.DEADLY:
                         raise KernelDiedError(content)
                     content["payload"] = self._show_again(content["payload"], parent)
@@ -271,7 +278,7 @@ class Shell:
         if request.kind == EXECUTE and not content.get("silent", False):
             told = {"code": content["code"], "execution_count": event.execution_count}
             self._channels.publish("execute_input", told, parent)
-            if content.get("store_history", True) and not self._subshell:
+            if translate.execute_request(content).store_history and not self._subshell:
                 self._common.parents.number(parent, event.execution_count)
                 self._common.kept.begin(event.execution_count)
 

@@ -53,9 +53,9 @@ class Sockets:
         """Tell everybody who listens. `more`: `metadata` and `buffers`."""
         self._send("iopub", kind, content, parent, [(self._topic + kind).encode()], **more)
 
-    def reply(self, channel: str, kind: str, content: Message, parent: Message, to: list[bytes]) -> None:
-        """Answer who has asked."""
-        self._send(channel, kind, content, parent, to)
+    def reply(self, channel: str, kind: str, content: Message, parent: Message, to: list[bytes], **more: Any) -> None:
+        """Answer who has asked. `more`: `metadata`."""
+        self._send(channel, kind, content, parent, to, **more)
 
     def pause(self, channel: str) -> None:
         """Take no more requests: ZeroMQ holds them back, and in the end their senders."""

@@ -66,21 +66,30 @@ def shown(event: Event) -> Shown | None:
         case Display() if (error := event.data.get(ERROR)) is not None and _is_error(error):
             return Shown("error", {name: error[name] for name in ("ename", "evalue", "traceback")})
         case Display():
-            transient = {} if event.display_id is None else {"display_id": event.display_id}
-            kind = "update_display_data" if event.update else "display_data"
-            return Shown(kind, {"data": bundle(event.data), "metadata": event.metadata, "transient": transient})
+            return _display(event)
         case ClearOutput():
             return Shown("clear_output", {"wait": event.wait})
         case DebugEvent():
             return Shown("debug_event", event.event)
         case CommMessage():
             return _comm(event)
+        case Finished(shown=True):
+            return None
         case Finished(error=None) if event.data:
             content = {"execution_count": event.execution_count, "data": bundle(event.data), "metadata": event.metadata}
             return Shown("execute_result", content)
         case Finished(error=error) if error is not None and error.code not in _UNTOLD:
             return Shown("error", error_content(error))
     return None
+
+
+def _display(event: Display) -> Shown:
+    content: Content = {"data": bundle(event.data), "metadata": event.metadata}
+    if event.execution_count:
+        return Shown("execute_result", {**content, "execution_count": event.execution_count})
+    named = {} if event.display_id is None else {"display_id": event.display_id}
+    kind = "update_display_data" if event.update else "display_data"
+    return Shown(kind, {**content, "transient": named | event.transient})
 
 
 def _is_error(told: Any) -> bool:
@@ -136,13 +145,28 @@ def comm_request(message: Content) -> ExecuteRequest:
             message["metadata"],
             tuple(map(bytes, message["buffers"])),
         ),
+        payloads=True,
     )
 
 
-def execute_reply(finished: Finished) -> Content:
-    """The answer to an `execute_request`."""
+def comm_error(message: Content, error: ErrorInfo) -> Shown | None:
+    """What is told of an error of who heard something on a comm: text, as by ipykernel. Nobody is there to be told
+    of one that the code does not know (any more).
+    """
+    if error.code in _UNTOLD:
+        return None
+    kind, content = message["header"]["msg_type"], message["content"]
+    opens = kind == "comm_open"
+    what = f"opening comm with target: {content['target_name']}" if opens else f"in {kind} for {content['comm_id']}"
+    lines = [f"Exception {what}", *error.traceback]
+    return Shown("stream", {"name": "stderr", "text": "\n".join(lines) + "\n"})
+
+
+def execute_reply(finished: Finished, asked: Content) -> Content:
+    """The answer to what was `asked` in an `execute_request`; code that does not count has the number before."""
+    count = finished.execution_count
     counted: Content = {
-        "execution_count": finished.execution_count,
+        "execution_count": count if execute_request(asked).store_history else max(0, count - 1),
         "user_expressions": finished.user_expressions,
         "payload": finished.payload,
     }
@@ -200,11 +224,12 @@ def kernel_info(version: str) -> Content:
 
 def execute_request(content: Content) -> ExecuteRequest:
     """What is to be run. Raises ArgumentError for what is no such request."""
-    silent = field(content, "silent", bool, default=False)
+    code, silent = field(content, "code", str), field(content, "silent", bool, default=False)
+    counts = bool(code) and not code.isspace() and not silent  # in Jupyter's words; ours counts blank code, too
     return ExecuteRequest(
-        field(content, "code", str),
+        code,
         quiet=silent,
-        store_history=field(content, "store_history", bool, default=True) and not silent,
+        store_history=field(content, "store_history", bool, default=True) and counts,
         allow_input=field(content, "allow_stdin", bool, default=True),
         stop_on_error=field(content, "stop_on_error", bool, default=True),
         batch=BATCH,

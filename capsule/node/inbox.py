@@ -11,7 +11,7 @@ from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Progre
 from capsule.node.asking import Answer, Question
 from capsule.node.late import Late
 from capsule.node.verdicts import of_error, output_limit
-from capsule.wire import to_event, with_buffers
+from capsule.wire import to_event, weight, with_buffers
 from capsule_protocol.errors import RemoteProtocolError
 from capsule_protocol.states import COMMS, STREAMS
 
@@ -105,6 +105,7 @@ class Inbox:
             duration=message.duration,
             user_expressions=message.user_expressions,
             payload=message.payload,
+            shown=message.shown,
         )
         self._settle(execution)
 
@@ -125,6 +126,7 @@ class Inbox:
             execution_count=message.execution_count,
             duration=message.duration,
             payload=message.payload,
+            shown=message.shown and getattr(message, "code", "") == error.code,
         )
         self._settle(execution)
 
@@ -143,14 +145,13 @@ class Inbox:
         self._dispatch.settle(execution, given_up=given_up)
 
     def _display(self, message: words.Display, envelope: Envelope) -> None:
-        data = with_buffers(message.data, envelope)
+        event = to_event(message, envelope._replace(sequence=0))
+        assert isinstance(event, Display)
         execution = self._execution(envelope)
         if execution is None:
-            self._actions.on_late(
-                Display(envelope.execution, 0, data, message.metadata, message.display_id, message.update)
-            )
-            return
-        execution.display(data, message.metadata, message.display_id, update=message.update, size=_size_of(data))
+            self._actions.on_late(event)
+        else:
+            execution.display(event, _size_of(event.data) + weight(event.transient))
 
     def _clear_output(self, message: words.ClearOutput, envelope: Envelope) -> None:
         execution = self._execution(envelope)

@@ -44,6 +44,7 @@ class Said(TypedDict, total=False):
     duration: float
     user_expressions: dict[str, Any]
     payload: list[dict[str, Any]]
+    shown: bool
 
 
 def of_error(message: Error, execution: Execution) -> Ruling:

@@ -4,22 +4,23 @@ from __future__ import annotations
 import __future__ as future
 
 import ast
+import bdb
 import sys
 import time
-import tokenize
-from io import StringIO
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult
 
 from capsule_kernels import chosen
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.executors import AsyncExecutor, Executor, Piece, ThreadedExecutor
 from capsule_kernels.expressions import outcomes
+from capsule_kernels.pieces import ends_silently, module, split
 from capsule_kernels.verdicts import failed, succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from capsule_kernels.aside import AsideInterrupts
     from capsule_kernels.display import CellDisplayHook
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from capsule_kernels.shell import ZMQInteractiveShell
     from capsule_protocol.envelope import Envelope
 
-Kind = Literal["exec", "eval", "single"]
-"""Of code: statements, an expression whose value is shown, or statements that show the values within them."""
-
+_TOLD_OTHERWISE = (UsageError, bdb.BdbQuit)
+"""What a front end is told of in other ways than by an error."""
 _FUTURES = [getattr(future, name) for name in future.all_feature_names]
 
 
@@ -74,7 +74,7 @@ class CellRunner:
         self._hook: CellDisplayHook = shell.displayhook if hook is None else hook
         self._interrupts = interrupts
         self._threaded, self._async = executors
-        self._shown_error: BaseException | None = None
+        self._shown_error: tuple[BaseException, list[str]] | None = None
         self.bound(SourceCache(shell, 1000), InputCache(shell, 1000))
 
     def bound(self, sources: SourceCache, inputs: InputCache) -> None:
@@ -109,10 +109,14 @@ class CellRunner:
         body["duration"] = time.perf_counter() - start
         return body
 
-    def call(self, serial: int, function: Callable[[], object]) -> dict[str, Any]:
+    def call(self, serial: int, function: Callable[[], object], *, payloads: bool = False) -> dict[str, Any]:
         """Call what is no cell as if it were one, which is not counted."""
         start = time.perf_counter()
+        if payloads:
+            self._shell.payloads.begin(wanted=True)
         body = self._armed(serial, self._call, function)
+        if payloads:
+            body["payload"] = self._shell.payloads.take()
         body["execution_count"] = 0
         body["duration"] = time.perf_counter() - start
         return body
@@ -128,8 +132,9 @@ class CellRunner:
         except BaseException as error:  # noqa: BLE001  # whatever the code raises becomes its verdict
             asked = self._interrupts.asked
             self._interrupts.disarm()  # the interrupt may have come in the line above
-            shown, self._shown_error = self._shown_error is error, None
-            return failed(self._shell, error, asked=asked, shown=shown)
+            shown, self._shown_error = self._shown_error, None
+            lines = shown[1] if shown is not None and shown[0] is error else None
+            return failed(self._shell, error, asked=asked, shown=lines)
 
     def _call(self, function: Callable[[], object]) -> dict[str, Any]:
         self._shell.restore_names()
@@ -148,7 +153,9 @@ class CellRunner:
         self._trigger("pre_execute")
         if not cell.quiet:
             self._trigger("pre_run_cell", result.info)
-        self._begin_showing(result)
+        self._result = result
+        self._hook.begin(count, at_once=cell.payloads)
+        self._take_values()
         pieces: list[Piece] | None = None
         try:
             if error is not None:
@@ -157,13 +164,20 @@ class CellRunner:
             self._run(pieces)
             self._remember(result, succeeded=True)
         except BaseException as raised:
-            self._note_error(result, raised, ran=pieces is not None)
+            self._note_error(cell, result, raised, ran=pieces is not None)
             raise
+        else:
+            if self._is_followed(cell):
+                self._hook.show_kept()
         finally:
             self._trigger("post_execute")
             if not cell.quiet:
                 self._trigger("post_run_cell", result)
-        body = succeeded(self._hook.value)
+        if cell.payloads and self._hook.broken is not None:
+            self._hook.show_kept()
+            self._shown_error = self._hook.broken
+            raise self._hook.broken[0]
+        body = succeeded(self._hook.value, shown=self._hook.is_shown)
         if cell.expressions:
             body["user_expressions"] = outcomes(shell, cell.expressions)
         return body
@@ -172,21 +186,31 @@ class CellRunner:
         executor: Executor = self._async if any(piece.is_async for piece in pieces) else self._threaded
         executor.run(pieces, self._shell.user_ns)
 
-    def _note_error(self, result: ExecutionResult, error: BaseException, *, ran: bool) -> None:
+    def _note_error(self, cell: Cell, result: ExecutionResult, error: BaseException, *, ran: bool) -> None:
         """The cell has failed, and the error is being handled."""
         if ran:
             result.error_in_exec = error
         else:
             result.error_before_exec = error
         self._remember(result, succeeded=False)
-        if chosen.show(self._shell, error):
-            self._shown_error = error
+        self._hook.show_kept()
+        lines = chosen.show(self._shell, error)
+        if lines is None and cell.payloads and (isinstance(error, _TOLD_OTHERWISE) or self._is_followed(cell)):
+            lines = self._shell.show_error(error)
+        if lines is not None:
+            self._shown_error = error, lines
 
-    def _begin_showing(self, result: ExecutionResult) -> None:
-        """Values are this cell's from here on."""
-        self._hook.value = None
-        sys.displayhook = self._hook  # code of an earlier cell may have put its own there
-        self._result = result
+    def _is_followed(self, cell: Cell) -> bool:
+        """Whether something is called behind the code that a front end expects behind its value, or its error.
+
+        Figures are shown that way. Otherwise the verdict tells of either.
+        """
+        callbacks = self._shell.events.callbacks
+        return cell.payloads and bool(callbacks["post_execute"] or callbacks["post_run_cell"])
+
+    def _take_values(self) -> None:
+        """Have what the code shows of its values; an earlier cell may have put its own hook there."""
+        sys.displayhook = self._hook
 
     def _remember(self, result: ExecutionResult, *, succeeded: bool) -> None:
         """The cell is over, and is what IPython calls the last one."""
@@ -196,6 +220,11 @@ class CellRunner:
         """Show a value of the cell, where its code wants to have it."""
         self._result.result = value
         sys.displayhook(value)
+
+    def _show_last(self, value: Any) -> None:
+        """Show the value with which the cell ends: the verdict can tell of it."""
+        self._hook.at_once = False
+        self._show(value)
 
     def _note(self, count: int, source: str, code: str) -> None:
         """The cell is one of those that the session knows by their numbers."""
@@ -220,11 +249,13 @@ class CellRunner:
             tree = shell.transform_ast(shell.compile.ast_parse(source, filename=name))
         except SyntaxError as error:
             raise error.with_traceback(None)  # noqa: B904  # the frames of the parser say nothing to the user
-        mode = "none" if cell.quiet or _ends_silently(source) else shell.ast_node_interactivity
+        mode = "none" if cell.quiet or ends_silently(source) else shell.ast_node_interactivity
         pieces = []
-        for nodes, kind in _split(tree.body, mode):
-            code = self._code(_module(nodes, kind, tree.type_ignores), name, kind)
+        for nodes, kind in split(tree.body, mode):
+            code = self._code(module(nodes, kind, tree.type_ignores), name, kind)
             pieces.append(Piece(code, self._show if kind == "eval" else None))
+        if pieces and pieces[-1].show is not None:
+            pieces[-1] = pieces[-1]._replace(show=self._show_last)
         return pieces
 
     def _code(self, tree: ast.AST, name: str, mode: str) -> Any:
@@ -243,53 +274,4 @@ class CellRunner:
                 callback(*arguments)
             except Exception:  # noqa: BLE001  # as IPython: a broken callback does not end the cell
                 print(f"Error in callback {callback} (for {event}):", file=sys.stderr)
-                self._shell.showtraceback()
-
-
-def _split(body: list[ast.stmt], mode: str) -> Iterator[tuple[list[Any], Kind]]:
-    """Runs of statements, and expressions whose value is shown."""
-    if mode == "last_expr_or_assign" and body:
-        body = [*body, *_target(body[-1])]
-    shown_from = 0 if mode == "all" else len(body) - 1 if mode != "none" else len(body)
-    within: Kind = "single" if mode in ("all", "last") else "exec"
-    run: list[ast.stmt] = []
-    kind: Kind = "exec"
-    for number, node in enumerate(body):
-        before, kind = kind, _kind(node, within) if number >= shown_from else "exec"
-        if run and (kind != before or kind == "eval"):
-            yield run, before
-            run = []
-        run.append(node)
-    if run:
-        yield run, kind
-
-
-def _kind(node: ast.stmt, within: Kind) -> Kind:
-    return "eval" if isinstance(node, ast.Expr) else within
-
-
-def _module(nodes: list[Any], kind: Kind, ignores: list[ast.TypeIgnore]) -> ast.mod:
-    if kind == "eval":
-        return ast.Expression(nodes[0].value)
-    return ast.Interactive(nodes) if kind == "single" else ast.Module(nodes, ignores)
-
-
-def _target(node: ast.stmt) -> list[ast.stmt]:
-    """An expression that gives what an assignment to one name has assigned."""
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and isinstance(targets[0], ast.Name):
-        value = ast.Expr(ast.Name(targets[0].id, ast.Load()))
-        return [ast.fix_missing_locations(ast.copy_location(value, node))]
-    return []
-
-
-def _ends_silently(source: str) -> bool:
-    """Whether the last token is a semicolon, which hides the value."""
-    if ";" not in source:
-        return False
-    skipped = (tokenize.ENDMARKER, tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)
-    try:
-        tokens = [token for token in tokenize.generate_tokens(StringIO(source).readline) if token.type not in skipped]
-    except (tokenize.TokenError, SyntaxError):
-        return False
-    return bool(tokens) and tokens[-1].string == ";"
+                self._shell.showtraceback(tb_offset=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from capsule_kernels.tracebacks import note_last, user_frames
+from capsule_kernels.verdicts import brief
 
 if TYPE_CHECKING:
     from capsule_kernels.shell import ZMQInteractiveShell
@@ -13,21 +14,23 @@ _FUNCTIONS = frozenset({"showtraceback", "showsyntaxerror", "_showtraceback"})
 """What rich and others replace, on the shell itself."""
 
 
-def show(shell: ZMQInteractiveShell, error: BaseException) -> bool:
-    """Show what a cell raises, while it is being handled; False: the session has chosen nothing, or that failed.
+def show(shell: ZMQInteractiveShell, error: BaseException) -> list[str] | None:
+    """Show what a cell raises, while it is being handled; None: the session has chosen nothing, or that failed.
+
+    Answers what the verdict says, behind the traceback that was shown.
 
     Interrupts and exits are left alone: nobody has asked for a debugger there. An interrupt of the code that shows the
     error is raised.
     """
     if not isinstance(error, Exception) or not _is_chosen(shell, error):
-        return False
+        return None
     error.__traceback__ = user_frames(error.__traceback__)  # they look for it in `sys.exc_info()`
     note_last(error)
     try:
         _show(shell, error)
     except (Exception, SystemExit):  # noqa: BLE001  # the user's code: the verdict tells of the cell's own error
-        return False
-    return True
+        return None
+    return brief(error)
 
 
 def _is_chosen(shell: ZMQInteractiveShell, error: Exception) -> bool:

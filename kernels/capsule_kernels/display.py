@@ -43,14 +43,24 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]  # IPython i
         """Send a MIME bundle; TypeError for what is none."""
         self._validate_data(data, metadata)
         if self.publisher is not None:
-            display_id = (transient or {}).get("display_id")
+            more = dict(transient or {})
+            display_id = more.get("display_id")
+            if display_id is None or isinstance(display_id, str):  # else front ends get it as it is, too
+                more.pop("display_id", None)
             body = {
                 "data": plain(data),
                 "metadata": plain(metadata or {}),
                 "display_id": None if display_id is None else str(display_id),
                 "update": bool(update),
             }
+            if more:
+                body["transient"] = plain(more)
             self.publisher.publish("display", body)
+
+    def publish_value(self, data: dict[str, Any], metadata: dict[str, Any], count: int) -> None:
+        """Send the value of an expression of the code with this number."""
+        if self.publisher is not None:
+            self.publisher.publish("display", {"data": data, "metadata": metadata, "execution_count": count})
 
     def clear_output(self, wait: bool = False) -> None:
         """Forget what the execution has shown."""
@@ -86,7 +96,11 @@ _here = _Here()
 
 
 class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
-    """Keeps the formatted value of the last expression for the verdict."""
+    """Keeps the formatted value of the last expression for the verdict.
+
+    `at_once`: a value is shown when it comes, for it is not the last one. `count`: the number of the cell that runs.
+    `broken`: the error of a value that cannot be shown, and its traceback.
+    """
 
     _: Any
     __: Any
@@ -94,7 +108,15 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self.begin()
+
+    def begin(self, count: int = 0, *, at_once: bool = False) -> None:
+        """Values are those of another cell from here on."""
         self.value: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self.is_shown = False
+        self.count, self.at_once = count, at_once
+        self.broken: tuple[BaseException, list[str]] | None = None
+        self._formatting = False
 
     @property
     def prompt_count(self) -> int:
@@ -130,17 +152,23 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
         """No prompt: the client shows the count."""
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
-        """A second value in one cell makes the first one a display. TypeError for what is no MIME bundle."""
+        """Keep a value; one that was kept before is shown. TypeError for what is no MIME bundle."""
         self.shell.display_pub._validate_data(format_dict, md_dict)  # noqa: SLF001  # as `display` does with it
-        self.flush_value()
-        self.value = (plain(format_dict), plain(md_dict or {}))
+        self.show_kept()
+        self.value, self.is_shown = (plain(format_dict), plain(md_dict or {})), False
+        if self.at_once:
+            self.show_kept()
 
-    def flush_value(self) -> None:
-        """Send a kept value as a display."""
-        if self.value is not None:
-            data, metadata = self.value
-            self.shell.display_pub.publish(data, metadata)
-            self.value = None
+    def note_broken(self, error: BaseException, lines: list[str]) -> None:
+        """An error was shown; if it is that of a value that cannot be shown, front ends take the cell for failed."""
+        if self._formatting:
+            self.broken = error, lines
+
+    def show_kept(self) -> None:
+        """Show what is kept, now, if it was not yet."""
+        if self.value is not None and not self.is_shown:
+            self.is_shown = True
+            self.shell.own_display.publish_value(*self.value, self.count)
 
     def cull_cache(self) -> None:
         """The bound on `Out` is reached: the oldest values go, without a word among the cell's output."""
@@ -153,10 +181,15 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
         """Have what the calling thread shows, also by way of `sys.displayhook`, which all threads share."""
         _here.hook = self
 
+    @property
+    def here(self) -> CellDisplayHook:
+        """That of the calling thread."""
+        return _here.hook or self
+
     def __call__(self, result: Any = None) -> None:
         """Show a value: keep its bundle for the verdict, and the value itself in `_` and `Out`."""
-        hook = _here.hook
-        if hook is None or hook is self:
+        hook = self.here
+        if hook is self:
             self._show(result)
         else:
             hook._show(result)  # noqa: SLF001  # of the same class
@@ -166,7 +199,11 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
         self.check_for_underscore()
         if result is None:
             return
-        data, metadata = self.compute_format_data(result)
+        self._formatting = True
+        try:
+            data, metadata = self.compute_format_data(result)
+        finally:
+            self._formatting = False
         self.update_user_ns(result)
         self.fill_exec_result(result)
         if data:

@@ -145,7 +145,8 @@ class Engine:
         said = envelope.body.get("comm")
         if said is not None:
             hear = partial(self.comms.hear, said, envelope.buffers)
-            self._take_turn(envelope, lambda: self.runner.call(envelope.sequence, hear))
+            payloads = envelope.body.get("payloads", False)
+            self._take_turn(envelope, lambda: self.runner.call(envelope.sequence, hear, payloads=payloads))
             return
         cell = cell_of(envelope)
         self._take_turn(envelope, lambda: self.runner.run(cell))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.display import plain
-from capsule_kernels.verdicts import explained
+from capsule_kernels.verdicts import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +23,6 @@ def _outcome(shell: ZMQInteractiveShell, expression: str) -> dict[str, Any]:
         value = eval(expression, shell.user_global_ns, shell.user_ns)  # noqa: S307  # running code is what a worker is for
         data, metadata = shell.display_formatter.format(value)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # it may raise anything, and is told so
-        said = explained(shell, error)
+        said = bounded(error, shell.without_frames(error))
         return {"status": "error", "ename": said["name"], "evalue": said["message"], "traceback": said["traceback"]}
     return {"status": "ok", "data": plain(data), "metadata": plain(metadata)}

@@ -120,3 +120,4 @@ def register(shell: ZMQInteractiveShell) -> None:
         shell.register_magic_function(_refuse(name), "line", name)
     shell.magics_manager.register_alias("more", "less")
     shell.magics_manager.register_alias("ed", "edit")
+    shell.alias_manager.soft_define_alias("clear", "clear")

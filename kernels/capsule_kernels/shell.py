@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import itertools
 import os
 import re
@@ -26,7 +27,7 @@ from capsule_kernels.payloads import Payloads
 from capsule_kernels.recognised import KernelFace, notebook_config
 from capsule_kernels.syntax import Syntax
 from capsule_kernels.tracebacks import user_frames
-from capsule_kernels.verdicts import bounded
+from capsule_kernels.verdicts import bounded, brief, explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ ERROR = "application/vnd.jupyter.error"
 
 _CELL_FILE = re.compile(r'File "(?P<name><ipython-input-[^"]+>|[^"]+/cells/\d+\.py)"')
 
+_EXIT = "An exception has occurred, use %tb to see the full traceback."
 _ENGINE_NAMES = ("In", "Out", "_ih", "_oh", "_dh", "get_ipython", "exit", "quit")
 
 
@@ -154,6 +156,8 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         """
         if isinstance(error, UsageError):  # as IPython: of a magic's use, and no line of its source
             return [f"UsageError: {error}"]
+        if isinstance(error, SystemExit) and self.payloads.wanted:
+            return [f"{_EXIT}\n", *self.without_frames(error)]
         frames = user_frames(error.__traceback__)
         quick = isinstance(error, KeyboardInterrupt) and not self.payloads.wanted
         if quick or isinstance(error, BaseExceptionGroup):
@@ -171,6 +175,13 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
         if self.payloads.wanted:
             return [str(part) for part in structured]
         return [line for part in structured for line in str(part).split("\n")]
+
+    def without_frames(self, error: BaseException) -> list[str]:
+        """The end of a traceback."""
+        try:
+            return [str(part) for part in self.InteractiveTB.get_exception_only(type(error), error)]
+        except BaseException:  # noqa: BLE001  # a user's exception answers as it likes
+            return brief(error)
 
     def show_thread_error(self, arguments: threading.ExceptHookArgs) -> None:
         """What ended a thread, with the source text of cells, on stderr as everywhere."""
@@ -196,6 +207,25 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]  # IPython is
             print(text, file=sys.__stderr__)
             return
         told = bounded(error, list(structured))
+        self._tell_error(told)
+        self.displayhook.here.note_broken(error, told["traceback"])
+
+    def show_error(self, error: BaseException) -> list[str] | None:
+        """Show a cell's own error as a front end expects it, before its verdict; answers the lines of the traceback.
+
+        None: the verdict has to tell of it, in the words of who gives it.
+        """
+        if "capsule_code" in object.__getattribute__(error, "__dict__"):
+            return None
+        told = explained(self, error)
+        if isinstance(error, UsageError):
+            print(*told["traceback"], sep="\n", file=sys.stderr)
+        elif not isinstance(error, bdb.BdbQuit):  # who has left the debugger knows of it
+            self._tell_error(told)
+        lines: list[str] = told["traceback"]
+        return lines
+
+    def _tell_error(self, told: dict[str, Any]) -> None:
         content = {"ename": told["name"], "evalue": told["message"], "traceback": told["traceback"]}
         self.own_display.publish({ERROR: content, "text/plain": "\n".join(told["traceback"])})
 

@@ -67,7 +67,8 @@ class AsideDisplayHook(CellDisplayHook):
         super(DisplayHook, self).__init__(shell=shell, config=shell.config)  # DisplayHook's own would empty `_`
         self._ = self.__ = self.___ = ""
         self.cache_size, self.do_full_cache, self.exec_result = 0, False, None
-        self._is_active, self.value = False, None
+        self._is_active = False
+        self.begin()
         self.note_printers()
 
     def update_user_ns(self, result: Any) -> None:
@@ -85,10 +86,8 @@ class AsideRunner(CellRunner):
     def _note(self, count: int, source: str, code: str) -> None:
         """Nothing: `In` and the history are the main shell's."""
 
-    def _begin_showing(self, result: ExecutionResult) -> None:
+    def _take_values(self) -> None:
         """Leave `sys.displayhook`, which all threads share, as the main shell's cell has it."""
-        self._hook.value = None
-        self._result = result
 
     def _remember(self, result: ExecutionResult, *, succeeded: bool) -> None:
         """Nothing: the last cell is the main shell's."""
@@ -267,7 +266,8 @@ class Subshell:
         self._since = time.monotonic()
         said = body.get("comm")
         if said is not None:
-            answer = self._runner.call(serial, partial(parts.comms.hear, said, envelope.buffers))
+            hear = partial(parts.comms.hear, said, envelope.buffers)
+            answer = self._runner.call(serial, hear, payloads=body.get("payloads", False))
         else:
             answer = self._runner.run(cell_of(envelope))
         if os.getpid() != self._pid:

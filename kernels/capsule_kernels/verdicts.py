@@ -22,21 +22,22 @@ MESSAGE_CHARACTERS = 64 * 1024
 TRACEBACK_LINES = 2000
 
 
-def succeeded(value: Value) -> dict[str, Any]:
+def succeeded(value: Value, *, shown: bool = False) -> dict[str, Any]:
     """The body of `result`; `value` is the MIME bundle of the last expression and its metadata.
 
-    `text` is left out: it would be the bundle's plain text once more, and that can be long.
+    `text` is left out: it would be the bundle's plain text once more, and that can be long. `shown`: a display had it.
     """
     data, metadata = value or ({}, {})
-    return {"verdict": "ok", "data": data, "metadata": metadata}
+    body: dict[str, Any] = {"verdict": "ok", "data": data, "metadata": metadata}
+    return body | {"shown": True} if shown else body
 
 
 def failed(
-    shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = False, shown: bool = False
+    shell: ZMQInteractiveShell, error: BaseException, *, asked: bool = False, shown: list[str] | None = None
 ) -> dict[str, Any]:
     """The body of `error` for what the code raised; `asked`: its interruption was asked for.
 
-    `shown`: the session has shown it as it wants to, so the traceback is one line.
+    `shown`: the traceback, if the error has been shown already.
     """
     try:
         return _failed(shell, error, asked=asked, shown=shown)
@@ -46,10 +47,12 @@ def failed(
         return body | {"verdict": "error", "code": "execution_error", "hint": "", "details": {}}
 
 
-def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool, shown: bool) -> dict[str, Any]:
+def _failed(
+    shell: ZMQInteractiveShell, error: BaseException, *, asked: bool, shown: list[str] | None
+) -> dict[str, Any]:
     interrupted = isinstance(error, KeyboardInterrupt) or (asked and _died_of_interrupt(error))
     note_last(error)
-    body = explained(shell, error, brief=shown)
+    body = explained(shell, error) if shown is None else {**bounded(error, shown), "shown": True}
     if interrupted:
         body["name"] = "KeyboardInterrupt"
     return body | {
@@ -60,10 +63,14 @@ def _failed(shell: ZMQInteractiveShell, error: BaseException, *, asked: bool, sh
     }
 
 
-def explained(shell: ZMQInteractiveShell, error: BaseException, *, brief: bool = False) -> dict[str, Any]:
-    """Name, message and traceback of what was raised, of bounded size; `brief`: without frames."""
-    lines = [f"{_name(error)}: {_text(error)}"] if brief else _traceback(shell, error)
-    return bounded(error, lines)
+def explained(shell: ZMQInteractiveShell, error: BaseException) -> dict[str, Any]:
+    """Name, message and traceback of what was raised, of bounded size."""
+    return bounded(error, _traceback(shell, error))
+
+
+def brief(error: BaseException) -> list[str]:
+    """The traceback without frames."""
+    return [f"{_name(error)}: {_text(error)}"]
 
 
 def bounded(error: BaseException, lines: list[str]) -> dict[str, Any]:

@@ -163,7 +163,10 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Execute(code="print('hi')\n1 + 1", timeout=2.5, key="k-1"), ()),
     (Output(stream="stdout", text="hi\n"), ()),
     (Output(stream="stderr", text="\u00fc\U0001f600\r", dropped=12), ()),
-    (Display(data={"text/plain": "<p>", "image/x": {"$buffer": 0}}, display_id="d1", fence=1), (b"\x00\xff\x10",)),
+    (
+        Display(data={"text/plain": "<p>", "image/x": {"$buffer": 0}}, display_id="d1", transient={"more": 1}, fence=1),
+        (b"\x00\xff\x10",),
+    ),
     (
         Display(
             data={
@@ -179,6 +182,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     ),
     (ClearOutput(wait=True), ()),
     (Progress(current=3.0, total=10.0, text="rows"), ()),
+    (Display(data={"text/plain": "1"}, execution_count=1), ()),
     (Result(text="2", data={"text/plain": "2"}, execution_count=1, duration=0.125), ()),
     (
         Error(

@@ -58,13 +58,19 @@ class Output(Message):
 
 
 class Display(Message):
-    """A MIME bundle. A value `{"$buffer": i}` stands for the message's buffer i; `update` replaces `display_id`."""
+    """A MIME bundle. A value `{"$buffer": i}` stands for the message's buffer i; `update` replaces `display_id`.
+
+    `transient` is what else code says of it that is not to be kept. With `execution_count` it is the value of an
+    expression of the code with this number.
+    """
 
     TYPE: ClassVar[str] = "display"
     data: Data
     metadata: Data = {}
     display_id: str | None = None
     update: bool = False
+    transient: Data = {}
+    execution_count: Count = 0
     fence: Count = 0
 
 
@@ -90,7 +96,8 @@ class Result(Message):
     """The verdict ok. `data` shows the value of the last expression; `text` too, unless `data` has it as plain text.
 
     `dropped` bytes of output were lost to the backpressure mode in all. `user_expressions` are the outcomes of those
-    that were asked for, and `payload` what IPython asks of its front end, if that is to be told.
+    that were asked for, and `payload` what IPython asks of its front end, if that is to be told. `shown`: a `display`
+    before has the value already.
     """
 
     TYPE: ClassVar[str] = "result"
@@ -104,10 +111,14 @@ class Result(Message):
     fence: Count = 0
     user_expressions: Data = {}
     payload: list[Data] = []
+    shown: bool = False
 
 
 class Error(Message):
-    """Any other verdict; or, with verdict "" and `reply_to`, the answer to a request that failed."""
+    """Any other verdict; or, with verdict "" and `reply_to`, the answer to a request that failed.
+
+    `shown`: what was shown before tells of the error already.
+    """
 
     TYPE: ClassVar[str] = "error"
     verdict: Literal["", "error", "timeout", "interrupted", "oom", "killed", "crashed", "worker_lost"] = ""
@@ -124,6 +135,7 @@ class Error(Message):
     details: Data = {}
     reply_to: str = ""
     payload: list[Data] = []
+    shown: bool = False
 
     @classmethod
     def answer(cls, error: CapsuleError, reply_to: str = "") -> Error:

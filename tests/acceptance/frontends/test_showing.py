@@ -46,6 +46,46 @@ async def test_a_figure_is_shown_although_the_cell_fails(session: AsyncSession) 
     assert (result.verdict, [sorted(one.data) for one in result.displays]) == ("error", [["image/png", "text/plain"]])
 
 
+async def test_who_takes_payloads_gets_a_value_or_an_error_before_the_figures_and_in_the_verdict(
+    session: AsyncSession,
+) -> None:
+    told: list[Event] = []
+    code = "import matplotlib.pyplot as plt\nplt.plot([1])\n{}"
+    good = await session.run(code.format("42"), payloads=True, on_event=told.append)
+    value, figure = good.displays
+    assert (value.data, value.execution_count) == ({"text/plain": "42"}, good.execution_count)
+    assert ("image/png" in figure.data, good.text) == (True, "42")
+    bad = await session.run(code.format("1 / 0"), payloads=True, on_event=told.append)
+    error, figure = bad.displays
+    assert error.data["application/vnd.jupyter.error"]["ename"] == "ZeroDivisionError"
+    assert bad.error is not None
+    assert ("image/png" in figure.data, bad.error.name) == (True, "ZeroDivisionError")
+    plain = await session.run(code.format("42"), on_event=told.append)
+    assert (["image/png" in one.data for one in plain.displays], plain.text) == ([True], "42")
+    assert [event.shown for event in told if isinstance(event, Finished)] == [True, True, False]
+
+
+async def test_values_before_the_last_one_have_the_number_of_their_cell(session: AsyncSession) -> None:
+    await session.run("get_ipython().ast_node_interactivity = 'all'")
+    for payloads in (False, True):
+        result = await session.run("1\n2\n3", payloads=payloads)
+        values = [(one.data["text/plain"], one.execution_count) for one in result.displays]
+        assert (values, result.text) == ([("1", result.execution_count), ("2", result.execution_count)], "3")
+        failed = await session.run("4\n1 / 0", payloads=payloads)
+        assert [one.data["text/plain"] for one in failed.displays] == ["4"]
+
+
+async def test_what_code_says_of_a_display_that_is_not_to_be_kept_arrives(session: AsyncSession) -> None:
+    code = (
+        "from IPython.display import publish_display_data as publish\n"
+        "publish({'text/plain': 'a'}, transient={'display_id': 'd', 'more': [1, b'x']})\n"
+        "publish({'text/plain': 'b'}, transient={'display_id': 5})"
+    )
+    first, second = (await session.run(code)).displays
+    assert (first.display_id, first.transient) == ("d", {"more": [1, "eA=="]})
+    assert (second.display_id, second.transient) == ("5", {"display_id": 5})
+
+
 async def test_a_figure_of_a_comm_handler_is_shown_at_its_end(session: AsyncSession) -> None:
     await session.run(
         "import matplotlib.pyplot as plt\nfrom comm import get_comm_manager\n"

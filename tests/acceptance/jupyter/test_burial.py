@@ -34,9 +34,11 @@ class Answered(Sockets):
         self.replies: list[tuple[str, str]] = []
         self.told: set[str] = set()
 
-    def reply(self, channel: str, kind: str, content: dict[str, Any], parent: dict[str, Any], to: list[bytes]) -> None:
+    def reply(
+        self, channel: str, kind: str, content: dict[str, Any], parent: dict[str, Any], to: list[bytes], **more: Any
+    ) -> None:
         self.replies.append((parent["msg_id"], content["status"]))
-        super().reply(channel, kind, content, parent, to)
+        super().reply(channel, kind, content, parent, to, **more)
 
     def publish(self, kind: str, content: dict[str, Any], parent: dict[str, Any], **more: Any) -> None:
         self.told.add(kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,6 +116,12 @@ def test_a_thread_that_goes_on_writes_under_its_own_request(client: BlockingKern
     assert message["parent_header"]["msg_id"] == first
     assert message["content"]["text"].startswith("late")
     assert reply_to(client, second)["status"] == "ok"
+
+
+def test_a_reply_says_when_its_request_was_begun_with(client: BlockingKernelClient) -> None:
+    client.execute("1")
+    reply = client.get_shell_msg(timeout=LONG)
+    assert datetime.fromisoformat(reply["metadata"]["started"]) <= reply["header"]["date"]
 
 
 # Comms

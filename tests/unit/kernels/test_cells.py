@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from capsule_kernels.cells import _ends_silently
+from capsule_kernels.pieces import ends_silently
 from tests.unit.kernels.alone import alone
 from tests.unit.kernels.rig import Session
 
@@ -503,4 +503,4 @@ def test_a_value_that_cannot_be_shown_does_not_fail_the_cell() -> None:
     ],
 )
 def test_which_sources_end_in_a_semicolon(source: str, silent: bool) -> None:
-    assert _ends_silently(source) is silent
+    assert ends_silently(source) is silent

@@ -86,6 +86,8 @@ SHOWN = [
     "%%capture kept\n1/0",
     "%tb",
     "with open('/tmp/%d.py' % os.getpid(), 'w') as file: _ = file.write('1/0')\n%run $file.name",
+]
+BROKEN = [
     "class Broken:\n    def __repr__(self): 1/0\nBroken()",
     "class Broken:\n    def _repr_html_(self): 1/0\nBroken()",
 ]
@@ -107,6 +109,20 @@ def test_an_error_that_is_no_verdict_is_a_display_for_who_takes_payloads_and_els
         session.value(code)
         assert session.text(1).endswith(b"ZeroDivisionError: division by zero\n"), code
     session.value("os.remove(file.name)")
+
+
+@alone
+def test_a_value_that_cannot_be_shown_fails_the_cell_of_who_takes_payloads_and_is_else_told_of_on_stderr() -> None:
+    session = Session()
+    for code in BROKEN:
+        body = session.error(code, payloads=True)
+        assert (body["name"], body["shown"]) == ("ZeroDivisionError", True)
+        shown = [session.message(session.shell).body for _ in range(2 if "html" in code else 1)]
+        assert shown[0]["data"]["application/vnd.jupyter.error"]["traceback"] == body["traceback"]
+        assert [one["execution_count"] for one in shown[1:]] == [body["execution_count"]] * (len(shown) - 1)
+        assert session.text(1) == b""
+        session.value(code)
+        assert session.text(1).endswith(b"ZeroDivisionError: division by zero\n"), code
 
 
 @alone
