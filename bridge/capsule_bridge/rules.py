@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from capsule_bridge.records import NewPromise, Promise
 from capsule_bridge.states import CANCELED, PENDING, PROMISE
-from capsule_protocol.errors import LocalProtocolError, SessionError
+from capsule_protocol.errors import LocalProtocolError, SessionError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -182,6 +182,13 @@ def part(events: Iterable[LoggedEvent], size: int) -> tuple[LoggedEvent, ...]:
         if size <= 0:
             break
     return tuple(taken)
+
+
+def request_of(promise: Promise) -> bytes:
+    """What was asked for, of a promise that says so. Raises StoreError, `store_damaged`, if it cannot be read."""
+    if not promise.param:
+        raise StoreError("store_damaged", f"what {promise.id!r} asked for cannot be read: its file is lost or damaged")
+    return promise.param
 
 
 def unknown(id_: str) -> SessionError:

@@ -94,7 +94,8 @@ class PromiseStore(Protocol):
     async def get(self, id: str, *, now: int) -> Promise:  # noqa: A002
         """The promise. A time-out that is due is written down before it is told.
 
-        Raises SessionError: `promise_unknown`, `promise_expired`.
+        A settled one has no `param` if that cannot be read any more. Raises SessionError: `promise_unknown`,
+        `promise_expired`.
         """
 
     async def read(self, id: str, *, after: int, limit: int = PAGE) -> Log:  # noqa: A002

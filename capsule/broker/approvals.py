@@ -11,6 +11,7 @@ from msgpack import packb, unpackb
 from capsule.broker.audit import redacted
 from capsule.broker.showing import shown
 from capsule_bridge import Bridge, NewPromise, Retention, Settlement, call_promise, execution_promise, fingerprint
+from capsule_bridge.rules import request_of
 from capsule_protocol.errors import CapabilityDenied, CapabilityFailed, CapabilityTimeout, CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
 
@@ -122,7 +123,7 @@ class Approvals:
 
     async def _check(self, promise: Promise, decision: Decision) -> None:
         """Whether somebody may approve this. Raises SessionError `permission_denied`."""
-        asks = (promise.principal, *unpackb(promise.param).get("submitters", ()))
+        asks = (promise.principal, *unpackb(request_of(promise)).get("submitters", ()))
         if decision.by not in asks and not decision.break_glass:
             return
         if not decision.break_glass:
@@ -155,7 +156,7 @@ class Approvals:
 
 def describe(promise: Promise) -> dict[str, Any]:
     """What is told to whoever may approve it."""
-    asked: dict[str, Any] = unpackb(promise.param)
+    asked: dict[str, Any] = unpackb(request_of(promise))
     asked.pop("recorded", None)
     answer = said(promise)
     return {
@@ -172,7 +173,7 @@ def describe(promise: Promise) -> dict[str, Any]:
 
 def recorded(promise: Promise) -> dict[str, Any]:
     """The arguments of the call as the audit trail has them."""
-    asked = unpackb(promise.param)
+    asked = unpackb(request_of(promise))
     found: dict[str, Any] = asked.get("recorded", asked["arguments"])
     return found
 
@@ -184,7 +185,7 @@ def said(promise: Promise) -> dict[str, Any]:
 
 def prompt(promise: Promise) -> str:
     """The call in one line, which is cut: a list has many of them, and `describe` all of it."""
-    asked = unpackb(promise.param)
+    asked = unpackb(request_of(promise))
     given = ", ".join(f"{name}={value!r}" for name, value in asked["arguments"].items())
     line = f"{asked['capability']}({given})"
     return line if len(line) <= MAX_PROMPT else f"{line[:MAX_PROMPT]}… ({len(line) - MAX_PROMPT} characters more)"

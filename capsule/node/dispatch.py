@@ -108,6 +108,14 @@ class Dispatch:
             self._tenancy.send_urgent(cancel(self._host.id, sent))
         return True
 
+    def give_up(self, execution_id: str, ruling: Ruling) -> None:
+        """One that is due cannot be sent: this is its verdict, and what waits behind it is due."""
+        queued = self._lineup.take_queued(execution_id)
+        if queued is not None:
+            _finish(queued, ruling)
+            self._stop_batch_of(queued)
+            self.send()
+
     def begin(self) -> None:
         """There is a new worker, which counts from one."""
         self.next_count = 1

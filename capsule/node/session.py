@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from capsule.node.checkpoints import SessionCheckpoints
     from capsule.node.home import Home, Identity
     from capsule.node.transfers import SessionFiles
-    from capsule.node.verdicts import Loss
+    from capsule.node.verdicts import Loss, Ruling
     from capsule.node.worker import Worker
     from capsule_protocol.envelope import Envelope
 
@@ -148,6 +148,10 @@ class Session:
     async def cancel(self, execution_id: str) -> bool:
         """Take an execution out of the queue, or interrupt it if it runs; False if it has ended or is not known."""
         return self._dispatch.cancel(execution_id)
+
+    def give_up(self, execution_id: str, ruling: Ruling) -> None:
+        """One that waits cannot be run: this is its verdict."""
+        self._dispatch.give_up(execution_id, ruling)
 
     async def restart(self) -> None:
         """A new worker; what runs is killed and what is queued is cancelled. Goes on if the caller is cancelled."""

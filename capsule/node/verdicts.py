@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from capsule.node.ladder import Ladder
     from capsule_protocol.messages.execution import Error
 
+UNREADABLE = "what was asked for cannot be read any more: its file is lost or damaged"
+"""Of an execution whose request is not in the store any more as it was accepted."""
+
 LossCause = Literal["exit", "violation", "restart", "close", "drain"]
 
 
@@ -147,6 +150,11 @@ def lost_with_node(last: int) -> Ruling:
     """The verdict of an execution whose own verdict a node had heard, and not kept, when it died."""
     message = "the execution ended, and its verdict was lost with the node that had heard it"
     return lost("verdict_lost", message, hint_of("worker_lost"), started=True, last=last)
+
+
+def unreadable() -> Ruling:
+    """The verdict of an execution that cannot be begun, for the store does not have any more what was asked for."""
+    return lost("store_damaged", UNREADABLE, hint_of("store_damaged"), started=False, last=0)
 
 
 def subshell_gone(name: str) -> Ruling:

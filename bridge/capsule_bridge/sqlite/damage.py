@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from capsule_bridge.sqlite.connect import open_reader
-from capsule_bridge.sqlite.files import DamagedValueError
+from capsule_bridge.sqlite.files import OF_A_VALUE
 from capsule_protocol.errors import StoreError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Examination:
 
 
 def _tells_damage(error: Exception) -> bool:
-    if isinstance(error, DamagedValueError):
+    if isinstance(error, OF_A_VALUE):
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DAMAGED  # the rest of the bits only say where

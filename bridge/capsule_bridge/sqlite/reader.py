@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from capsule_bridge.sqlite.damage import store_error
+from capsule_bridge.sqlite.files import LostValueError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,14 +38,21 @@ class Reader:
 
     def _run(self, ask: Callable[[Rows], T]) -> T:
         try:
-            try:
-                return self._in_transaction(ask)
-            except FileNotFoundError:
-                # A large value went between its row and its file, because its promise was forgotten: look once more.
-                return self._in_transaction(ask)
+            return self._look(ask)
         except (sqlite3.Error, OSError) as error:
             self._drop()
             raise store_error(error, "the store cannot be read") from error
+
+    def _look(self, ask: Callable[[Rows], T]) -> T:
+        """Again if a large value went between its row and its file, because it was forgotten: it has no row then."""
+        lost = None
+        while True:
+            try:
+                return self._in_transaction(ask)
+            except LostValueError as error:
+                if error.filename == lost:
+                    raise
+                lost = error.filename
 
     def _in_transaction(self, ask: Callable[[Rows], T]) -> T:
         if self._rows is None:

@@ -13,6 +13,7 @@ from capsule.node.asking import Answer, InputError, Question
 from capsule.node.durable.elsewhere import text_of, unpacked
 from capsule.node.durable.patience import until_committed
 from capsule_bridge import NewPromise, Settlement, fingerprint, promise_id
+from capsule_bridge.rules import request_of
 from capsule_bridge.states import CANCELED
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
@@ -224,7 +225,7 @@ def pack_question(question: Question) -> bytes:
 
 def unpack_question(promise: Promise) -> Question:
     """What was asked."""
-    return Question(**unpackb(promise.param))
+    return Question(**unpackb(request_of(promise)))
 
 
 def _action(answer: Answer) -> Action:

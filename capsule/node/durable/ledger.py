@@ -31,6 +31,7 @@ from capsule.node.requests import check_same
 from capsule.node.verdicts import cancelled, lost
 from capsule.wire import pack_event, unpack_event
 from capsule_bridge import Leases, Log, LoggedEvent, NewPromise, Settlement, Watched, promise_id, session_promise
+from capsule_bridge.rules import request_of
 from capsule_protocol.errors import ArgumentError, CapsuleError, LocalProtocolError, SessionError, WorkerLost
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Ledger:
         )
 
         def judge(found: Promise) -> None:
-            check_same(unpack_request(found.param), request, key, execution)
+            check_same(unpack_request(request_of(found)), request, key, execution)
 
         self.claims.check_lives()
         accept = self.claims.under(session.id, lambda claim: self.bridge.accept(new._replace(claim=claim), judge))
@@ -259,7 +260,7 @@ class Ledger:
             if error.code != "execution_unknown":
                 raise
             return False
-        check_same(unpack_request(promise.param), request, key, execution)
+        check_same(unpack_request(request_of(promise)), request, key, execution)
         return True
 
     async def find(self, session: str, execution: str) -> Promise:

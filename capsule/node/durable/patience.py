@@ -19,9 +19,10 @@ FIRST_RETRY, LAST_RETRY = 0.05, 1.0
 """Seconds until a store that failed is tried again: at first, and after many failures."""
 
 
-async def until_committed(who: str, attempt: Callable[[], Awaitable[T]]) -> T:
+async def until_committed(who: str, attempt: Callable[[], Awaitable[T]], *over: str) -> T:
     """Try until the store has done it. Raises CapsuleError other than StoreError, and `store_closed`.
 
+    With codes that are `over` as well, what has one of these is not tried again, but raised.
     What else a store may raise is a mistake of its own; it is told with its place, and may be over as well.
     """
     wait = FIRST_RETRY
@@ -29,7 +30,7 @@ async def until_committed(who: str, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
         except StoreError as error:
-            if error.code == "store_closed":
+            if error.code in {"store_closed", *over}:
                 raise
             logger.warning("%s waits for the store: %s", who, error)
         except CapsuleError:

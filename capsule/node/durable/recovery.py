@@ -13,6 +13,7 @@ from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import execution_of, unpack_request, unpack_session
 from capsule.node.durable.sharing import claim, owner_of
 from capsule.node.home import Identity
+from capsule.node.verdicts import UNREADABLE
 from capsule_bridge import Salvaging, Settlement
 from capsule_protocol.errors import CapsuleError, SessionError, StoreError, WorkerLost
 
@@ -124,9 +125,7 @@ class Recovery:
         """Nobody can do any more what it stands for: of an execution that is its verdict, all else is canceled."""
         logger.error("%s cannot be read: a large value of it is lost or damaged, and so it ends", promise.id)
         if promise.kind == "execute":
-            error = StoreError(
-                "store_damaged", "what was asked for cannot be read any more: its file is lost or damaged"
-            )
+            error = StoreError("store_damaged", UNREADABLE)
             await self._ledger.give_up(promise, error, started=promise.started_at is not None)
         else:
             await self._ledger.bridge.settle(Settlement(promise.id, "cancel", fence=promise.fence))

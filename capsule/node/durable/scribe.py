@@ -83,10 +83,10 @@ class Scribe:
     async def start(self, begin: Callable[[], Awaitable[Started]]) -> None:
         """Write down by `begin` that it is about to be sent to the worker. Waits for a failed store.
 
-        Raises SessionError: `promise_fenced` if it may not be, because it was begun before or has its verdict; and what
-        `begin` raises.
+        Raises SessionError: `promise_fenced` if it may not be, because it was begun before or has its verdict;
+        StoreError: `store_damaged`; and what `begin` raises.
         """
-        started, first = await until_committed(self._promise, begin)
+        started, first = await until_committed(self._promise, begin, "store_damaged")
         if not first:
             raise SessionError("promise_fenced", f"{self._promise} was begun before, or has its verdict")
         self.fence = started.fence

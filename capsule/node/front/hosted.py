@@ -16,6 +16,7 @@ from capsule.node.front.aside import Aside
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule.node.requests import check_same
+from capsule.node.verdicts import unreadable
 from capsule_bridge import promise_id
 from capsule_protocol.errors import CapsuleError, SessionError
 
@@ -206,6 +207,9 @@ class Hosted:
             await log.scribe.start(lambda: ledger.begin(promise, self.session.id, epoch))
         except CapsuleError as error:  # it is another node's, or the store has been closed
             logger.warning("execution %s is not started: %s", execution, error)
+            if error.code == "store_damaged":
+                self.session.give_up(execution, unreadable())
+                return
             log.scribe.give_way()
             await self.session.cancel(execution)
             with suppress(CapsuleError):

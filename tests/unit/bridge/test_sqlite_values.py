@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from capsule_bridge import LoggedEvent, Retention, Settlement
+from capsule_bridge import LoggedEvent, Retention, Settlement, rules
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge.contract import refused
 from tests.unit.bridge.support import LARGE, Gate, file_sizes_up_to, files_of, new, opened
@@ -61,7 +61,7 @@ async def test_a_value_whose_file_is_gone_is_told_and_harms_nothing_else(path: P
     (file,) = files_of(path)
     path.with_name("store.db.values").joinpath(file).unlink()
     async with opened(path, fault=gate) as store:
-        with refused("store_unavailable"):
+        with refused("store_damaged"):
             await store.get("a", now=2)
         calls = [asyncio.ensure_future(store.create(new("b"), now=1))]
         await gate.reached()
@@ -122,7 +122,7 @@ async def test_a_request_that_cannot_be_read_keeps_nobody_from_ending_its_promis
         for request in (new("a"), new("b"), new("c", parent="b"), new("d", timeout_at=5)):
             await store.create(request._replace(param=LARGE), now=1)
         spoil_values(path, harm)
-        with refused("store_damaged" if harm == "damaged" else "store_unavailable"):
+        with refused("store_damaged"):
             await store.start("a", epoch=1, now=2)
         assert store.failure is None, "that tells of one value, and not of the store"
         ((promise, decided),) = await store.settle(Settlement("a", "resolve", LARGE, log=(b"one",)), now=2)
@@ -134,6 +134,11 @@ async def test_a_request_that_cannot_be_read_keeps_nobody_from_ending_its_promis
         assert (await store.expire(now=6, retention=Retention())).timed_out == ("d",)
         assert await store.pending(now=7) == []
         assert store.failure is None
+    async with opened(path) as store:
+        assert await store.get("a", now=8) == promise, "a verdict is told without the request, also later"
+        assert not (await store.create(new("a", param=LARGE), now=8)).fresh
+        with refused("store_damaged"):
+            rules.request_of(await store.get("a", now=8))
 
 
 async def test_a_verdict_that_cannot_be_read_is_not_told_as_another(path: Path) -> None:
