@@ -64,6 +64,8 @@ class Attempt:
     """What becomes of it decides whether its session gets more calls of this provider."""
     started: bool = False
     """It is written down that it is made, so what becomes of it has to be as well."""
+    made: bool = False
+    """It may have changed something."""
     ending: bool = False
     """It is decided what became of it, which is still to be recorded."""
     observed: list[str] = field(default_factory=list)

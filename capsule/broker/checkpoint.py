@@ -92,7 +92,7 @@ class Checkpoint:
             await self._count(attempt, account, outcome)
             await self.recorder.ended(attempt, outcome)
         except CapabilityDenied as error:  # what is not recorded is not told
-            outcome = _refused(error)
+            outcome = _refused(_untold(attempt, error) if attempt.made or outcome.recorded else error)
         self.counts["unknown" if attempt.target is None else attempt.capability, outcome.result] += 1
         return outcome
 
@@ -212,6 +212,7 @@ class Checkpoint:
             if book is not None:
                 await book.begin(attempt)
                 attempt.started = True
+            attempt.made = True
         call = Call(
             operation=target.name,
             request=attempt.request,
@@ -338,10 +339,19 @@ def _refused(error: CapabilityError) -> Outcome:
     return Outcome(error.outcome, {}, error=error)  # type: ignore[arg-type]  # each class has one of the four
 
 
+def _untold(attempt: Attempt, error: CapabilityDenied) -> CapabilityDenied:
+    """Why nothing is told of a call that has changed something: to make it again would be to do that twice."""
+    message = f"{attempt.capability} was made, and what became of it cannot be told: {error.message}"
+    hint = "Look whether it did what it should before you call again."
+    return CapabilityDenied(error.code, message, hint=hint, retryable=False, details=error.details)
+
+
 def _timed_out(attempt: Attempt) -> CapabilityTimeout:
     assert attempt.limits is not None
+    assert attempt.target is not None
     message = f"{attempt.capability} took longer than {attempt.limits.timeout:g} s"
-    return CapabilityTimeout("capability_timeout", message, details={"timeout": attempt.limits.timeout})
+    retryable, details = not attempt.target.operation.effects, {"timeout": attempt.limits.timeout}
+    return CapabilityTimeout("capability_timeout", message, retryable=retryable, details=details)
 
 
 def _failure(attempt: Attempt, error: CapabilityError | TimeoutError) -> CapabilityError:

@@ -20,7 +20,7 @@ ALLOWED = frozenset(
     {"complete", "inspect", "is_complete", "history", "namespace_summary", "comm_info", "subshell", "debug"}
 )
 URGENT = frozenset({"debug", "subshell"})
-"""Those that do not wait for the code that runs; nor does one that names a subshell."""
+"""Those that do not wait for the code that runs; nor does one that names a subshell. They alone change something."""
 
 
 class Questions:
@@ -58,7 +58,8 @@ class Questions:
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
-            raise CapsuleError("request_timeout", f"{kind} was not answered within {timeout:g} s") from None
+            message = f"{kind} was not answered within {timeout:g} s"
+            raise CapsuleError("request_timeout", message, retryable=kind not in URGENT) from None
         finally:
             waited = self._open.pop(number, None) is not None
             if waited and (not answer.done() or answer.cancelled()):

@@ -47,7 +47,8 @@ class Subshells:
             async with asyncio.timeout(timeout):
                 await self._host.acquainted()
         except TimeoutError:
-            raise CapsuleError("request_timeout", f"subshell was not answered within {timeout:g} s") from None
+            message = f"subshell was not answered within {timeout:g} s"
+            raise CapsuleError("request_timeout", message, retryable=True) from None  # nothing was done yet
         if action == "open":
             name = _named(body) or new_id(SUBSHELL)
             await self._open(name, timeout)

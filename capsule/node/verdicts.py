@@ -122,9 +122,9 @@ def lost(reason: str, message: str, hint: str, *, started: bool, last: int, code
 
 
 def _with_extent(info: ErrorInfo, reason: str, *, started: bool, last: int) -> ErrorInfo:
-    """Only what certainly never began is safe to ask for again."""
+    """Only what certainly never began is safe to ask for again, unless it cannot succeed: its epoch is over."""
     extent = {"reason": reason, "started": started, "last_seq": last, "effects": "unknown" if started else "none"}
-    retryable = not started if info.code == "worker_lost" else info.retryable
+    retryable = not started and info.code != "epoch_mismatch"
     return replace(info, details={**info.details, **extent}, retryable=retryable)
 
 

@@ -89,7 +89,8 @@ class AskProvider:
         )
         answer = await self._ask(call.asker.session, call.asker.execution, question)
         if answer.error == "timeout":
-            raise CapabilityTimeout("input_timeout", answer.message or "nobody answered in time")
+            message = answer.message or "nobody answered in time"
+            raise CapabilityTimeout("input_timeout", message, retryable=True)  # to have asked did nothing
         if answer.error == "canceled":
             raise CapabilityFailed("input_canceled", answer.message or "the question was taken back")
         if answer.value is None:

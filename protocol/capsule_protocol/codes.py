@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class CodeInfo(NamedTuple):
-    """What a code means, what to do about it, and whether the same request may succeed when repeated."""
+    """What a code means, what to do about it, and whether the same request may be made again.
+
+    `retryable` has only what certainly did nothing, and may succeed later: who repeats that does nothing twice.
+    """
 
     meaning: str
     hint: str = ""
@@ -33,7 +36,7 @@ CODES: dict[str, CodeInfo] = {
     # The verdicts that are not ok
     "execution_error": CodeInfo("the code raised an exception"),
     "execution_interrupted": CodeInfo("the execution was interrupted on request"),
-    "execution_timeout": CodeInfo("the execution took longer than its time-out", "Raise `timeout`.", retryable=True),
+    "execution_timeout": CodeInfo("the execution took longer than its time-out", "Raise `timeout`."),
     "execution_cancelled": CodeInfo("the execution was cancelled before it started", retryable=True),
     "execution_killed": CodeInfo(
         "the worker was killed while the code ran", "The session's state is gone; restart the session."
@@ -52,7 +55,7 @@ CODES: dict[str, CodeInfo] = {
         "code in a subshell does not react to an interrupt; it goes on, and what is for the subshell waits",
         "Use another subshell, or restart the session.",
     ),
-    "output_drain_timeout": CodeInfo("the output of an execution could not be handed over in time", retryable=True),
+    "output_drain_timeout": CodeInfo("the output of an execution could not be handed over in time"),
     "output_limit_exceeded": CodeInfo(
         "an execution wrote more output than its session allows",
         "Write less, raise `buffer_bytes`, or choose another backpressure mode.",
@@ -62,7 +65,7 @@ CODES: dict[str, CodeInfo] = {
         "End the cell with a smaller value, or raise `message_bytes`.",
     ),
     "no_input_client": CodeInfo("the code asked for input and no client can answer", "Pass `on_input`."),
-    "input_timeout": CodeInfo("nobody answered a request for input in time", retryable=True),
+    "input_timeout": CodeInfo("nobody answered a request for input in time"),
     "input_canceled": CodeInfo("the question that the code asked was taken back", "Run the code again."),
     "comm_unknown": CodeInfo("the code has no comm of this id, or has registered no target of this name"),
     "subshell_unknown": CodeInfo("the session has no subshell of this name", "Open one, and use its name."),
@@ -104,7 +107,9 @@ CODES: dict[str, CodeInfo] = {
         "Close sessions, or allow the node more open files.",
         retryable=True,
     ),
-    "request_timeout": CodeInfo("a request was not answered in time", retryable=True),
+    "request_timeout": CodeInfo(
+        "a request was not answered in time", "Allow more time; look first whether it was done if it changes something."
+    ),
     "internal_error": CodeInfo("the node made a mistake of its own", "Report it, with what the node has logged."),
     "session_unknown": CodeInfo(
         "the node has no session of this name or id for this client",
@@ -135,7 +140,6 @@ CODES: dict[str, CodeInfo] = {
     "connection_lost": CodeInfo(
         "the connection to the node was lost and did not come back in time",
         "Look whether the node runs; attach to the session by its id.",
-        retryable=True,
     ),
     "address_in_use": CodeInfo("another node listens at the address", "Stop it, or choose another address."),
     "too_many_clients": CodeInfo("the node has as many connections as it may", retryable=True),
@@ -224,7 +228,7 @@ CODES: dict[str, CodeInfo] = {
     "capability_isolated": CodeInfo(
         "too many calls failed: the session gets no more of them for a while", "Wait, then try one.", retryable=True
     ),
-    "capability_timeout": CodeInfo("a call took longer than its grant allows", retryable=True),
+    "capability_timeout": CodeInfo("a call took longer than its grant allows"),
     "capability_failed": CodeInfo("a call was allowed and could not be done"),
     "capability_too_large": CodeInfo("a call carries more bytes than its grant allows", "Carry less at once."),
     "capability_uncertain": CodeInfo(
@@ -262,7 +266,7 @@ CODES: dict[str, CodeInfo] = {
     "address_denied": CodeInfo(
         "the host has an address that is not to be reached: private, loopback, link-local, metadata"
     ),
-    "http_failed": CodeInfo("the server could not be reached, or did not answer as HTTP has it", retryable=True),
+    "http_failed": CodeInfo("the server could not be reached, or did not answer as HTTP has it"),
     # Calls to `shell`
     "program_failed": CodeInfo("the program could not be started"),
 }

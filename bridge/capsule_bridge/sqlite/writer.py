@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from capsule_bridge.sqlite.connect import LOG_BYTES
 from capsule_bridge.sqlite.damage import store_error
@@ -80,7 +80,7 @@ class Writer:
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._urgent: list[Job] = []
-        self._hurries = self._stopping = False
+        self._hurries = self._stopping = self._committing = False
         self._unchecked = 0
         self._thread = threading.Thread(target=self._serve, name="capsule-store", daemon=True)
         self._thread.start()
@@ -89,7 +89,9 @@ class Writer:
         """Queue a job, from any thread. Raises StoreError, `store_unavailable`, if too many wait."""
         if self._queue.qsize() + len(self._waiting) >= MAX_QUEUED:
             raise StoreError(
-                "store_unavailable", f"{MAX_QUEUED:,} operations wait for the disk: this one was not begun"
+                "store_unavailable",
+                f"{MAX_QUEUED:,} operations wait for the disk: this one was not begun",
+                details={"outcome": "not_done"},
             )
         self._queue.put(job)
 
@@ -157,13 +159,14 @@ class Writer:
                 for job in batch:
                     self._commit([job])
             elif isinstance(error, OF_A_VALUE):
-                batch[0].error = _told(error)
+                batch[0].error = _told(error, "not_done")
             elif isinstance(error, FileNotFoundError):  # the directory for large values is gone
                 self._fail(batch, error)
             else:  # a value that no row can hold, or a mistake of ours
                 batch[0].error = error
 
     def _transact(self, batch: list[Job], careful: bool) -> None:
+        self._committing = False
         self._usable()
         if self._rows is None:
             self._rows = self._connect()
@@ -183,6 +186,7 @@ class Writer:
         self._fault("before_commit")
         # If the commit fails nobody knows yet whether the next start will find it: only that one may remove its files.
         rows.written.clear()
+        self._committing = True
         rows.connection.execute("COMMIT")
         self._fault("committed")
         self.failure = None
@@ -195,7 +199,7 @@ class Writer:
         self._drop()
         for job in batch:
             job.answer = None
-            job.error = _told(error)
+            job.error = _told(error, "unknown" if self._committing else "not_done")
 
     def _roll_back(self) -> None:
         if self._rows is not None:
@@ -227,8 +231,9 @@ class Writer:
         self._fault("checkpointed")
 
 
-def _told(error: Exception) -> StoreError:
+def _told(error: Exception, outcome: Literal["unknown", "not_done"]) -> StoreError:
     told = store_error(error, "the store cannot commit")
+    told.details["outcome"] = outcome
     told.__cause__ = error
     return told
 

@@ -143,7 +143,8 @@ class Link:
             async with asyncio.timeout(timeout):
                 return await waiting.answer
         except TimeoutError:
-            raise CapsuleError("request_timeout", f"{kind} was not answered within {timeout:g} s") from None
+            message = f"{kind} was not answered within {timeout:g} s"
+            raise CapsuleError("request_timeout", message, retryable=again) from None
         finally:
             del self._requests[envelope.id]
             if not waiting.answer.done() or waiting.answer.cancelled():
@@ -247,12 +248,13 @@ class Link:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 reply = await waiting.answer
         except CapsuleError as error:
-            if error.retryable:
+            if error.retryable or error.code == "connection_lost":  # to attach twice is to attach once
                 logger.info("session %s could not be attached again: %s", session.id, error)
                 return error
             session.end(error)
         except TimeoutError:
-            return NodeError("request_timeout", f"the node has not given session {session.id} back in time")
+            message = f"the node has not given session {session.id} back in time"
+            return NodeError("request_timeout", message, retryable=True)
         else:
             session.epoch = reply["epoch"]
         finally:

@@ -140,7 +140,7 @@ class RemoteTransfer:
                 await self._changed.wait()
         except TimeoutError:
             message = f"the transfer has not moved for {STALL_TIMEOUT:g} s"
-            raise CapsuleError("request_timeout", message) from None
+            raise CapsuleError("request_timeout", message, retryable=True) from None  # what is not whole is not kept
         self._changed.clear()
         if self._error is not None:
             self._close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgpack import UnpackException, unpackb
@@ -62,4 +63,5 @@ def _ruling(promise: Promise) -> tuple[Verdict, ErrorInfo | None]:
     if promise.state == "resolved":
         return "ok", None
     said = text_of(promise.value)
-    return cancelled(f"its promise was settled elsewhere, as {promise.state}{': ' if said else ''}{said}")
+    ruling = cancelled(f"its promise was settled elsewhere, as {promise.state}{': ' if said else ''}{said}")
+    return ruling._replace(error=replace(ruling.error, retryable=promise.started_at is None))

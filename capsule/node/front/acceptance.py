@@ -108,9 +108,11 @@ class Acceptance:
             await place.before.wait()
             if self._was_left(entry):
                 entry = await ledger.left(entry.promise)  # whoever asks too waits until it is lined up
-        except StoreError:
+        except StoreError as error:
             self._doubt(execution)
             ledger.intake.hurry_all()
+            if key is None and error.retryable and error.details.get("outcome") != "not_done":
+                raise _doubtful(error) from error
             raise
         finally:
             await place.before.wait()
@@ -155,3 +157,9 @@ class Acceptance:
         execution = execution_of(entry.promise)
         doubtful = self._doubtful.pop(execution, False) is None
         return doubtful and not entry.fresh and entry.promise.pending and execution not in self._host.logs
+
+
+def _doubtful(error: StoreError) -> StoreError:
+    """Of what has no key: the store may have it, and then it is run; to ask again is to ask for another one."""
+    hint = "Look whether it was run before you ask again. What has an idempotency key can be asked for again at once."
+    return StoreError(error.code, error.message, hint=hint, retryable=False, details=error.details)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from capsule.providers.http.trust import Trust
 
 _VERSIONS = ("HTTP/1.0", "HTTP/1.1")
-_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REFUSED = frozenset({408, 425, 429, 503})
+"""With these a server says that it has done nothing, and may later."""
+_FAILED = frozenset({500, 502, 504})
+"""With these nobody says what was done."""
 
 
 class Exchange:
@@ -89,7 +92,8 @@ class Exchange:
         status, reason = response.status_code, response.reason_phrase
         if self._call.request.raise_for_status and not 200 <= status < 300:
             message = f"{hop.place.plain} answered {status} {reason}".rstrip()
-            raise CapabilityFailed("http_failed", message, retryable=status in _LATER, details={"status": status})
+            retryable = status in _REFUSED or (status in _FAILED and hop.harmless)
+            raise CapabilityFailed("http_failed", message, retryable=retryable, details={"status": status})
         taker = Taker(self._call.send, gather=self._call.operation == "fetch")
         most = _least(self._scope.response_bytes, self._call.limits.response_bytes)
         relayed = await relay(response, hop.mask, most, taker)
@@ -149,10 +153,10 @@ def _explained(hop: Hop, scope: Scope) -> Iterator[None]:
         raise
     except (httpcore.ConnectTimeout, TimeoutError) as error:
         message = f"{where}: no connection within {scope.connect_time:g} s"
-        raise CapabilityTimeout("capability_timeout", message) from error
+        raise CapabilityTimeout("capability_timeout", message, retryable=True) from error
     except httpcore.TimeoutException as error:
         message = f"{where}: nothing was sent or taken for {scope.read_time:g} s"
-        raise CapabilityTimeout("capability_timeout", message) from error
+        raise CapabilityTimeout("capability_timeout", message, retryable=hop.harmless) from error
     except (
         httpcore.NetworkError,
         httpcore.ProtocolError,
@@ -160,7 +164,9 @@ def _explained(hop: Hop, scope: Scope) -> Iterator[None]:
         httpx.InvalidURL,
         OSError,
     ) as error:
-        raise CapabilityFailed("http_failed", f"{where}: {str(error) or 'the connection was lost'}") from error
+        retryable = hop.harmless or isinstance(error, httpcore.ConnectError)
+        message = f"{where}: {str(error) or 'the connection was lost'}"
+        raise CapabilityFailed("http_failed", message, retryable=retryable) from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PARTIAL = frozenset({"range", "request-range"})
 """Headers that ask for a part of a body, the second one as some servers still read it."""
+_HARMLESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _AS_GET = frozenset({301, 302, 303})
 _SENDABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 AGENT = "capsule"
@@ -44,6 +45,11 @@ class Hop:
     known: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
     mask: Mask = field(default_factory=lambda: Mask(()))
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it changes nothing, so that it may be sent again though nobody knows what became of it."""
+        return self.method in _HARMLESS
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ class Names:
             texts = await self._on_thread(place, session)
         except (OSError, UnicodeError, RuntimeError) as error:  # the last one: there can be no more threads
             reason = getattr(error, "strerror", None) or error
-            raise CapabilityFailed("http_failed", f"{place.host} was not found: {reason}") from error
+            message = f"{place.host} was not found: {reason}"
+            raise CapabilityFailed("http_failed", message, retryable=True) from error
         found = list(dict.fromkeys(_read(text) for text in texts))
         if not 0 < len(found) <= ADDRESSES:
             raise CapabilityFailed("http_failed", f"{place.host} has {len(found)} addresses; allowed: 1 to {ADDRESSES}")

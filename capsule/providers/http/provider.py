@@ -82,8 +82,9 @@ class HttpProvider:
         except CapabilityError:
             raise
         except TimeoutError as error:
-            message = f"{hops.first(call.request).place.plain}: it took longer than {most or 0:g} s"
-            raise CapabilityTimeout("capability_timeout", message) from error
+            hop = hops.first(call.request)
+            message = f"{hop.place.plain}: it took longer than {most or 0:g} s"
+            raise CapabilityTimeout("capability_timeout", message, retryable=hop.harmless) from error
 
     async def _exchange(self) -> type[Exchange]:
         # httpx takes a tenth of a second to import: nodes that make no request do without, and no other call waits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from capsule.broker.explaining import judge
 from capsule.broker.registry import load as load_providers
 from capsule.broker.replaying import asked
 from tests.acceptance.broker.test_calls import refused, value
+from tests.acceptance.serve.support import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +120,34 @@ async def test_what_cannot_be_recorded_is_not_done_until_there_is_room(
     (resumed,) = (entry.record for entry in entries(folder, Wanted(kind="audit", outcome="resumed")))
     assert resumed.details is not None
     assert resumed.details["missed"] >= 2
+
+
+async def test_what_was_done_and_could_not_be_recorded_is_not_to_be_done_again(
+    granting: Granting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, marks = tmp_path / "audit", tmp_path / "marks"
+    async with granting(marking(tmp_path), broker={"audit": folder}) as node, node.client.session() as session:
+        code = (
+            "try: caps.acme.mark('x', seconds=3)\nexcept Exception as e: found = f'{e.code} {e.retryable} {e}'\nfound"
+        )
+        running = session.submit(code)
+        async with asyncio.timeout(LONG):
+            while not marks.exists():
+                await asyncio.sleep(0.005)
+            with full(folder, monkeypatch):
+                text = str((await running.result()).text)
+    assert text.startswith("'audit_unavailable False acme.mark was made, and what became of it cannot be told")
+
+
+async def test_a_call_that_takes_too_long_may_be_made_again_only_if_it_changes_nothing(
+    granting: Granting, tmp_path: Path
+) -> None:
+    wait = '[[grants]]\nname = "wait"\ncapabilities = ["acme.wait"]\n'
+    policy = marking(tmp_path, wait) + "limits = { timeout = 0.3 }\n"
+    async with granting(policy) as node, node.client.session() as session:
+        for call, expected in ("wait()", True), ("mark('x', seconds=600)", False):
+            code = f"try: caps.acme.{call}\nexcept Exception as error: found = error.code, error.retryable\nfound"
+            assert await value(session, code) == str(("capability_timeout", expected))
 
 
 async def test_where_it_may_what_cannot_be_recorded_is_done_and_counted(

@@ -31,8 +31,20 @@ async def test_who_asks_again_after_a_commit_in_doubt_gets_the_answer_of_one_run
             with pytest.raises(StoreError) as caught:
                 await session.run(code, key="k")
             assert caught.value.retryable
+            assert caught.value.details["outcome"] == "unknown"
             again = [asyncio.create_task(session.run(code, key="k")) for _ in range(3)]
             go.touch()
             async with asyncio.timeout(LONG):
                 assert [(await each).text for each in again] == ["42"] * 3
     assert count.read_text() == "x"
+
+
+async def test_what_may_have_been_kept_and_has_no_key_is_not_to_be_asked_for_again(place: Path) -> None:
+    with serve(place / "node", "in doubt", 1) as served:
+        async with served.client() as client:
+            session = await client.session()
+            served.process.send_signal(signal.SIGUSR1)
+            with pytest.raises(StoreError) as caught:
+                await session.run("6 * 7")
+            assert (caught.value.code, caught.value.retryable) == ("store_unavailable", False)
+            assert caught.value.details["outcome"] == "unknown"

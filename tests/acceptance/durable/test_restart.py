@@ -215,7 +215,7 @@ async def test_a_store_that_is_gone_stops_the_intake_until_it_is_back(place: Pat
             go.touch()
             with pytest.raises(StoreError) as caught:
                 await session.run("1")
-            assert caught.value.code == "store_unavailable"
+            assert (caught.value.code, caught.value.retryable) == ("store_unavailable", True)  # it was not even tried
             await asyncio.wait([asyncio.ensure_future(running.result())], timeout=0.3)
             assert not running.done  # nothing is told that is not written down
             aside.rename(store)

@@ -94,7 +94,7 @@ async def test_an_execution_that_is_settled_at_the_server_is_interrupted_and_its
         assert isinstance(last, Finished)
         assert (last.verdict, last.sequence) == ("interrupted", len(told))
         assert last.error is not None
-        assert last.error.code == "execution_cancelled"
+        assert (last.error.code, last.error.retryable) == ("execution_cancelled", False)  # it had begun
         assert last.error.message.endswith("as rejected_canceled: not today")
         handle = other.execution(running.execution_id)
         assert [event async for event in handle.events()] == told

@@ -259,6 +259,7 @@ async def test_questions_are_answered_and_end_with_their_worker(session: Session
     with pytest.raises(Exception, match="not answered") as caught:
         await session.ask("complete", {"code": "impor", "cursor": 5}, 0.05)
     assert caught.value.code == "request_timeout"  # type: ignore[attr-defined]
+    assert caught.value.retryable  # type: ignore[attr-defined]  # to have asked changes nothing
     asking = asyncio.ensure_future(session.ask("is_complete", {"code": "1"}))
     await asyncio.sleep(0)
     os.kill(session.info().pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from capsule.events import Finished
 from capsule.node.box import ExitStatus
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.ladder import Ladder, Reason
-from capsule.node.verdicts import Loss, LossCause, as_lost, of_error, of_loss, unsent
+from capsule.node.verdicts import Loss, LossCause, as_lost, lost, of_error, of_loss, unsent
 from capsule.wire import pack_event, unpack_event
 from capsule_protocol.messages.execution import Error
 from tests.unit.node.hosts import Host
@@ -157,13 +157,27 @@ def test_only_what_never_began_may_be_asked_for_again(execution: Execution, caus
     waiting = as_lost(unsent(loss), loss, execution, started=False)
     assert waiting.error.details.items() >= {"started": False, "last_seq": 2, "effects": "none"}.items()
     errors = [execution_error(Result("worker_lost", error=error)) for error in (begun, waiting.error)]
-    if cause != "drain":  # its code says of itself
-        assert [error.retryable for error in errors] == [False, True]
+    assert [error.retryable for error in errors] == [False, True]
     execution.finish("crashed", error=begun)
     assert execution.verdict is not None
     assert execution.verdict.sequence == begun.details["last_seq"] + 1
     told = unpack_event(pack_event(execution.verdict), "x_1", 3)
     assert told == execution.verdict
+
+
+@pytest.mark.parametrize("reason", ["timeout", "interrupt", "output_limit"])
+def test_what_was_killed_before_it_began_may_be_asked_for_again(execution: Execution, reason: Reason) -> None:
+    climb(execution, reason, killed=True)
+    loss = Loss("exit", KILLED)
+    errors = [
+        as_lost(of_loss(loss, execution, started=begun), loss, execution, started=begun).error
+        for begun in (True, False)
+    ]
+    assert [error.retryable for error in errors] == [False, True]
+
+
+def test_what_cannot_be_run_in_its_epoch_any_more_is_not_to_be_asked_for_again() -> None:
+    assert not lost("epoch_mismatch", "", "", started=False, last=0, code="epoch_mismatch").error.retryable
 
 
 def test_what_the_ladder_killed_was_lost_for_its_reason(execution: Execution) -> None:
@@ -175,7 +189,7 @@ def test_what_the_ladder_killed_was_lost_for_its_reason(execution: Execution) ->
 
 
 def test_a_log_that_does_not_say_what_may_be_asked_for_again_has_what_the_table_says() -> None:
-    for code, expected in ("execution_timeout", True), ("worker_lost", False), ("of a later version", False):
+    for code, expected in ("execution_cancelled", True), ("worker_lost", False), ("of a later version", False):
         logged = packb(("error", {"verdict": "error", "code": code}, ()))
         event = unpack_event(logged, "x_1", 1)
         assert isinstance(event, Finished)

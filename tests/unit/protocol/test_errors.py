@@ -35,6 +35,18 @@ def test_an_error_survives_the_wire_and_pickle(code: str) -> None:
         )
 
 
+def test_what_may_have_had_an_effect_is_not_announced_as_retryable() -> None:
+    """Each of these says of itself that nothing was done, or is about something that has no effect."""
+    refusals = {
+        "pool_unavailable pool_timeout pool_exhausted session_restarting queue_full too_many_sessions too_many_clients",
+        "descriptors_exhausted too_many_watchers too_many_requests too_many_transfers quota_exceeded node_unreachable",
+        "capability_throttled capability_busy capability_isolated audit_unavailable provider_unavailable",
+        "worker_start_failed worker_start_timeout execution_cancelled checksum_mismatch approval_expired",
+        "store_unavailable",  # with the same key
+    }
+    assert {code for code, info in CODES.items() if info.retryable} == set(" ".join(refusals).split())
+
+
 def test_a_code_comes_back_in_the_class_that_says_who_must_act() -> None:
     def kind(code: str) -> type[CapsuleError]:
         return type(CapsuleError.from_dict({"code": code}))

@@ -64,11 +64,24 @@ async def test_an_error_of_the_server_is_an_answer() -> None:
     assert (answer.value.status, answer.data) == (404, b"nothing")
 
 
-@pytest.mark.parametrize(("status", "retryable"), [(404, False), (503, True), (302, False)])
-async def test_an_error_of_the_server_is_raised_where_it_is_asked_for(status: int, retryable: bool) -> None:
-    async with serve(lambda _: Reply(status, {}, b"nothing")) as server, web(server.target()) as fetch:
+@pytest.mark.parametrize(
+    ("method", "status", "retryable"),
+    [
+        ("GET", 404, False),
+        ("GET", 503, True),
+        ("GET", 302, False),
+        ("GET", 502, True),
+        ("POST", 503, True),  # the server says that it did nothing
+        ("POST", 502, False),
+        ("DELETE", 500, False),
+    ],
+)
+async def test_an_error_of_the_server_is_raised_where_it_is_asked_for(
+    method: str, status: int, retryable: bool
+) -> None:
+    async with serve(lambda _: Reply(status, {}, b"nothing")) as server, web(server.target(methods=ALL)) as fetch:
         with pytest.raises(CapabilityFailed, match=f"answered {status}") as refused:
-            await fetch("stream", url=server.url())
+            await fetch("stream", url=server.url(), method=method)
     assert (refused.value.code, refused.value.retryable) == ("http_failed", retryable)
     assert refused.value.details == {"status": status}
 
@@ -206,12 +219,13 @@ async def test_an_address_of_version_6_is_reached() -> None:
     assert answer.value.url == server.url(host="[::1]")
 
 
-async def test_no_server_is_an_error_that_may_go_away() -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_no_server_is_an_error_that_may_go_away(method: str) -> None:
     async with serve() as server:
         pass
-    async with web(server.target()) as fetch:
+    async with web(server.target(methods=ALL)) as fetch:
         with pytest.raises(CapabilityFailed) as refused:
-            await fetch("fetch", url=server.url())
+            await fetch("fetch", url=server.url(), method=method)
     assert (refused.value.code, refused.value.retryable) == ("http_failed", True)
 
 
@@ -220,6 +234,23 @@ async def test_a_name_that_does_not_exist_is_an_error() -> None:
         with pytest.raises(CapabilityFailed, match=r"nowhere\.example\.org was not found") as refused:
             await fetch("fetch", url="https://nowhere.example.org/")
     assert refused.value.code == "http_failed"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("times", [{"read_time": 0.2}, {"total_time": 0.2}, {}])
+async def test_what_was_sent_and_not_answered_may_be_asked_for_again_only_if_it_changes_nothing(
+    method: str, times: dict[str, Any]
+) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head(reader)
+        if times:
+            await reader.read()
+        writer.close()
+
+    async with serve_raw(talk) as server, web(server.target(methods=ALL), **times) as fetch:
+        with pytest.raises(CapabilityTimeout if times else CapabilityFailed) as caught:
+            await fetch("fetch", url=server.url(), method=method)
+    assert caught.value.retryable is (method == "GET")
 
 
 @pytest.mark.parametrize("fields", [{"timeout": 0.2}, {}])
