@@ -38,6 +38,10 @@ class Claims:
         """The fence that it had, if that is known; from now on it is not."""
         return self._fences.pop(session, None)
 
+    def lose_all(self) -> None:
+        """This node was taken for dead: nothing is its own any more."""
+        self._fences.clear()
+
     def check_lives(self) -> None:
         """Raises StoreError `store_unavailable` if this node may have been taken for dead."""
         if not self.lives():

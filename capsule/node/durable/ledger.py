@@ -87,7 +87,8 @@ class Ledger:
     # --- sessions ---
 
     async def opened(self, session: Session, owner: str) -> None:
-        """A session is there."""
+        """A session is there. Raises StoreError."""
+        self.claims.check_lives()
         param = pack_session(session.options, session.options.name, session.secret)
         new = NewPromise(
             id=session_promise(session.id),

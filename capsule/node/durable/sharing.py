@@ -175,8 +175,9 @@ class Share:
                     try:
                         await house.inherit(node)
                     finally:  # if that failed the lease lapses, and somebody tries again
-                        lease = self._held.pop(node)
-                    await self._leases.release(lease)
+                        lease = self._held.pop(node, None)  # None: this node was taken for dead meanwhile
+                    if lease is not None:
+                        await self._leases.release(lease)
             self._looked = True
         except CapsuleError as error:
             logger.warning("dead nodes are looked for later: %s", error)

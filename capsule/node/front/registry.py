@@ -138,6 +138,8 @@ class Registry:
             except Exception:  # the others are to be let go of all the same
                 logger.exception("what is left of session %s here was not ended", hosted.session.id)
 
+        if self._ledger is not None:
+            self._ledger.claims.lose_all()
         await asyncio.gather(*map(let_go, self))
 
     async def close_all(self) -> None:

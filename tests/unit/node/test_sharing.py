@@ -164,6 +164,34 @@ async def test_what_fails_when_a_node_was_taken_for_dead_does_not_keep_it_from_b
     assert one.did == did
 
 
+async def test_who_was_taken_for_dead_while_it_inherits_gives_that_up_without_a_fault(
+    store: PostgresStore, tasks: Tasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = asyncio.Event()
+
+    class Slow(Family):
+        async def inherit(self, node: str) -> None:
+            if node == "dead":
+                began.set()
+                await asyncio.Event().wait()
+            await super().inherit(node)
+
+    assert await store.acquire(f"{PREFIX}dead", "dead", seconds=0)
+    share, house = Share(store, "me", 0.0, LONG, tasks), Slow()
+    await share.join()
+    await share._turn(house)
+    async with asyncio.timeout(PATIENCE):
+        await began.wait()
+        await store.release(share._held["me"])  # as if another one had had it
+        await share._turn(house)
+        heir = share._heir
+        assert heir is not None
+        await asyncio.wait([heir])
+    assert heir.cancelled()
+    assert house.did == ["let go", "inherit me"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_a_lease_lasts_since_it_was_renewed_last_by_the_nodes_own_clock(
     store: PostgresStore, tasks: Tasks
 ) -> None:
@@ -329,9 +357,14 @@ async def test_a_node_that_may_have_been_taken_for_dead_accepts_nothing(store: P
     ledger, session = Ledger(Bridge(store), tasks, "me"), opened_session()
     await ledger.opened(session, "me")
     ledger.claims.lives = lambda: False
-    with pytest.raises(StoreError) as caught:
-        await ask(ledger, session, "x")
-    assert (caught.value.code, caught.value.details) == ("store_unavailable", {"outcome": "not_done"})
+    another = opened_session()
+    another.id = "another"
+    for act in (lambda: ask(ledger, session, "x"), lambda: ledger.opened(another, "me")):
+        with pytest.raises(StoreError) as caught:
+            await act()
+        assert (caught.value.code, caught.value.details) == ("store_unavailable", {"outcome": "not_done"})
+    with pytest.raises(SessionError, match="promise_unknown"):
+        await ledger.bridge.get(session_promise("another"))
     ledger.claims.lives = lambda: True
     assert (await ask(ledger, session, "x")).pending
 
@@ -351,6 +384,15 @@ async def test_a_session_is_not_ended_by_a_node_that_has_lost_it(store: Postgres
     assert caught.value.code == "session_elsewhere"
     await heir.closed(session)
     assert (await bridge.get(session_promise("s"))).state == "resolved"
+
+
+async def test_a_node_that_lets_go_keeps_no_fence_of_what_it_had(tasks: Tasks) -> None:
+    bridge, session = Bridge(MemoryStore()), opened_session()
+    async with served(bridge, "silent") as (silent, household):
+        await silent.opened(session, "me")
+        await taken_over(Ledger(bridge, tasks, "heir"))
+        await household.let_go()
+        assert silent.claims.lose("s") is None
 
 
 async def test_a_node_that_begins_again_owns_nothing_that_its_heir_has(tasks: Tasks) -> None:
