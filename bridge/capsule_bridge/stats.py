@@ -109,6 +109,13 @@ class Stats:
         for tally in self._tallies(new):
             tally.conflicts += code == "idempotency_conflict"
 
+    def asked_again(self, session: str, *, same: bool) -> None:
+        """What is under way, or was found, in a session was asked for again, or something else under its name."""
+        tallies = [self._all, self._sessions.get(session)]
+        for tally in filter(None, tallies):
+            tally.dedup_hits += same
+            tally.conflicts += not same
+
     def awaits(self, id_: str) -> bool:
         """Whether a promise of this node has no verdict yet, as far as is counted."""
         return id_ in self._all.pending

@@ -176,6 +176,7 @@ class Ledger:
         accept = self.claims.under(session.id, lambda claim: self.bridge.accept(new._replace(claim=claim), judge))
         promise, fresh = await accept
         if promise.id != new.id:  # who asks again has to name the same execution, whose events are numbered
+            self.bridge.stats.asked_again(session.id, same=False)
             other = execution_of(promise)
             message = f"the idempotency key {key!r:.80} belongs to execution {other!r}, and not to {execution[:64]!r}"
             raise SessionError("idempotency_conflict", message, details={"execution": other})
@@ -261,8 +262,19 @@ class Ledger:
             if error.code != "execution_unknown":
                 raise
             return False
-        check_same(unpack_request(request_of(promise)), request, key, execution)
+        self.compare(session, unpack_request(request_of(promise)), request, execution, key)
         return True
+
+    def compare(
+        self, session: str, first: ExecuteRequest, again: ExecuteRequest, execution: str, key: str | None
+    ) -> None:
+        """As `check_same`, and counted: for what is found without the bridge, which counts for itself."""
+        same = False
+        try:
+            check_same(first, again, key, execution)
+            same = True
+        finally:
+            self.bridge.stats.asked_again(session, same=same)
 
     async def find(self, session: str, execution: str) -> Promise:
         """An accepted execution of this session. Raises SessionError `execution_unknown`."""

@@ -181,7 +181,9 @@ class Hosted:
 
     def _known(self, request: ExecuteRequest, execution: str, key: str | None) -> EventLog | None:
         known = self.logs.get(execution)
-        if known is not None:
+        if known is not None and self.ledger is not None:
+            self.ledger.compare(self.session.id, known.execution.request, request, execution, key)
+        elif known is not None:
             check_same(known.execution.request, request, key, execution)
         elif len(self.logs) + len(self._acceptance) >= MAX_LOGS:
             raise SessionError("queue_full", f"{MAX_LOGS} executions have verdicts that no client has acknowledged")

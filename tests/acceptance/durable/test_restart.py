@@ -308,3 +308,31 @@ async def test_how_it_is_asked_for_makes_no_other_request_of_the_same_code(place
             assert written is not None
             assert (written.accepted, written.conflicts) == (1, 1)
     assert (place / "count").read_text() == "x"
+
+
+async def test_repeats_and_conflicts_are_counted_also_where_the_store_need_not_be_asked(place: Path) -> None:
+    mark, go = place / "mark", place / "go"
+    code = f"import os\nopen({str(mark)!r}, 'x')\nwhile not os.path.exists({str(go)!r}): pass\n6 * 7"
+    with Served(place / "node") as served:
+        async with served.client() as first, served.client() as client, asyncio.timeout(LONG):
+            before = await first.session(name="work", max_queue=1)
+            await before.run("1", key="done")
+            running = before.submit(code, key="runs")
+            await begun(running, mark)
+            session = await client.attach("work")
+            waiting = [session.submit("1") for _ in range(8)]  # one more than is sent ahead
+            while not (await session.info()).queue:
+                await asyncio.sleep(0.005)
+            with pytest.raises(SessionError, match="queue_full"):
+                await session.run("1")
+            for key in "runs", "done":
+                with pytest.raises(SessionError, match="idempotency_conflict"):
+                    await session.run("another", key=key)
+            assert (await session.run("1", key="done")).text == "1"
+            again = session.submit(code, key="runs")
+            await session.info()
+            go.touch()
+            assert [(await each.result()).text for each in (again, *waiting)] == ["42", *["1"] * 8]
+            for counted in ((await session.info()).promises, (await client.info()).bridge):
+                assert counted is not None
+                assert (counted.dedup_hits, counted.conflicts) == (2, 2)
