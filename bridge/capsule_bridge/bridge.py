@@ -66,6 +66,11 @@ class Bridge:
         self._shared = store if isinstance(store, Watched) else None
         self._deafen: Callable[[], None] | None = None
 
+    @property
+    def clock_ahead(self) -> float:
+        """Seconds that its clock is ahead of the wall clock: more than a little if that was set since it began."""
+        return (self.now() - wall_clock()) / 1000
+
     async def accept(self, new: NewPromise, judge: Callable[[Promise], object] | None = None) -> Created:
         """Make a promise, or find it.
 
@@ -170,8 +175,9 @@ class Bridge:
     def info(self) -> BridgeInfo:
         """What it has done and has before it."""
         quarantined = tuple(each.name for each in self.interceptors.quarantined)
-        info, failure = self.stats.info(self.now(), quarantined), self.store.failure
-        return info if failure is None else replace(info, failing=str(failure) or type(failure).__name__)
+        now, failure = self.now(), self.store.failure
+        failing = "" if failure is None else str(failure) or type(failure).__name__
+        return replace(self.stats.info(now, quarantined), failing=failing, clock_ahead=self.clock_ahead)
 
     def info_of(self, session: str) -> SessionPromises | None:
         """What of that belongs to a session; None if the session is not written down."""

@@ -191,6 +191,13 @@ def request_of(promise: Promise) -> bytes:
     return promise.param
 
 
+def spans(promise: Promise, now: int) -> dict[str, float | None]:
+    """Its `age`, and how long is `left` to a pending one, in seconds by the clock that its times are of."""
+    waits = promise.pending and promise.timeout_at is not None
+    left = (promise.timeout_at or 0) - now
+    return {"age": max(0, now - promise.created_at) / 1000, "left": max(0, left) / 1000 if waits else None}
+
+
 def unknown(id_: str) -> SessionError:
     """The refusal of an id that no promise has."""
     return SessionError("promise_unknown", f"there is no promise {id_!r}")

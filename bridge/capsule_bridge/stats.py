@@ -24,6 +24,7 @@ class BridgeInfo:
 
     `pending` and `high_water` count what this node has accepted or taken over and what has no verdict yet. Interceptors
     that are `quarantined` are not called any more. `failing`: why the store could not commit the last time.
+    `clock_ahead`: by how much the clock that promises are dated with is ahead of the machine's.
     """
 
     pending: int
@@ -38,6 +39,7 @@ class BridgeInfo:
     commit_p99: float
     quarantined: tuple[str, ...] = ()
     failing: str = ""
+    clock_ahead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

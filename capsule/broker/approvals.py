@@ -11,7 +11,7 @@ from msgpack import packb, unpackb
 from capsule.broker.audit import redacted
 from capsule.broker.showing import shown
 from capsule_bridge import Bridge, NewPromise, Retention, Settlement, call_promise, execution_promise, fingerprint
-from capsule_bridge.rules import request_of
+from capsule_bridge.rules import request_of, spans
 from capsule_protocol.errors import CapabilityDenied, CapabilityFailed, CapabilityTimeout, CapsuleError, SessionError
 from capsule_protocol.ids import MESSAGE, new_id
 
@@ -86,7 +86,7 @@ class Approvals:
         except SessionError as error:  # what was approved under this name was another call
             raise CapabilityFailed(error.code, error.message, hint=error.hint, details=error.details) from error
         if created.pending and self.on_asked is not None:
-            self.on_asked(describe(created))
+            self.on_asked(describe(created, self.bridge.now()))
         try:
             promise = await self.bridge.wait(id_)
         except asyncio.CancelledError:  # nobody has to approve what nobody waits for
@@ -99,11 +99,11 @@ class Approvals:
 
     async def pending(self) -> list[dict[str, Any]]:
         """Those that wait for somebody, oldest first."""
-        return [describe(each) async for each in self.bridge.pending() if each.kind == KIND]
+        return [describe(each, self.bridge.now()) async for each in self.bridge.pending() if each.kind == KIND]
 
     async def show(self, id_: str) -> dict[str, Any]:
         """One of them, decided or not. Raises SessionError `promise_unknown`."""
-        return describe(await self.find(id_))
+        return describe(await self.find(id_), self.bridge.now())
 
     async def decide(self, promise: Promise, decision: Decision) -> Settled:
         """Settle one; the first word counts. Raises SessionError `permission_denied`."""
@@ -154,8 +154,8 @@ class Approvals:
         return (await self.bridge.accept(new)).promise
 
 
-def describe(promise: Promise) -> dict[str, Any]:
-    """What is told to whoever may approve it."""
+def describe(promise: Promise, now: int | None = None) -> dict[str, Any]:
+    """What is told to whoever may approve it, at a time of the clock of promises, or at none."""
     asked: dict[str, Any] = unpackb(request_of(promise))
     asked.pop("recorded", None)
     answer = said(promise)
@@ -166,6 +166,7 @@ def describe(promise: Promise) -> dict[str, Any]:
         "owner": promise.principal,
         "created": promise.created_at / 1000,
         "timeout": None if promise.timeout_at is None else promise.timeout_at / 1000,
+        **({} if now is None else spans(promise, now)),
         **asked,
         **({"by": answer.get("by", ""), "reason": answer.get("reason", "")} if answer else {}),
     }

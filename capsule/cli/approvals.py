@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -105,15 +104,14 @@ def _call(one: ApprovalSummary) -> str:
 
 
 def _rows(found: list[ApprovalSummary]) -> list[tuple[object, ...]]:
-    now = time.time()
     return [
         (
             one.id,
             ", ".join([one.owner, *one.submitters]),
             one.session_name,
             _call(one),
-            tables.age(now - one.created),
-            "-" if one.timeout is None else tables.age(one.timeout - now),
+            tables.age(one.age),
+            "-" if one.left is None else tables.age(one.left),
             one.why,
         )
         for one in found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -120,15 +119,14 @@ def _words(settled: SettledPromise) -> str:
 
 
 def _rows(found: list[PromiseSummary]) -> list[tuple[object, ...]]:
-    now = time.time()
     return [
         (
             one.id,
             one.kind,
             one.session,
             one.owner,
-            tables.age(now - one.created),
-            "-" if one.timeout is None else tables.age(one.timeout - now),
+            tables.age(one.age),
+            "-" if one.left is None else tables.age(one.left),
             one.prompt,
         )
         for one in found

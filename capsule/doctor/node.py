@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from capsule.client.credentials import check_credentials
 from capsule.client.remote.node import RemoteNode
 from capsule.doctor.finding import Finding
+from capsule.node.durable.clocks import APART, apart
 from capsule.runtime import check_address, node_address
 from capsule_protocol.errors import ArgumentError, CapsuleError, NodeError
 
@@ -39,6 +40,9 @@ async def examine(address: str | None, config: NodeConfig) -> Finding:
     if info.bridge is not None and info.bridge.failing:
         message = f"the node at {at} answers, and its store cannot commit: {info.bridge.failing}"
         return Finding("node", "error", message, "Correct that; the node goes on by itself.")
+    if info.bridge is not None and abs(info.bridge.clock_ahead) >= APART:
+        hint = "Start the node again when that does no harm: then it has the machine's clock."
+        return Finding("node", "warning", f"the node at {at} answers; {apart(info.bridge.clock_ahead)}", hint)
     pools = [f"the breaker of {name} is {one.breaker.state}" for name, one in info.pools.items() if one.breaker.cause]
     if pools:
         return Finding("node", "warning", f"the node at {at} answers; {', '.join(pools)}", "See `capsule pool`.")

@@ -60,7 +60,8 @@ class PromiseSummary:
 
     `state`: pending, resolved, rejected, rejected_canceled or rejected_timedout. An input has a `prompt`, and when it
     is settled a `value`, which is not told of a `password`, or a `message` that says why there is none. What it allows,
-    `choices` or a `schema`, and its value are told of one promise, and not in a list.
+    `choices` or a `schema`, and its value are told of one promise, and not in a list. `age`, and what is `left` until
+    it times out, are seconds by the node's clock.
     """
 
     id: str
@@ -78,6 +79,8 @@ class PromiseSummary:
     message: str = ""
     choices: list[Any] | None = None
     schema: dict[str, Any] | None = None
+    age: float = field(default=0.0, compare=False)
+    left: float | None = field(default=None, compare=False)
 
     @property
     def terms(self) -> Terms:
@@ -92,7 +95,8 @@ class ApprovalSummary:
     `arguments` are told without secrets; of one that is longer than 4096 bytes: how it `begins` and `ends`, how many
     characters are `left_out`, and how many `bytes` it has. Times are seconds since the epoch. `state` is that of
     a promise: `pending`, `resolved` if it was approved, `rejected`, `rejected_timedout`, `rejected_canceled`. `by`,
-    `reason`: who has said so, and why. `submitters`: who beside the owner has had code run in the session.
+    `reason`: who has said so, and why. `submitters`: who beside the owner has had code run in the session. `age`, and
+    what is `left` until it expires, are seconds by the node's clock.
     """
 
     id: str
@@ -111,6 +115,8 @@ class ApprovalSummary:
     by: str = ""
     reason: str = ""
     submitters: list[str] = field(default_factory=list)
+    age: float = field(default=0.0, compare=False)
+    left: float | None = field(default=None, compare=False)
 
 
 class SettledPromise(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,8 @@ def _bridge(info: dict[str, Any] | None) -> BridgeInfo | None:
         return None
     from capsule_bridge import BridgeInfo  # late: a client has no other need of it
 
-    return BridgeInfo(**info)
+    known = {field.name for field in fields(BridgeInfo)}
+    return BridgeInfo(**{name: value for name, value in info.items() if name in known})  # a newer node tells more
 
 
 def _pool(info: dict[str, Any]) -> PoolInfo:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from capsule.events import Finished, Started
 from capsule.node.durable.claims import Claims, elsewhere
+from capsule.node.durable.clocks import Clocks
 from capsule.node.durable.elsewhere import foreign_ending
 from capsule.node.durable.inquiries import Inquiries
 from capsule.node.durable.intake import Intake
@@ -349,9 +350,11 @@ class Ledger:
     # --- time ---
 
     async def keep_tidy(self, retention: Callable[[], Retention]) -> None:
-        """For ever: write down what is due, and forget what is old."""
+        """For ever: write down what is due, and forget what is old; and see whether the clock was set."""
+        clocks = Clocks(lambda: self.bridge.clock_ahead)
         while True:
             self._tidy_now.clear()
+            clocks.look()
             try:
                 while (await self.bridge.expire(retention())).more:
                     await asyncio.sleep(0)

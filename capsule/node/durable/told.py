@@ -10,6 +10,7 @@ from capsule.node.asking import Answer
 from capsule.node.durable.elsewhere import text_of
 from capsule.node.durable.inquiries import unpack_question, written
 from capsule_bridge import execution_promise
+from capsule_bridge.rules import spans
 
 if TYPE_CHECKING:
     from capsule_bridge import Promise
@@ -20,8 +21,8 @@ KINDS = frozenset({"input", "execute", "approval"})
 """Promises that somebody may wait for, or settle."""
 
 
-def summary(promise: Promise) -> dict[str, Any]:
-    """What it is, and what is waited for."""
+def summary(promise: Promise, now: int) -> dict[str, Any]:
+    """What it is, and what is waited for, at a time of the clock of promises."""
     row: dict[str, Any] = {
         "id": promise.id,
         "kind": promise.kind,
@@ -32,6 +33,7 @@ def summary(promise: Promise) -> dict[str, Any]:
         "created": promise.created_at / 1000,
         "timeout": None if promise.timeout_at is None else promise.timeout_at / 1000,
         "settled": None if promise.settled_at is None else promise.settled_at / 1000,
+        **spans(promise, now),
     }
     if promise.kind == "input":
         question = unpack_question(promise)
@@ -41,11 +43,11 @@ def summary(promise: Promise) -> dict[str, Any]:
     return row
 
 
-def description(promise: Promise) -> dict[str, Any]:
+def description(promise: Promise, now: int) -> dict[str, Any]:
     """All of it, with the answer."""
-    row = summary(promise)
+    row = summary(promise, now)
     if promise.kind == approvals.KIND:
-        row |= {"value": approvals.describe(promise), "message": approvals.said(promise).get("reason", "")}
+        row |= {"value": approvals.describe(promise, now), "message": approvals.said(promise).get("reason", "")}
     elif promise.kind == "input":
         question = unpack_question(promise)
         row |= {"prompt": question.prompt, "choices": question.choices, "schema": question.schema}

@@ -145,6 +145,9 @@ def _bridge(front: Front) -> list[Metric]:
         _gauge("bridge_oldest_seconds", "Since the oldest of them was made.", info.oldest),
         _gauge("bridge_commit_p50_seconds", "What a commit took, the median of the last 1,000.", info.commit_p50),
         _gauge("bridge_commit_p99_seconds", "What a commit took, all but 1 % of the last 1,000.", info.commit_p99),
+        _gauge(
+            "bridge_clock_ahead_seconds", "By how much the bridge's clock is ahead of the machine's.", info.clock_ahead
+        ),
         _counter("bridge_accepted", "Promises that were made.", info.accepted),
         _counter("bridge_events", "Events that were logged.", info.events),
         _counter("bridge_dedup_hits", "Requests that found their promise.", info.dedup_hits),

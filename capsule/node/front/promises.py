@@ -43,13 +43,13 @@ class Promises:
     async def _list(self, message: Any, envelope: Envelope) -> None:
         bridge = self._ledger().bridge
         page = await bridge.store.pending(now=bridge.now(), after=message.after, limit=LISTED)
-        rows = [summary(promise) for promise in page if self._sees(promise)]
+        rows = [summary(promise, bridge.now()) for promise in page if self._sees(promise)]
         info = {"promises": rows, "after": page[-1].id if len(page) == LISTED else ""}
         self._caller.answer("info_reply", {"info": info}, envelope)
 
     async def _show(self, message: Any, envelope: Envelope) -> None:
         promise = await self._find(message.promise)
-        self._caller.answer("info_reply", {"info": {"promise": description(promise)}}, envelope)
+        self._caller.answer("info_reply", {"info": {"promise": self._describe(promise)}}, envelope)
 
     async def _settle(self, message: Any, envelope: Envelope) -> None:
         promise = await self._find(message.promise)
@@ -64,7 +64,7 @@ class Promises:
         else:
             decided = await self._cancel(promise, message.action)
             promise = await self._find(promise.id)
-        info = {"promise": description(promise), "decided": decided}
+        info = {"promise": self._describe(promise), "decided": decided}
         self._caller.answer("info_reply", {"info": info}, envelope)
 
     async def _decide(self, promise: Promise, message: Any) -> Settled:
@@ -88,6 +88,9 @@ class Promises:
             return False
         hosted = await self._desk.registry.seek(self._caller.principal, promise.session)
         return await hosted.cancel(execution_of(promise))
+
+    def _describe(self, promise: Promise) -> dict[str, Any]:
+        return description(promise, self._ledger().bridge.now())
 
     async def _find(self, id_: str) -> Promise:
         promise = await self._ledger().bridge.get(id_)

@@ -234,7 +234,7 @@ async def test_what_is_written_down_as_an_answer_and_is_none_ends_the_question_a
         _, answer = await asking.heard.get()
     assert (answer.value, answer.error) == (None, "eof")
     assert "allowed: " in answer.message
-    assert isinstance(description(await asking.bridge.get(event.promise))["value"], str)
+    assert isinstance(description(await asking.bridge.get(event.promise), 0)["value"], str)
 
 
 async def test_the_next_node_knows_which_question_is_which(asking: Asking) -> None:
@@ -260,7 +260,7 @@ async def test_a_password_that_somebody_else_has_written_down_is_not_shown(askin
     await asking.bridge.settle(Settlement(event.promise, "resolve", b"s3cret"))
     async with asyncio.timeout(LONG):
         assert await asking.heard.get() == ("m_1", Answer("s3cret"))
-    assert description(await asking.bridge.get(event.promise))["value"] is None
+    assert description(await asking.bridge.get(event.promise), 0)["value"] is None
 
 
 async def test_what_is_allowed_is_kept_with_the_question_for_the_next_node(asking: Asking) -> None:
