@@ -10,7 +10,7 @@ from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.execution import RemoteExecution
 from capsule.client.remote.streams import RemoteFiles
 from capsule.node.info import SessionInfo
-from capsule.node.requests import check_request
+from capsule.node.requests import check_request, check_same
 from capsule.wire import buffers_of, execute_body
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import EXECUTION, SUBSHELL, new_id
@@ -95,10 +95,11 @@ class RemoteSession:
         self.check_open()
         check_request(request, DEFAULT_LIMITS.message_bytes)  # the node would take the message for no message at all
         execution = RemoteExecution(execution_id or new_id(EXECUTION), self, request, keyed=bool(execution_id))
-        if execution.id in self._executions:  # the same key: it is asked for again when it has ended here
-            self._waiting.setdefault(execution.id, deque()).append(execution)
-        else:
+        first = self._executions.get(execution.id)
+        if first is None:
             self._send(execution)
+        else:
+            self._repeat(first, execution)
         return execution
 
     async def interrupt(self) -> bool:
@@ -231,6 +232,15 @@ class RemoteSession:
         if execution.keyed:
             body["key"] = execution.id
         self._line.post("execute", body, self.id, execution.id, buffers_of(execution.request))
+
+    def _repeat(self, first: RemoteExecution, execution: RemoteExecution) -> None:
+        """The same key: it is asked for again when the first has ended here. What is another request cannot be had."""
+        try:
+            check_same(first.request, execution.request, execution.id, execution.id)
+        except SessionError as error:
+            execution.fail(error)
+        else:
+            self._waiting.setdefault(execution.id, deque()).append(execution)
 
     def _next(self, execution: str) -> None:
         """One has ended; another with the same key may wait for its turn."""

@@ -336,3 +336,20 @@ async def test_repeats_and_conflicts_are_counted_also_where_the_store_need_not_b
             for counted in ((await session.info()).promises, (await client.info()).bridge):
                 assert counted is not None
                 assert (counted.dedup_hits, counted.conflicts) == (2, 2)
+
+
+async def test_a_conflict_with_what_runs_is_told_at_once_and_a_repeat_waits_for_it(place: Path) -> None:
+    mark, go = place / "mark", place / "go"
+    code = f"import os\nopen({str(mark)!r}, 'x')\nwhile not os.path.exists({str(go)!r}): pass\n6 * 7"
+    with Served(place / "node") as served:
+        async with served.client() as client, asyncio.timeout(LONG):
+            session = await client.session()
+            running = session.submit(code, key="k")
+            await begun(running, mark)
+            with pytest.raises(SessionError, match="the idempotency key 'k' was used before") as caught:
+                await session.run("another", key="k")
+            assert (caught.value.code, caught.value.details) == ("idempotency_conflict", {"differs": ["code"]})
+            again = session.submit(code, key="k")
+            assert not running.done
+            go.touch()
+            assert [(await each.result()).text for each in (running, again)] == ["42", "42"]
