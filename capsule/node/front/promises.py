@@ -9,9 +9,10 @@ from capsule.node.asking import Answer
 from capsule.node.durable.inquiries import unpack_question
 from capsule.node.durable.records import execution_of
 from capsule.node.durable.told import KINDS, description, summary
+from capsule_bridge import Salvaging
 from capsule_bridge.rules import unknown
 from capsule_protocol.answers import ANSWER_BYTES, json_text
-from capsule_protocol.errors import ArgumentError, SessionError
+from capsule_protocol.errors import ArgumentError, SessionError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -42,10 +43,22 @@ class Promises:
 
     async def _list(self, message: Any, envelope: Envelope) -> None:
         bridge = self._ledger().bridge
-        page = await bridge.store.pending(now=bridge.now(), after=message.after, limit=LISTED)
+        page = await self._page(message.after)
         rows = [summary(promise, bridge.now()) for promise in page if self._sees(promise)]
         info = {"promises": rows, "after": page[-1].id if len(page) == LISTED else ""}
         self._caller.answer("info_reply", {"info": info}, envelope)
+
+    async def _page(self, after: str) -> list[Promise]:
+        """Those behind one; without those that cannot be read, for which the others shall not suffer."""
+        bridge = self._ledger().bridge
+        try:
+            return await bridge.store.pending(now=bridge.now(), after=after, limit=LISTED)
+        except StoreError:
+            if not isinstance(bridge.store, Salvaging):
+                raise
+            whole, _ = await bridge.store.salvage(now=bridge.now())
+        at = next((number for number, each in enumerate(whole, 1) if each.id == after), 0)
+        return whole[at : at + LISTED]
 
     async def _show(self, message: Any, envelope: Envelope) -> None:
         promise = await self._find(message.promise)

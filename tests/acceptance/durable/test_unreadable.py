@@ -56,6 +56,8 @@ async def test_one_that_waits_ends_when_it_is_due_and_holds_up_nobody(place: Pat
                 while (await session.info()).queue < 2:  # until all are accepted
                     await asyncio.sleep(0.005)
                 spoil(served.directory, harm)
+                listed = [one.execution for one in await client.promises()]
+                assert listed == [each.execution_id for each in (first, *ahead, behind)]
                 go.touch()
                 assert [(await each.result()).verdict for each in (first, *ahead)] == ["ok"] * SENT_AHEAD
                 check_ended(await unreadable.result())
