@@ -101,7 +101,7 @@ class PromiseStore(Protocol):
     async def read(self, id: str, *, after: int, limit: int = PAGE) -> Log:  # noqa: A002
         """The events behind `after`, oldest first, up to `limit` or about `READ_BYTES`; there are more until `last`.
 
-        A reader sees by `first` whether something was trimmed.
+        A reader sees by `first` whether something was trimmed, and with the limit 0 how far it goes and nothing else.
 
         Raises SessionError: `promise_unknown`, `promise_expired`.
         """

@@ -185,9 +185,9 @@ class Ledger:
 
     async def left(self, promise: Promise) -> Entry:
         """An accepted one that nobody runs, because the call that wrote it down is said to have failed."""
-        log = await self.bridge.store.read(promise.id, after=0, limit=1)
+        last = await self._last(promise)
         self.bridge.stats.took_over(promise)
-        return Entry(promise, fresh=True, begun=log.last > 0)
+        return Entry(promise, fresh=True, begun=last > 0)
 
     def scribe(self, execution: str, session: str, reader: Reader) -> Scribe:
         """Who writes down what it tells."""
@@ -224,12 +224,12 @@ class Ledger:
         async def events_after(number: int) -> list[Event]:
             return [unpack_event(data, execution, at) async for at, data in self.bridge.events(promise.id, number)]
 
-        last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
+        last = await self._last(promise)
         return Remembered(execution, unpack_request(promise.param), last, events_after)
 
     async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """It was accepted, and nothing could still run it, or say what became of it. Raises StoreError."""
-        last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
+        last = await self._last(promise)
         code = "epoch_mismatch" if error.code == "epoch_mismatch" else "worker_lost"
         reason = error.details.get("reason", error.code)
         ruling = lost(reason, error.message, error.hint, started=started, last=last, code=code)
@@ -237,8 +237,12 @@ class Ledger:
 
     async def cancel(self, promise: Promise, why: str) -> None:
         """It was accepted, and is not to be run. Raises StoreError."""
-        last = (await self.bridge.store.read(promise.id, after=0, limit=1)).last
+        last = await self._last(promise)
         await self._rule(promise, cancelled(why), last)
+
+    async def _last(self, promise: Promise) -> int:
+        """The number of its last event. None is read: one that is damaged keeps nobody from going on, or ruling."""
+        return (await self.bridge.store.read(promise.id, after=0, limit=0)).last
 
     async def _rule(self, promise: Promise, ruling: Ruling, last: int) -> None:
         finished = Finished(execution_of(promise), last + 1, ruling.verdict, error=ruling.error)
@@ -340,7 +344,7 @@ class Ledger:
 
     async def _logged(self, execution: str, after: int) -> History:
         id_ = promise_id(execution)
-        log = await self.bridge.store.read(id_, after=after, limit=1)
+        log = await self.bridge.store.read(id_, after=after, limit=0)
         missing = max(0, log.first - 1 - after)
         events = [
             unpack_event(data, execution, number) async for number, data in self.bridge.events(id_, after + missing)

@@ -11,6 +11,7 @@ import pytest
 from capsule_bridge import (
     Claim,
     Fence,
+    Log,
     LoggedEvent,
     PromiseStore,
     Retention,
@@ -300,6 +301,7 @@ class StoreContract:
         assert (log.first, log.last) == (1, 3)
         assert log.events == (LoggedEvent(1, b"one"), LoggedEvent(2, b"two"), LoggedEvent(3, b"three"))
         assert (await store.read("a", after=1, limit=1)).events == (LoggedEvent(2, b"two"),)
+        assert await store.read("a", after=1, limit=0) == Log(1, 3, ())  # how far it goes, and nothing of it
         assert (await store.read("a", after=3)).events == ()
 
     async def test_an_empty_log_can_be_read(self, store: PromiseStore) -> None:

@@ -106,6 +106,18 @@ async def test_a_large_value_that_is_not_what_was_written_is_told_and_never_hand
 
 
 @pytest.mark.parametrize("harm", ["lost", "damaged"])
+async def test_how_far_a_log_goes_is_known_also_if_its_events_cannot_be_read(path: Path, harm: str) -> None:
+    """Or nobody could go on with an execution, or rule on it, whose output was damaged."""
+    async with opened(path) as store:
+        await store.create(new("a"), now=1)
+        await store.append("a", [LARGE, b"two"], after=0)
+        spoil_values(path, harm)
+        with refused("store_damaged"):
+            await store.read("a", after=0, limit=1)
+        assert (await store.read("a", after=0, limit=0)).last == 2
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
 async def test_what_is_old_is_forgotten_also_if_its_large_value_cannot_be_read(path: Path, harm: str) -> None:
     async with opened(path) as store:
         await store.create(new("a"), now=1)
