@@ -38,6 +38,10 @@ Sandbox = Literal["none", "landlock", "namespaces"]
 ControlGroups = Literal["auto", "required", "off"]
 """Whether the system counts what a session has together: where it can, else the environment is refused, or never."""
 
+StartMethod = Literal["fork", "spawn"]
+"""How workers begin: as forks of a process that has imported the environment's modules, or as interpreters that import
+them by themselves. The names are those of `multiprocessing`."""
+
 Durability = Literal["power", "process", "none"]
 """What is written down outlives: a cut of the power, the death of the node's process, nothing."""
 
@@ -135,7 +139,16 @@ class EnvironmentConfig(Config):
         "The interpreter, which must have Capsule installed; without it, the node's own",
         example="/srv/science/bin/python",
     )
-    preload: tuple[str, ...] = option((), "Modules that are imported once, before the first session")
+    preload: tuple[str, ...] = option(
+        (), "Modules that are imported before a session begins: once for all, or by each worker, as `start_method` says"
+    )
+    start_method: StartMethod = option(
+        "fork",
+        "How workers begin: `fork`, of a process that has imported `preload`; or `spawn`, each an interpreter "
+        "that imports it itself, for modules that [do not survive a fork]"
+        "(../how-to/add-an-environment.md#modules-that-do-not-survive-a-fork)",
+        example="spawn",
+    )
     env: dict[str, str] = option({}, "Environment variables that the interpreter starts with")
     path: tuple[str, ...] = option((), "Goes in front of `sys.path`, for the preload too")
     sandbox: Sandbox = option(

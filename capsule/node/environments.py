@@ -81,6 +81,7 @@ class Environments:
                 config.env,
                 directory=self._directory,
                 sandbox=sandbox_of(config),
+                start_method=config.start_method,
             )
         )
         self._zygotes[name] = task

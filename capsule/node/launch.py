@@ -63,7 +63,7 @@ class Zygote:
         self._loop.add_reader(connection, self._on_readable)
 
     @classmethod
-    async def start(
+    async def start(  # noqa: PLR0913 (it is what an environment says)
         cls,
         python: str | None = None,
         preload: Sequence[str] = (),
@@ -73,18 +73,21 @@ class Zygote:
         directory: Path | None = None,
         worker: str | None = None,
         sandbox: Mapping[str, Any] | None = None,
+        start_method: str = "fork",
     ) -> Zygote:
         """Start a zygote and wait until it has imported everything; EnvironmentFailed says why it could not.
 
         WorkerLost says that it was killed meanwhile, SessionError `descriptors_exhausted` that this process cannot have
         it. There is no time limit: cancel it. `directory` is where its boxes have theirs; `worker` names the function
-        ("module:function") that workers run. `sandbox`: level, scratch_bytes, readable, uid.
+        ("module:function") that workers run. `sandbox`: level, scratch_bytes, readable, uid. With `start_method`
+        "spawn" it imports nothing: workers do.
         """
         setup: dict[str, Any] = {
             "op": "setup",
             "preload": list(preload),
             "path": list(path),
             "boxes": str(box_parent(directory)),
+            "start_method": start_method,
         }
         if worker is not None:
             setup["worker"] = worker
@@ -276,11 +279,12 @@ def _kill_when_closed(theirs: socket.socket, group: int) -> None:
 
 
 def _preload_failed(interpreter: str, status: int | None, error: dict[str, str], last_words: int) -> EnvironmentFailed:
-    if "hint" in error:
-        return EnvironmentFailed("sandbox_unavailable", error["message"], hint=error["hint"])
+    if "code" in error:
+        return EnvironmentFailed(error["code"], error["message"], hint=error["hint"])
     if error["traceback"]:
         message = f"the environment's modules could not be imported: {error['name']}: {error['message']}"
-        return EnvironmentFailed("environment_failed", message, details={"traceback": error["traceback"]})
+        details = {"traceback": error["traceback"]}
+        return EnvironmentFailed("environment_failed", message, hint=error.get("hint"), details=details)
     size = os.fstat(last_words).st_size
     text = os.pread(last_words, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES)).decode(errors="replace").strip()
     return EnvironmentFailed(

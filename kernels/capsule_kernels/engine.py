@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from capsule_kernels import caps, files, system
 from capsule_kernels.attribution import NOBODY, OWNER
 from capsule_kernels.caches import InputCache, SourceCache
-from capsule_kernels.cells import Cell, CellRunner, cell_of
+from capsule_kernels.cells import CellRunner, cell_of
 from capsule_kernels.configuring import configure
 from capsule_kernels.link import Link, failure, unknown_type
 from capsule_kernels.memory import resident_bytes
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from capsule_kernels.publisher import Publisher
     from capsule_kernels.shell import ZMQInteractiveShell
     from capsule_kernels.stdin import Stdin
+    from capsule_kernels.warming import Warming
 
 FEATURES = ["introspection", "comms", "progress", "stdin"]
 VERSION = "1.0"
@@ -50,8 +51,6 @@ OWN_THREADS = 2
 """The main thread and the I/O thread."""
 ABOUT_CALLS = ("capability_reply", "stream_data", "stream_credit")
 """What the node says of calls under way."""
-WARMUP = -1
-"""The serial of the warm-up code, which nobody can interrupt: executions are numbered from 1."""
 
 
 @dataclass(slots=True)
@@ -71,8 +70,8 @@ class Engine:
     runner: CellRunner
     checkpoints: Checkpoints
     magic: CapsuleMagic
+    warming: Warming
     subshells: Subshells = field(init=False)
-    warmup: str = ""
     epoch: int = 0
     scratch: str = ""
     """The directory that the session gets: where it works unless it was given another, and where uploads land."""
@@ -214,28 +213,23 @@ class Engine:
             self.link.send(failure(envelope, "execution_error", summed_up(error)))
 
     def _hello(self, envelope: Envelope) -> None:
-        """The welcome says that the environment's warm-up code has run, if it has any.
+        """The welcome says that what the environment asks of each worker is done, if it asks for anything.
 
         Else an empty cell runs behind it: what each cell touches of the zygote's memory is the worker's own by then,
         and neither the welcome nor the first cell of a session need wait for that.
         """
-        if self.warmup:
+        if self.warming.is_asked_for:
             self.loop.open()
-            answer = self._warm_up(self.warmup)
-            if answer["verdict"] != "ok":
-                self.link.send(_warmup_failed(envelope, answer))
+            failed = self.warming.run()
+            if failed is not None:
+                message, details = failed
+                self.link.send(failure(envelope, "environment_failed", message, details=details))
                 return
         body = {"version": VERSION, "features": FEATURES, "limits": None, "epoch": 0}
         self.link.send(Envelope("welcome", body, session=envelope.session))
-        if not self.warmup:
+        if not self.warming.is_asked_for:
             self.loop.open()
-            self._warm_up("None")
-
-    def _warm_up(self, code: str) -> dict[str, Any]:
-        answer = self.runner.run(Cell(WARMUP, code, quiet=True, store_history=False, name="warmup"))
-        flush_c_output()
-        self.outlet.flush()
-        return answer
+        self.warming.run_empty()
 
     def _open(self, envelope: Envelope) -> None:
         """Make the worker this session's: environment, directory, files, arguments, path, bounds."""
@@ -354,12 +348,6 @@ def _limit_open_files(wanted: int | None) -> None:
 def _code_of(error: Exception) -> str:
     """Whose fault it is that a session cannot be opened."""
     return "worker_start_failed" if getattr(error, "errno", None) in EXHAUSTED else "invalid_argument"
-
-
-def _warmup_failed(envelope: Envelope, answer: dict[str, Any]) -> Envelope:
-    message = f"the environment's warm-up code failed: {answer['name']}: {answer['message']}"
-    details = {"traceback": "\n".join(answer["traceback"])}
-    return failure(envelope, "environment_failed", message, details=details)
 
 
 def _cancelled_body() -> dict[str, Any]:

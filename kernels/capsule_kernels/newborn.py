@@ -40,7 +40,7 @@ def become_worker(spec: dict[str, Any], given: descriptors.BoxDescriptors, worke
         system.unblock_signals()
         descriptors.sever([*given, *spec["sandbox"].descriptors])
         _reseed()
-        _replace_main()
+        replace_main()
         gc.enable()
         worker(spec, *given)
     except BaseException:  # noqa: BLE001 (this process ends here, whatever it was)
@@ -83,7 +83,7 @@ def _set_state(key: bytes) -> None:
         generator.state = type(generator)().state
 
 
-def _replace_main() -> None:
+def replace_main() -> None:
     """Give the worker an empty `__main__`: processes that multiprocessing spawns would import the zygote's again."""
     sys.modules["__main__"] = ModuleType("__main__")
     sys.argv = [""]

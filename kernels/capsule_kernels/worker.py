@@ -39,6 +39,7 @@ from capsule_kernels.sandbox.levels import Sandbox, describe
 from capsule_kernels.shell import ZMQInteractiveShell, build
 from capsule_kernels.stdin import Stdin
 from capsule_kernels.swallowed import ask_again
+from capsule_kernels.warming import Warming
 from capsule_protocol.limits import Limits
 from capsule_protocol.page import Page
 
@@ -105,7 +106,8 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     sandbox: Sandbox = spec["sandbox"]
     _tell_bound(lease_fd, sandbox.level, _confine(lease_fd, sandbox, spec["dir"]))
     engine = _build(prepared, link, outlet)
-    engine.warmup = spec.get("warmup") or ""
+    engine.warming.code = spec.get("warmup") or ""
+    engine.warming.modules = spec.get("preload") or ()
     engine.scratch = f"{spec['dir']}/files"
     engine.debugging.folder = f"{spec['dir']}/cells"
     engine.checkpoints.folder = f"{spec['dir']}/checkpoints"
@@ -149,6 +151,7 @@ def _build(prepared: Prepared, link: Link, outlet: Outlet) -> Engine:
         runner=prepared.runner,
         checkpoints=prepared.checkpoints,
         magic=prepared.magic,
+        warming=Warming(prepared.runner, outlet, prepared.interrupts),
     )
 
 

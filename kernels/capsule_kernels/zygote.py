@@ -9,34 +9,30 @@ the *thread* ends that started the zygote, and in library mode that may be any t
 
 from __future__ import annotations
 
-import faulthandler
 import fcntl
 import gc
-import importlib
 import os
 import resource
 import select
 import signal
 import socket
 import sys
-import threading
-import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from capsule_kernels import box, descriptors, directories, hugepages, newborn, system
-from capsule_kernels.recognised import notebook_environment
+from capsule_kernels.failures import describe
 from capsule_kernels.rehearsal import rehearse
+from capsule_kernels.sandbox import view
 from capsule_kernels.sandbox.errors import SandboxError
 from capsule_kernels.sandbox.levels import Sandbox
 from capsule_kernels.sandbox.trial import try_out
 from capsule_kernels.spare import Spare
+from capsule_kernels.spawning import Spawning
 
 if TYPE_CHECKING:
     from capsule_kernels.sandbox.groups import Group
 
-DEFAULT_WORKER = "capsule_kernels.worker:main"
-_TRACEBACK_CHARACTERS = 32_000
 _QUIET_MS = 10
 """Milliseconds without a request after which there is time to make a box ahead: not while workers start."""
 
@@ -64,11 +60,11 @@ class _Zygote:
         # Now: the process id of this zygote may be that of one which crashed, and it has no directory of its own yet.
         directories.sweep(self._directory)
         try:
-            self._worker = _preload(message)
-            self._sandbox = Sandbox(message.get("sandbox") or {})
+            self._worker = _prepared(message)
+            self._sandbox = Sandbox(_sandbox_options(message))
         except BaseException as error:  # noqa: BLE001 (SystemExit of a module is its failure too)
             self._disarm()
-            descriptors.send(self._sock, {"ok": False, "error": _describe(error)})
+            descriptors.send(self._sock, {"ok": False, "error": describe(error)})
             _end()
         self._try_sandbox()
         _silence()
@@ -90,7 +86,7 @@ class _Zygote:
             try_out(self._sandbox, self._directory)
         except SandboxError as error:
             self._disarm()
-            descriptors.send(self._sock, {"ok": False, "error": _describe(error)})
+            descriptors.send(self._sock, {"ok": False, "error": describe(error)})
             _end()
 
     def serve(self) -> NoReturn:
@@ -126,7 +122,7 @@ class _Zygote:
         try:
             reply["pid"] = self._fork(message["spec"], given)
         except Exception as error:  # noqa: BLE001 (the next request may be a better one)
-            reply["error"] = _describe(error)
+            reply["error"] = describe(error)
         finally:
             descriptors.close_all(given)
         descriptors.send(self._sock, reply)
@@ -199,31 +195,22 @@ class _Zygote:
         fcntl.fcntl(self._sock, fcntl.F_SETFL, fcntl.fcntl(self._sock, fcntl.F_GETFL) & ~os.O_ASYNC)
 
 
-def _preload(request: dict[str, Any]) -> newborn.WorkerMain:
-    sys.path[0:0] = request.get("path", [])
-    notebook_environment(os.environ)  # before matplotlib looks at it
-    module_name, _, function = request.get("worker", DEFAULT_WORKER).partition(":")
-    module = importlib.import_module(module_name)
-    hook = getattr(module, "preload", None)
-    if hook is not None:
-        hook()
-        _refuse_threads(module_name)
-    for name in request.get("preload", []):  # now there is a shell, which some look for when they are imported
-        importlib.import_module(name)
-        _refuse_threads(name)
-    faulthandler.cancel_dump_traceback_later()  # a child that armed it again would wait for its thread for ever
-    loaded = getattr(module, "preloaded", None)
-    if loaded is not None:
-        loaded()
-    worker: newborn.WorkerMain = getattr(module, function)
-    return worker
+def _prepared(request: dict[str, Any]) -> newborn.WorkerMain:
+    """What workers do when they have been forked, with all of it imported that they share."""
+    if request.get("start_method") == "spawn":
+        sys.path[0:0] = request.get("path", [])  # the sandbox lets workers read what is there
+        return Spawning(request)
+    from capsule_kernels import preloading  # late: it imports much
+
+    return preloading.load(request)
 
 
-def _refuse_threads(module: str) -> None:
-    """Locks that another thread holds at the moment of a fork stay locked in the child for ever."""
-    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if others:
-        raise RuntimeError(f"importing {module} left threads running, which do not survive a fork: {', '.join(others)}")
+def _sandbox_options(request: dict[str, Any]) -> dict[str, Any]:
+    """What the node says; what the sandbox cannot learn of modules that are loaded, it learns by looking for them."""
+    options: dict[str, Any] = request.get("sandbox") or {}
+    if request.get("start_method") != "spawn":
+        return options
+    return options | {"readable": [*options.get("readable", ()), *view.of_modules(request.get("preload", []))]}
 
 
 def _check(spec: dict[str, Any], given: list[int]) -> None:
@@ -262,15 +249,6 @@ def _silence() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-
-
-def _describe(error: BaseException) -> dict[str, str]:
-    lines = traceback.TracebackException.from_exception(error)
-    text = "".join(lines.format())[-_TRACEBACK_CHARACTERS:]
-    last = "".join(lines.format_exception_only()).strip()
-    message = last.removeprefix(f"{type(error).__name__}: ")[-_TRACEBACK_CHARACTERS // 8 :]
-    told = {"name": type(error).__name__, "message": message, "traceback": text}
-    return told | {"message": error.message, "hint": error.hint} if isinstance(error, SandboxError) else told
 
 
 def _end() -> NoReturn:

@@ -45,7 +45,7 @@ class Sandbox:
         self._readable = view.needed(options.get("readable") or ())
         self.groups = _groups(str(options.get("cgroups") or "auto"), options.get("cpus"))
         if self.level == "namespaces":
-            _refuse_threads()
+            _refuse_threads("what the environment imports has started {} threads outside of Python", _THREADS_HINT)
             self._view = namespaces.View(self._readable, view.DEVICES, self._size)
 
     @property
@@ -69,6 +69,13 @@ class Sandbox:
             namespaces.keep_identity(user, group)
         return pid
 
+    def hand_on(self) -> None:
+        """In a worker, before it runs another program, which is to enter in its place: that gets what it takes."""
+        for descriptor in self.descriptors:
+            os.set_inheritable(descriptor, True)  # noqa: FBT003 (the function takes it by position only)
+        if self.level == "namespaces" and os.geteuid() != 0:
+            limits.keep_capabilities()
+
     def settle(self) -> None:
         """In the box, before it forks its worker."""
         if self.level == "none":
@@ -86,6 +93,10 @@ class Sandbox:
         """
         if self.level == "none":
             return -1
+        _refuse_threads(
+            "the interpreter has {} threads before it has imported any module of the environment",
+            "Find what starts them: sitecustomize, or a file `.pth` of its packages.",
+        )
         user, group = self._identity()
         own: tuple[str, ...]
         shared: tuple[str, ...] = ()
@@ -158,14 +169,19 @@ def _groups(wanted: str, cpus: float | None) -> Groups:
     return Groups(places, cpus)
 
 
-def _refuse_threads() -> None:
-    """A box is cloned past the C library, which can then not unlock what another thread has locked."""
+_THREADS_HINT: Final = (
+    "Namespaces need none. Most libraries have a variable for that, as OPENBLAS_NUM_THREADS; set it in `env`. Or set "
+    'start_method = "spawn": each worker then imports its modules itself.'
+)
+
+
+def _refuse_threads(message: str, hint: str) -> None:
+    """Where a box is cloned past the C library, which can then not unlock what another thread has locked; or where the
+    rules of the kernel are about to hold for the calling thread, and for no other.
+    """
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threads > 1:
-        raise SandboxError(
-            f"what the environment imports has started {threads - 1} threads outside of Python",
-            "Namespaces need none. Most libraries have a variable for that, as OPENBLAS_NUM_THREADS; set it in `env`.",
-        )
+        raise SandboxError(message.format(threads - 1), hint)
 
 
 def check(level: str, *, owner: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import struct
 from contextlib import suppress
 from typing import Final
 
@@ -18,8 +20,11 @@ OPEN_FILES: Final = 65_536
 """Descriptors of a process, whatever it asks for."""
 
 _SET_DUMPABLE, _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 4, 24, 38
-_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 47, 4
-_CAPABILITIES_VERSION: Final = 0x20080522
+_CAP_AMBIENT, _CAP_AMBIENT_RAISE, _CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
+_HEADER: Final = 0x20080522.to_bytes(4, "little") + bytes(4)
+"""Of a set of capabilities: its version, and whose it is, which is one's own."""
+_SETS: Final = struct.Struct("=6I")
+"""Effective, permitted and inheritable ones, first the lower 32 of each."""
 _MOST_CAPABILITIES: Final = 64
 
 
@@ -49,9 +54,20 @@ def drop_capabilities() -> None:
     """Keep none, and get none from any program that is run."""
     with suppress(OSError):
         prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
-    header = _CAPABILITIES_VERSION.to_bytes(4, "little") + bytes(4)
-    syscall("capset", header, bytes(24))
+    syscall("capset", _HEADER, bytes(24))
     prctl(_SET_NO_NEW_PRIVS, 1)
+
+
+def keep_capabilities() -> None:
+    """Keep them when another program is run: who is not root would lose them."""
+    sets = ctypes.create_string_buffer(_SETS.size)
+    syscall("capget", _HEADER, sets)
+    effective, permitted, _, effective_above, permitted_above, _ = _SETS.unpack(sets)
+    kept = (effective, permitted, permitted, effective_above, permitted_above, permitted_above)
+    syscall("capset", _HEADER, _SETS.pack(*kept))
+    for number in range(_MOST_CAPABILITIES):
+        if (permitted | permitted_above << 32) >> number & 1:
+            prctl(_CAP_AMBIENT, _CAP_AMBIENT_RAISE, number)
 
 
 def stay_visible() -> None:

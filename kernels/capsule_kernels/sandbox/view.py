@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +49,20 @@ def _of_loaded_modules(covered: list[str]) -> Iterator[str]:
         if "." in name or not isinstance(file, str) or not file.startswith("/"):
             continue
         if not any(_is_below(file, path) for path in covered):
-            yield str(Path(file).parent) if hasattr(module, "__path__") else file
+            yield _place_of(file, is_package=hasattr(module, "__path__"))
+
+
+def of_modules(names: Iterable[str]) -> Iterator[str]:
+    """The same for modules that are not loaded yet. Of one that cannot be found the import will tell."""
+    for name in {name.partition(".")[0] for name in names}:
+        with suppress(Exception):  # whatever finders of the environment's have to say against it
+            spec = find_spec(name)
+            if spec is not None and spec.has_location and spec.origin is not None:
+                yield _place_of(spec.origin, is_package=spec.submodule_search_locations is not None)
+
+
+def _place_of(file: str, *, is_package: bool) -> str:
+    return str(Path(file).parent) if is_package else file
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:

@@ -248,6 +248,7 @@ async def test_a_preload_that_leaves_a_thread_is_refused(tmp_path: Path) -> None
     error = await failure(tmp_path, source)
     assert "preloaded" in error.message
     assert "poller" in error.message
+    assert 'start_method = "spawn"' in error.hint
 
 
 # Its end

@@ -80,8 +80,8 @@ def test_every_option_is_either_taken_or_told_to_need_a_restart(option: Option) 
         value = "127.0.0.1:1"
     if option.path[-1] == "secrets":
         value = {"x": "env:X"}
-    if option.path[-1] in {"sandbox", "cgroups"}:
-        value = {"sandbox": "landlock", "cgroups": "off"}[option.path[-1]]
+    if option.path[-1] in {"sandbox", "cgroups", "start_method"}:
+        value = {"sandbox": "landlock", "cgroups": "off", "start_method": "spawn"}[option.path[-1]]
     if option.path[-1] == "readable":
         value = ("/srv/x",)
     if option.path[-1] == "url":
