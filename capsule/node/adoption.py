@@ -26,6 +26,7 @@ from capsule.runtime import check_box, check_directory
 from capsule_protocol import adoption
 from capsule_protocol.errors import NodeError, WorkerLost
 from capsule_protocol.messages.link import Ready
+from capsule_protocol.passing import receive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,10 +184,10 @@ def _estate(box: Adoptable, lease: socket.socket, told: dict[str, Any], given: l
 
 async def _receive(connection: socket.socket, box: Adoptable) -> tuple[dict[str, Any], list[int]]:
     await _readable(connection)
-    data, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS + 2, flags=socket.MSG_CMSG_CLOEXEC)
-    if not data:
+    received = receive(connection, _MESSAGE_BYTES, _DESCRIPTORS + 2)
+    if not received.data:
         raise _refused(box, "another node has it, or the secret is another session's")
-    return msgpack.unpackb(data), given
+    return msgpack.unpackb(received.data), received.descriptors
 
 
 async def _readable(connection: socket.socket) -> None:

@@ -18,6 +18,7 @@ import msgpack
 from capsule.node.resources import no_descriptor, pid_of
 from capsule.node.scratch import Scratch
 from capsule_protocol.errors import WorkerLost
+from capsule_protocol.passing import receive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,10 +182,8 @@ class Box:
     def _on_lease(self) -> None:
         while True:
             try:
-                data, descriptors, flags, _ = socket.recv_fds(
-                    self._lease, _MESSAGE_BYTES, 4, flags=socket.MSG_CMSG_CLOEXEC
-                )
-                self._short = self._short or bool(flags & socket.MSG_CTRUNC)
+                data, descriptors, short = receive(self._lease, _MESSAGE_BYTES, 4)
+                self._short = self._short or short
             except BlockingIOError:
                 return
             except ConnectionResetError:  # it has left something unread: told once, before what it has said itself

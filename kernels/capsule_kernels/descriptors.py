@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
+from capsule_protocol import passing
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -48,7 +50,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    return socket.recv_fds(sock, MESSAGE_BYTES, _MOST_DESCRIPTORS, flags=socket.MSG_CMSG_CLOEXEC)[:2]
+    return passing.receive(sock, MESSAGE_BYTES, _MOST_DESCRIPTORS)[:2]
 
 
 def close_all(descriptors: Collection[int]) -> None:

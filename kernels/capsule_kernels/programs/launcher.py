@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import sys
-from array import array
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -24,6 +23,7 @@ from capsule_kernels import descriptors, system
 from capsule_kernels.box import remove_tree
 from capsule_kernels.programs import confinement, keeper, spec
 from capsule_kernels.programs.groups import RunGroup, RunGroups
+from capsule_protocol import passing
 
 _MOST_DESCRIPTORS = 200
 _MESSAGE_BYTES = 2**20
@@ -70,15 +70,10 @@ class _Launcher:
 
     def _receive(self) -> tuple[dict[str, Any] | None, list[int]]:
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(
-                _MESSAGE_BYTES, socket.CMSG_SPACE(_MOST_DESCRIPTORS * array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-            )
+            data, given, _ = passing.receive(self._sock, _MESSAGE_BYTES, _MOST_DESCRIPTORS)
         except OSError:
             return None, []
-        given = array("i")
-        for _, _, content in ancillary:
-            given.frombytes(content[: len(content) - len(content) % given.itemsize])
-        return (msgpack.unpackb(data) if data else None), list(given)
+        return (msgpack.unpackb(data) if data else None), given
 
     def _fork(self, message: dict[str, Any], given: list[int]) -> None:
         self._count += 1

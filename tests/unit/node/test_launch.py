@@ -31,6 +31,7 @@ from tests.unit.kernels.forked import (
     open_descriptors,
     opened_since,
     running_zygote,
+    spare_of,
     told,
 )
 from tests.unit.node.support import assert_nothing_more, state_of_this_process
@@ -157,6 +158,7 @@ async def test_a_fork_cancelled_before_the_zygote_sees_it_leaves_nothing(zygote:
         await cancel(fork)
     assert not opened_since(before)
     async with forked(zygote, WAIT) as later:  # the request before this one has been served
+        await spare_of(zygote)  # until it has its name it looks like any box
         await Watch(*(boxes_of(zygote.pid) - {later.box.pid})).ended()
         assert not Path(spec["dir"]).exists()
     assert await told(zygote, "report('fine')") == "fine"

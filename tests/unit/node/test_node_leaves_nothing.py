@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from capsule.node.node import Node
 from capsule.node.session import ExecuteRequest
 from capsule_protocol.errors import SessionError
+from tests.unit.kernels.forked import open_descriptors
 from tests.unit.node.support import assert_nothing_more, run, state_of_this_process
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +36,19 @@ async def test_a_closed_node_has_left_nothing(nothing_left: None) -> None:
     with pytest.raises(SessionError) as caught:
         await node.open_session()
     assert caught.value.code == "node_closed"
+
+
+def inheritable() -> set[int]:
+    """The descriptors that a program would have which this process runs without closing them."""
+    return {number for number in open_descriptors() if os.get_inheritable(number)}
+
+
+async def test_no_program_that_the_process_runs_inherits_anything_of_its_node() -> None:
+    """In library mode it is the client's process, which may run any."""
+    before = inheritable()
+    async with Node() as node:
+        await node.open_session()
+        assert inheritable() == before
 
 
 async def test_a_node_that_was_never_used_closes(nothing_left: None) -> None:
