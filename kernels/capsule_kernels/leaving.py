@@ -6,6 +6,14 @@ import atexit
 import threading
 from typing import Any
 
+_earlier: list[threading.Thread] = []
+"""Those that were there before the session, of modules of its environment: they belong to no script."""
+
+
+def note_threads() -> None:
+    """What runs now is no script's."""
+    _earlier[:] = threading.enumerate()
+
 
 def leave() -> None:
     """Wait for the threads that the script left, then call its exit functions.
@@ -22,4 +30,4 @@ def leave() -> None:
 
 
 def _is_waited_for(thread: threading.Thread) -> bool:
-    return thread is not threading.main_thread() and not thread.daemon
+    return thread is not threading.main_thread() and not thread.daemon and thread not in _earlier

@@ -27,6 +27,7 @@ def main() -> NoReturn:
         gc.disable()
         module, worker = preloading.load_worker(told["request"])
         preloading.call(module, "preloaded")
+        gc.freeze()
         newborn.replace_main()
         spec = told["spec"] | {"preload": told["request"].get("preload", [])}
         worker(spec, told["lease"], 1, 2, told["page"])

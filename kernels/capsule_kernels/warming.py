@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.cells import Cell
 from capsule_kernels.failures import describe
+from capsule_kernels.leaving import note_threads
 from capsule_kernels.streams import flush_c_output
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ class Warming:
     def run(self) -> tuple[str, dict[str, Any]] | None:
         """Do what the environment asks for."""
         failure = self._import() if self.modules else None
-        return failure or (self._run_code() if self.code else None)
+        if failure is None and self.code:
+            failure = self._run_code()
+        note_threads()
+        return failure
 
     def run_empty(self) -> None:
         """Have an empty cell touch what each cell does, if no other has."""
@@ -47,6 +51,7 @@ class Warming:
             self._run("None")
 
     def _import(self) -> tuple[str, dict[str, Any]] | None:
+        gc.disable()  # as a zygote: what is imported stays
         try:
             for name in self.modules:
                 importlib.import_module(name)
@@ -56,7 +61,8 @@ class Warming:
             return message, {"traceback": told["traceback"]}
         self._interrupts.install()  # the handlers are a session's, whatever a module has set
         self._flush()
-        gc.freeze()  # they stay
+        gc.freeze()
+        gc.enable()
         return None
 
     def _run_code(self) -> tuple[str, dict[str, Any]] | None:

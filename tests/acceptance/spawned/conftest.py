@@ -1,4 +1,4 @@
-"""An environment whose modules do not survive a fork, and one node for a module of tests with it."""
+"""Modules that do not survive a fork, environments with them, and one node for a module of tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+SECRET = "warm-up code may hold one"
+
 
 @pytest.fixture(scope="module")
 def restless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -24,5 +26,6 @@ def restless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 async def client(restless: dict[str, Any]) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(environments={"default": restless}) as client:
+    """A client whose sessions are of that environment."""
+    async with AsyncClient(environments={"default": restless | {"warmup": f"warmed = {SECRET!r}"}}) as client:
         yield client

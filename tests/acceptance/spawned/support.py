@@ -15,26 +15,27 @@ import threading
 
 print("nobody is to see this")
 asked, answers = queue.Queue(), queue.Queue()
-birthplace = os.getpid(), os.getcwd()
 
 
 def serve():
     while True:
-        answers.put(asked.get() + 1)
+        function, *arguments = asked.get()
+        answers.put(function(*arguments))
 
 
-poller = threading.Thread(target=serve, name="poller", daemon=True)
+poller = threading.Thread(target=serve, name="poller")
 poller.start()
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def ask(number):
-    asked.put(number)
+def ask(*call):
+    asked.put(call)
     return answers.get(timeout=60)
 """
-"""Its thread answers; and it takes SIGINT for itself, as some do."""
+"""Its thread does what it is asked for, and it takes SIGINT for itself, as some do."""
 
 
 def write_restless(folder: Path) -> None:
     """Put it into this folder, where everybody can read it."""
+    folder.chmod(0o755)
     (folder / "restless.py").write_text(RESTLESS)
