@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MIB = 2**20
 AT_ONCE = 4
 STAGGER = 0.2
+DATA = ("numpy", "pandas")
+SPAWN: dict[str, Any] = {"start_method": "spawn"}
 
 
 class Warm:
@@ -71,10 +73,18 @@ async def warm(**environment: Any) -> AsyncIterator[Warm]:
 
 def acquire(load: Load) -> Measured:
     """Milliseconds for a session out of a full pool."""
+    return _acquire(load)
 
+
+def spawned_warm(load: Load) -> Measured:
+    """The same where workers are interpreters of their own."""
+    return _acquire(load, **SPAWN)
+
+
+def _acquire(load: Load, **environment: Any) -> Measured:
     async def measure() -> Measured:
         values = []
-        async with warm(min_idle=load.size) as one:
+        async with warm(min_idle=load.size, **environment) as one:
             for _ in range(load.warmup + load.samples):
                 await one.full()
                 begin = time.perf_counter()
@@ -133,11 +143,35 @@ def burst_of_ten(load: Load) -> Measured:
 
 def drained(load: Load) -> Measured:
     """Milliseconds for a session that has to be forked, and its first result."""
+    return _drained(load)
 
+
+def spawned(load: Load) -> Measured:
+    """The same where its worker is an interpreter of its own."""
+    return _drained(load, **SPAWN)
+
+
+def spawned_data(load: Load) -> Measured:
+    """The same, with modules that it imports itself."""
+    return _drained(load, **SPAWN, preload=DATA)
+
+
+def _drained(load: Load, **environment: Any) -> Measured:
     async def measure() -> Measured:
-        async with warm(min_idle=0) as one:
+        async with warm(min_idle=0, **environment) as one:
             values = [milliseconds(await one.first_result()) for _ in range(load.warmup + load.samples)]
             cells.expect("warm sessions", (await one.pool()).stats.counts["hits"], 0)
+            return Measured(values[load.warmup :], memory())
+
+    return asyncio.run(measure())
+
+
+def spawned_times(load: Load) -> Measured:
+    """How many times longer it takes than where it is forked."""
+
+    async def measure() -> Measured:
+        async with warm(min_idle=0, **SPAWN) as one, warm(min_idle=0) as other:
+            values = [await one.first_result() / await other.first_result() for _ in range(load.warmup + load.samples)]
             return Measured(values[load.warmup :], memory())
 
     return asyncio.run(measure())
@@ -181,9 +215,17 @@ async def _use_all(one: Warm, left: Any) -> None:
 
 def idle_memory(load: Load) -> Measured:
     """MiB that belong to each of some idle workers alone."""
+    return _idle_memory(load)
 
+
+def spawned_memory(load: Load) -> Measured:
+    """The same where they are interpreters of their own."""
+    return _idle_memory(load, **SPAWN)
+
+
+def _idle_memory(load: Load, **environment: Any) -> Measured:
     async def measure() -> Measured:
-        async with warm(min_idle=1, preload=("numpy", "pandas")) as one:
+        async with warm(min_idle=1, preload=DATA, **environment) as one:
             sessions = [await one.client.session() for _ in range(load.size)]
             values = [own_memory((await session.info()).pid) / MIB for session in sessions]
             return Measured(values, memory())
@@ -195,7 +237,7 @@ def held(load: Load) -> Measured:
     """MiB that this process and all others take while many sessions are open."""
 
     async def measure() -> Measured:
-        async with warm(min_idle=1, preload=("numpy", "pandas")) as one:
+        async with warm(min_idle=1, preload=DATA) as one:
             sessions = [await one.client.session() for _ in range(load.size)]
             result = await sessions[-1].run(cells.ONE_PLUS_ONE)
             cells.expect("value in the last session", result.text, "2")

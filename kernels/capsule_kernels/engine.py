@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -225,6 +226,7 @@ class Engine:
                 message, details = failed
                 self.link.send(failure(envelope, "environment_failed", message, details=details))
                 return
+            asyncio.set_event_loop(self.loop)  # a module may have chosen another policy, which has none
         body = {"version": VERSION, "features": FEATURES, "limits": None, "epoch": 0}
         self.link.send(Envelope("welcome", body, session=envelope.session))
         if not self.warming.is_asked_for:

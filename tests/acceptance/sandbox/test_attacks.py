@@ -44,6 +44,15 @@ def test_nothing_escapes_that_is_promised_to_be_held(
     assert not runner.faults(of_kind, OWN)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("level", SANDBOXED)
+def test_nothing_escapes_from_workers_that_are_interpreters_of_their_own(level: Level) -> None:
+    endings = runner.run(OWN, [level], ("kernel", "processes"), start_method="spawn")
+    print(f"{level} as {OWN}, spawn: {runner.summary(endings, level, OWN)}")
+    assert endings
+    assert not runner.faults(endings, OWN)
+
+
 def test_each_attack_is_known_by_one_name_and_has_a_control_or_says_why_not() -> None:
     attacks = runner.attacks()
     names = [attack.name for attack in attacks]

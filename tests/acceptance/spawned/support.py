@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESTLESS = """
+import asyncio
 import os
 import queue
 import signal
@@ -26,13 +27,14 @@ def serve():
 poller = threading.Thread(target=serve, name="poller")
 poller.start()
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
 
 
 def ask(*call):
     asked.put(call)
     return answers.get(timeout=60)
 """
-"""Its thread does what it is asked for, and it takes SIGINT for itself, as some do."""
+"""Its thread does what it is asked for; it takes SIGINT for itself and chooses an event loop, as some do."""
 
 
 def write_restless(folder: Path) -> None:

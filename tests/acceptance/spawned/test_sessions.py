@@ -132,6 +132,14 @@ async def test_threads_of_modules_are_not_waited_for_at_the_end_of_a_script(sess
     assert (await ok(session, "from capsule_kernels.leaving import leave; leave()")).verdict == "ok"
 
 
+async def test_the_loop_is_the_sessions_whatever_a_module_has_chosen(session: AsyncSession) -> None:
+    code = "import asyncio, warnings; warnings.simplefilter('error'); asyncio.get_event_loop().run_until_complete({})"
+    assert (await ok(session, code.format("asyncio.sleep(0, 5)"))).text == "5"
+    assert (
+        await ok(session, "type(asyncio.get_event_loop_policy().get_event_loop()).__name__")
+    ).text == "'SessionLoop'"
+
+
 async def test_tasks_go_on_between_cells(client: AsyncClient) -> None:
     seen = asyncio.Event()
 

@@ -68,14 +68,19 @@ def summary(endings: Sequence[Ending], level: Level, user: User) -> str:
 
 
 async def besiege(
-    place: Path, chosen: Sequence[Attack], levels: list[Level], rounds: int = 1, at_once: int = AT_ONCE
+    place: Path,
+    chosen: Sequence[Attack],
+    levels: list[Level],
+    rounds: int = 1,
+    at_once: int = AT_ONCE,
+    start_method: str = "fork",
 ) -> list[Ending]:
     """Make these attacks at these levels, on a node in this place; in later rounds in another order."""
     endings = []
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with Siege(place, levels) as siege:
+    async with Siege(place, levels, start_method) as siege:
         for level in levels:
             here = [attack for attack in chosen if level != "none" or attack.control != "never"]
             gentle = [attack for attack in here if attack.kind not in ONE_BY_ONE]
@@ -118,8 +123,8 @@ def _here(arguments: argparse.Namespace) -> None:
     toolbox.libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
     chosen = [attack for attack in attacks(arguments.kind) if arguments.only in attack.name]
     with tempfile.TemporaryDirectory(prefix="s-", ignore_cleanup_errors=True) as place:
-        siege = besiege(Path(place), chosen, arguments.level, arguments.rounds, arguments.at_once)
-        endings = asyncio.run(siege)
+        how = arguments.rounds, arguments.at_once, arguments.start_method
+        endings = asyncio.run(besiege(Path(place), chosen, arguments.level, *how))
     print(json.dumps([dataclasses.asdict(end) for end in endings]))
 
 
@@ -132,6 +137,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="attacks whose name has this in it")
     parser.add_argument("--rounds", type=int, default=1, help="how often each is made")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="how many at the same time")
+    parser.add_argument("--start-method", default="fork", help="how the sessions' workers begin")
     parser.add_argument("--verbose", action="store_true", help="tell of those that were held too")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -140,7 +146,8 @@ def main() -> int:
         return 0
     wrong = []
     for user in arguments.user:
-        more = {"only": arguments.only, "rounds": arguments.rounds, "at_once": arguments.at_once}
+        names = ("only", "rounds", "at_once", "start_method")
+        more = {name: getattr(arguments, name) for name in names}
         endings = run(user, arguments.level, arguments.kind, **more)
         for end in endings if arguments.verbose else ():
             print(f"{end.level}, {user}: {end.kind}: {end.attack} ({end.way}, {end.seconds} s): {end.how}: {end.what}")

@@ -64,10 +64,11 @@ class Attacker:
 class Siege:
     """`place` must be empty, and have a short path."""
 
-    def __init__(self, place: Path, levels: list[Level]) -> None:
+    def __init__(self, place: Path, levels: list[Level], start_method: str = "fork") -> None:
         self.place = place
         # One that is sandboxed at least: control groups are theirs, and at `none` it is tried to loosen a neighbour's.
         self.levels: list[Level] = levels if set(levels) != {"none"} else [*levels, "landlock"]
+        self.start_method = start_method
         self.prey = Prey(place)
         self.directory = place / "node"
         self.node: Served
@@ -129,7 +130,7 @@ class Siege:
         (self.place / "node.toml").touch()
         lines = [f'directory = "{self.place}/boxes"', "[store]", 'durability = "process"']
         for level in self.levels:
-            lines += [f"[environments.{level}]", "min_idle = 2"]
+            lines += [f"[environments.{level}]", "min_idle = 2", f'start_method = "{self.start_method}"']
             lines += [f'sandbox = "{level}"', f"scratch_bytes = {SCRATCH_BYTES}"] if level != "none" else []
         return "\n".join(lines)
 
