@@ -30,11 +30,13 @@ def other(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_session_runs_under_the_interpreter_of_another_virtual_environment(other: Path) -> None:
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_a_session_runs_under_the_interpreter_of_another_virtual_environment(other: Path, start_method: str) -> None:
     """Capsule is installed there by a file of paths: there is no network in a test."""
     ours = [path for path in sys.path if path.endswith("-packages")]  # what Capsule needs, wherever that is
     (packages_of(other) / "capsule.pth").write_text("\n".join(map(str, [*OURS, *ours])))
     environment = {"python": str(other / "bin/python"), "preload": ["only_there"], "warmup": "import only_there"}
+    environment["start_method"] = start_method
     with Client(environments={"default": environment}) as client, client.session() as session:
         assert session.run("import sys; sys.prefix").text == repr(str(other))
         assert session.run("only_there.value").text == "42"

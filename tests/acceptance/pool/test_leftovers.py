@@ -19,11 +19,13 @@ from tests.acceptance.pool.support import LONG
 # Opens and closes sessions for ever, so that at any moment some workers start, some wait and some end.
 CALLER = """
 import asyncio
+import sys
 from capsule.config import EnvironmentConfig, NodeConfig
 from capsule.node.node import Node
 
 async def main():
-    async with Node(NodeConfig(environments={"default": EnvironmentConfig(min_idle=3)})) as node:
+    environment = EnvironmentConfig(min_idle=3, start_method=sys.argv[1])
+    async with Node(NodeConfig(environments={"default": environment})) as node:
         while True:
             sessions = [await node.open_session() for _ in range(3)]
             print("open", flush=True)
@@ -33,11 +35,14 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("turns", [1, 2, 3, 5, 8])
-def test_a_caller_that_is_killed_while_its_pool_works_leaves_nothing(turns: int) -> None:
+TURNS = [*((turns, "fork") for turns in (1, 2, 3, 5, 8)), (1, "spawn"), (2, "spawn")]
+
+
+@pytest.mark.parametrize(("turns", "start_method"), TURNS)
+def test_a_caller_that_is_killed_while_its_pool_works_leaves_nothing(turns: int, start_method: str) -> None:
     directory = Path(tempfile.mkdtemp(prefix="caller-"))
     environment = {**os.environ, "TMPDIR": str(directory)}
-    caller = subprocess.Popen([sys.executable, "-c", CALLER], env=environment, stdout=subprocess.PIPE)
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, start_method], env=environment, stdout=subprocess.PIPE)
     try:
         assert caller.stdout is not None
         for _ in range(turns):
