@@ -206,7 +206,8 @@ class CellRunner:
         Figures are shown that way. Otherwise the verdict tells of either.
         """
         callbacks = self._shell.events.callbacks
-        return cell.payloads and bool(callbacks["post_execute"] or callbacks["post_run_cell"])
+        own = getattr(self._shell.own_display, "_on_post_execute", None)  # IPython's: it shows nothing
+        return cell.payloads and any(one != own for one in (*callbacks["post_execute"], *callbacks["post_run_cell"]))
 
     def _take_values(self) -> None:
         """Have what the code shows of its values; an earlier cell may have put its own hook there."""
