@@ -57,6 +57,11 @@ def answer(terminal: Terminal) -> None:
     terminal.until("hello Ada\n")
 
 
+def seconds(terminal: Terminal) -> float:
+    """The time that the next status tells: one on a busy machine may be told late, and others not at all."""
+    return float(terminal.until(" s").split()[-2])
+
+
 # A pipe
 
 
@@ -104,8 +109,7 @@ def test_on_a_terminal_the_time_goes_on_below_the_output(place: Path, program: s
     code = f"import os, time\nprint('first')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint('last')"
     with Python(script(place, program, code)) as terminal:
         terminal.until("first\n")
-        terminal.until("0.4 s")  # silent code, and the time goes on
-        terminal.until("0.6 s")
+        assert seconds(terminal) < seconds(terminal)  # silent code, and the time goes on
         go.touch()
         terminal.until("last\n")
         terminal.until("capsule: ok after ")
@@ -141,7 +145,7 @@ def test_a_line_that_has_begun_belongs_to_the_code(place: Path) -> None:
 def test_on_a_terminal_ctrl_c_interrupts_and_leaves_a_clean_line(place: Path) -> None:
     with Python(script(place, SYNC, "print('runs')\nwhile True: pass")) as terminal:
         terminal.until("runs\n")
-        terminal.until("0.4 s")
+        seconds(terminal)
         terminal.type("\x03")
         terminal.until("capsule: ")
         _, rest = terminal.end()
