@@ -18,3 +18,14 @@ def test_a_worker_loads_nothing_of_the_node_nor_what_it_seldom_needs() -> None:
     )
     loaded = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout == "set()\n"
+
+
+def test_a_zygote_that_only_makes_boxes_loads_nothing_of_what_workers_run() -> None:
+    code = (
+        "import sys\n"
+        "from capsule_kernels import zygote\n"
+        "zygote._prepared({'start_method': 'spawn', 'preload': ['json']})\n"
+        "print({'IPython', 'traitlets', 'capsule_kernels.worker'} & sys.modules.keys())"
+    )
+    loaded = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert loaded.stdout == "set()\n"
