@@ -64,6 +64,7 @@ class Interrupts:
         self._main = threading.get_ident()
         self._raised = False
         self._put_off = 0
+        self._asking = self._missed = False
         self._debugger = ""
         self._let_go: Callable[[], object] = self._raise
         self._trace_again: Callable[[], object] = self._raise
@@ -75,7 +76,7 @@ class Interrupts:
         """Set while the link waits for the next message: a handler of user code may run."""
         self.cancel: Callable[[], object] | None = None
         self.again: Callable[[], object] = self._raise
-        """Has the signal sent once more, a little later: it came between a coroutine and its first step."""
+        """Has the signal sent once more, a little later; called by `ask_again` alone."""
 
     def respect_debugger(self, folder: str, let_go: Callable[[], object], trace_again: Callable[[], object]) -> None:
         """There is a debugger now, with its code in this folder: what is raised in there ends its tracing."""
@@ -145,8 +146,24 @@ class Interrupts:
         if self.armed:
             self._interrupt(frame)
 
+    def ask_again(self) -> None:
+        """Have the signal sent once more, for it came where nothing may be raised, or what was raised was swallowed.
+
+        If it comes before this is over, it finds the main thread in the midst of the link, and would wait there for a
+        step that is none: so it is asked for again.
+        """
+        self._missed = True
+        while self._missed:
+            self._missed, self._asking = False, True
+            try:
+                self.again()
+            finally:
+                self._asking = False
+
     def _interrupt(self, frame: FrameType | None) -> None:
-        if self._debugger and _within(frame, self._debugger):
+        if self._asking:
+            self._missed = True
+        elif self._debugger and _within(frame, self._debugger):
             self._untraced = True
             self._let_go()
             self._raise()
@@ -154,11 +171,11 @@ class Interrupts:
             self._interrupt_waiting(self.cancel, frame)
         elif not self.stalled and _inside(frame, _WHOLE):
             self.pending.append(self._raise)
-        elif _inside(frame, _EXECUTORS, deepest=1):
-            self.again()
+        elif _inside(frame, _EXECUTORS, deepest=1):  # between a coroutine and its first step
+            self.ask_again()
         elif self._put_off < _RETRIES and _inside(frame, _DISPLAY, deepest=2):
             self._put_off += 1
-            self.again()
+            self.ask_again()
         elif not (self._raised and is_ours(frame)):
             self._raise()
 

@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import system
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 OUTGOING = 16
 """Messages of other threads that may wait for the I/O thread; a thread that sends more waits."""
+
+SOON = 0.001
+"""Seconds after which a signal is sent that was asked for from within its handler, which is left by then."""
 
 Handler = Callable[[Envelope], object]
 
@@ -136,7 +140,7 @@ class Link:
         return codec.decode(frames, self._limits)
 
     def signal_main(self) -> None:
-        """Have the I/O thread send the interrupt signal to the main thread, soon but not in the midst of this call."""
+        """Have the I/O thread send the interrupt signal to the main thread, behind this call if that takes no time."""
         self._signal_asked = True
         os.eventfd_write(self._wake, 1)
 
@@ -164,7 +168,7 @@ class Link:
                 os.eventfd_read(self._wake)
                 if self._signal_asked:
                     self._signal_asked = False
-                    signal.pthread_kill(self._main, INTERRUPT_SIGNAL)
+                    self.later(SOON, partial(signal.pthread_kill, self._main, INTERRUPT_SIGNAL))
                 if self._flush_asked and flush_at is None:
                     flush_at = time.monotonic() + HOLD
             if flush_at is not None and time.monotonic() >= flush_at:

@@ -6,18 +6,16 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from capsule_kernels.interrupts import Interrupts
 
 
-def ask_again(interrupts: Interrupts, signal_again: Callable[[], object]) -> None:
+def ask_again(interrupts: Interrupts) -> None:
     """Have an interrupt that was swallowed signalled once more, and not reported on stderr."""
     report = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
         if unraisable.exc_type is KeyboardInterrupt and interrupts.armed and interrupts.asked:
-            signal_again()
+            interrupts.ask_again()
         else:
             report(unraisable)
 

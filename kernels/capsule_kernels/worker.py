@@ -102,7 +102,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     limits = Limits(**spec.get("limits", {}))
     link = Link(spec["dir"], limits, outlet, interrupts, lasting=spec.get("lasting", False))
     interrupts.again = link.signal_main
-    ask_again(interrupts, link.signal_main)
+    ask_again(interrupts)
     sandbox: Sandbox = spec["sandbox"]
     _tell_bound(lease_fd, sandbox.level, _confine(lease_fd, sandbox, spec["dir"]))
     engine = _build(prepared, link, outlet)

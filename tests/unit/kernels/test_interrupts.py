@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from capsule_kernels import capture
+from capsule_kernels import capture, link
 from capsule_kernels.handlers import Guards
 from capsule_protocol.page import INTERRUPT_SIGNAL, TARGET
 from tests.unit.kernels.alone import alone
@@ -314,3 +314,27 @@ def test_an_interrupt_is_put_off_while_ipython_shows_a_value_but_not_for_ever() 
     with pytest.raises(KeyboardInterrupt):
         pretty(Probe())
     assert pipes.interrupts.asked
+
+
+@pytest.mark.parametrize("early", [1, 3])
+@alone
+def test_an_interrupt_that_comes_again_before_it_was_asked_for_is_not_lost(early: int) -> None:
+    """It finds the main thread in the link, which has nothing that it could wait for."""
+    pipes = installed()
+    asked: list[int] = []
+    in_link: dict[str, Any] = {"came": lambda frame: pipes.interrupts.on_interrupt(0, frame), "sys": sys}
+    exec(compile("def ask(): came(sys._getframe())", str(link.__file__), "exec"), in_link)
+
+    def again() -> None:
+        asked.append(1)
+        if len(asked) <= early:
+            in_link["ask"]()
+
+    pipes.interrupts.again = again
+    pipes.interrupts.arm(SERIAL)
+    pipes.page.set(TARGET, SERIAL)
+    pipes.interrupts.ask_again()
+    assert len(asked) == early + 1
+    assert not pipes.interrupts.pending
+    with pytest.raises(KeyboardInterrupt):  # as any other now
+        pipes.interrupt(SERIAL)
