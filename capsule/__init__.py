@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from capsule.client.sync_execution import Events as Events
     from capsule.client.sync_execution import Execution as Execution
     from capsule.client.sync_session import Session as Session
-    from capsule.config import EnvironmentConfig as EnvironmentConfig
     from capsule.config import NodeConfig as NodeConfig
     from capsule.config import SessionOptions as SessionOptions
     from capsule.events import Display as Display
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from capsule.events import Finished as Finished
     from capsule.events import InputRequest as InputRequest
     from capsule.events import Output as Output
+    from capsule.settings.environments import EnvironmentConfig as EnvironmentConfig
     from capsule_protocol.errors import ArgumentError as ArgumentError
     from capsule_protocol.errors import CapsuleError as CapsuleError
     from capsule_protocol.errors import EnvironmentFailed as EnvironmentFailed

@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from capsule import AsyncClient, AsyncSession
-from capsule.config import EnvironmentConfig, NodeConfig
+from capsule.config import NodeConfig
 from capsule.node.launch import Zygote
 from capsule.node.sandboxing import sandbox_of
 from capsule.node.worker import Place, Preparation, Worker
+from capsule.settings.environments import EnvironmentConfig
 from capsule_bench import cells
 from capsule_bench.figures import median, milliseconds
 from capsule_bench.machine import memory

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from capsule.broker.consent import Rule
 from capsule.broker.limits import LimitsTable, effective
-from capsule.config import Config, Seconds
+from capsule.settings.base import Config, Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, model_validator
 
 from capsule.broker.sdk import Limits
-from capsule.config import Config
+from capsule.settings.base import Config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

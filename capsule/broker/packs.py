@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from capsule.broker.consent import Rule
 from capsule.broker.limits import LimitsTable
-from capsule.config import Config, Seconds
+from capsule.settings.base import Config, Seconds
 
 PackName = Literal["strict", "balanced", "perf", "hardcore"]
 Mode = Literal["enforce", "observe"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from capsule.broker.packs import DEFAULT_PACK, PACKS
 from capsule.broker.patterns import EVERYTHING, Names, bits, covers
 from capsule.broker.policy_file import Head, read
-from capsule.config import Sandbox
+from capsule.settings.environments import Sandbox
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from capsule.broker.grants import Denial, DenialTable, Grant, Granted, GrantTable
     from capsule.broker.packs import AuditSettings, BudgetSettings
     from capsule.broker.sdk import Descriptor
-    from capsule.config import EnvironmentConfig
+    from capsule.settings.environments import EnvironmentConfig
 
 VERSION = 1
 """Of the form of files."""

@@ -17,7 +17,7 @@ from capsule.broker.grants import DenialTable, GrantTable, Name
 from capsule.broker.limits import LimitsTable
 from capsule.broker.packs import DEFAULT_PACK, PACKS, AuditSettings, BudgetSettings, Level, Mode, Pack, PackName
 from capsule.broker.references import complaint, line_of, missing
-from capsule.config import Config, Seconds
+from capsule.settings.base import Config, Seconds
 from capsule.settings.complaints import Complaint, complaints
 from capsule.settings.lines import lines
 from capsule_protocol.errors import ArgumentError

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsule.client.files import Files
-    from capsule.config import Backpressure, BrokerConfig, EnvironmentConfig, Priority, ServeConfig, StoreConfig
+    from capsule.config import Backpressure, Priority
+    from capsule.settings.environments import EnvironmentConfig
+    from capsule.settings.service import BrokerConfig, ServeConfig, StoreConfig
 
 
 class ClientOptions(TypedDict, total=False):

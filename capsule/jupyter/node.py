@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import capsule.jupyter.kernel  # noqa: F401 - now, so that the first kernel does not wait for it
-from capsule.config import NodeConfig, StoreConfig
+from capsule.config import NodeConfig
 from capsule.node.front.service import Service
 from capsule.settings.loading import read
+from capsule.settings.service import StoreConfig
 from capsule_protocol.errors import CapsuleError
 
 if TYPE_CHECKING:

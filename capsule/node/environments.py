@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from capsule.config import EnvironmentConfig
     from capsule.node.tasks import Tasks
+    from capsule.settings.environments import EnvironmentConfig
 
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 

@@ -14,8 +14,9 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from capsule.config import EnvironmentConfig, SessionOptions
+    from capsule.config import SessionOptions
     from capsule.node.tasks import Tasks
+    from capsule.settings.environments import EnvironmentConfig
     from capsule_pool import OnEvent
 
 

@@ -13,7 +13,7 @@ from capsule_protocol.errors import EnvironmentFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from capsule.config import EnvironmentConfig
+    from capsule.settings.environments import EnvironmentConfig
 
 _TIMEOUT = 60.0
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
-    from capsule.config import QuotaConfig, ServeConfig
     from capsule.node.front.hosted import Hosted
     from capsule.node.tasks import Tasks
+    from capsule.settings.service import QuotaConfig, ServeConfig
 
 logger = logging.getLogger("capsule.auth")
 

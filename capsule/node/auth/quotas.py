@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from capsule_protocol.errors import SessionError
 
 if TYPE_CHECKING:
-    from capsule.config import QuotaConfig
+    from capsule.settings.service import QuotaConfig
 
 BURST = 1.0
 """Seconds whose bytes may be used at once after a rest."""

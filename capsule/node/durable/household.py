@@ -10,11 +10,11 @@ from capsule.node.durable.sharing import owner_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from capsule.config import ServeConfig
     from capsule.node.adoption import Adoptable
     from capsule.node.durable.ledger import Ledger
     from capsule.node.front.registry import Registry
     from capsule.node.node import Node
+    from capsule.settings.service import ServeConfig
 
 
 class Household:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from capsule.config import ServeConfig
     from capsule.node.auth.gate import Gate
     from capsule.node.durable import Ledger
     from capsule.node.front.peer import Peer
     from capsule.node.front.registry import Registry
     from capsule.node.node import Node
     from capsule.node.tasks import Tasks
+    from capsule.settings.service import ServeConfig
     from capsule_protocol.envelope import Frames
     from capsule_protocol.errors import RemoteProtocolError
 

@@ -21,11 +21,11 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from capsule.config import ServeConfig
     from capsule.node.auth.principals import Principal
     from capsule.node.front.carrier import Carrier, Listener
     from capsule.node.front.hosted import Hosted
     from capsule.node.node import Node
+    from capsule.settings.service import ServeConfig
     from capsule_bridge import Bridge
     from capsule_protocol.envelope import Frames
     from capsule_protocol.errors import RemoteProtocolError

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from capsule.config import ServeConfig
     from capsule.node.auth.gate import Gate
     from capsule.node.front.accepted import Accepted
     from capsule.node.front.carrier import Carrier
     from capsule.node.front.peer import Peer
+    from capsule.settings.service import ServeConfig
     from capsule_protocol.envelope import Buffer, Frames
 
 logger = logging.getLogger("capsule.auth")

@@ -19,11 +19,11 @@ from capsule_protocol.limits import DEFAULT_LIMITS
 if TYPE_CHECKING:
     import asyncio
 
-    from capsule.config import ServeConfig
     from capsule.node.auth.gate import Gate
     from capsule.node.auth.principals import Principal
     from capsule.node.front.carrier import Carrier
     from capsule.node.front.peer import Peer
+    from capsule.settings.service import ServeConfig
     from capsule_protocol.envelope import Frames
     from capsule_protocol.errors import RemoteProtocolError
 

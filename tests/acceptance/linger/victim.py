@@ -13,13 +13,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from capsule.config import EnvironmentConfig, NodeConfig, SessionOptions
+from capsule.config import NodeConfig, SessionOptions
 from capsule.node import points
 from capsule.node.adoption import Lingering, adoptable
 from capsule.node.channel import Channel
 from capsule.node.execution import ExecuteRequest, Execution
 from capsule.node.journal import Journal
 from capsule.node.node import Node
+from capsule.settings.environments import EnvironmentConfig
 from tests.acceptance.linger.store import Store
 
 FAULTS: dict[str, tuple[Any, str]] = {

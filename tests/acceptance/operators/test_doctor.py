@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from capsule import Client
-from capsule.config import EnvironmentConfig, NodeConfig, Sandbox
+from capsule.config import NodeConfig
 from capsule.doctor import CODES, clock, sandbox, sqlite
+from capsule.settings.environments import EnvironmentConfig, Sandbox
 from capsule_protocol.errors import CODES as ERRORS
 from capsule_protocol.errors import CapsuleError
 from tests.acceptance.cli.support import CAPSULE, HANG, clean_environment

@@ -18,8 +18,9 @@ import pytest
 
 from capsule import AsyncClient
 from capsule.cli.entry import cli
-from capsule.config import ServeConfig, load
+from capsule.config import load
 from capsule.runtime import store_path
+from capsule.settings.service import ServeConfig
 from tests.acceptance.serve.support import CAPSULE, LONG
 
 EXAMPLES = Path(__file__).parents[3] / "docs/examples"

@@ -8,9 +8,10 @@ import textwrap
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from capsule.config import EnvironmentConfig, NodeConfig, SessionOptions
+from capsule.config import NodeConfig, SessionOptions
 from capsule.node.node import Node
 from capsule.node.session import ExecuteRequest, Session
+from capsule.settings.environments import EnvironmentConfig
 from tests.unit.pool.watching import Events
 
 if TYPE_CHECKING:

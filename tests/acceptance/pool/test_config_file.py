@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from capsule import ArgumentError, Client, EnvironmentConfig, NodeConfig
-from capsule.config import BreakerConfig, load
+from capsule.config import load
+from capsule.settings.environments import BreakerConfig
 
 FILE = """
 max_sessions = 7

@@ -20,7 +20,8 @@ from tests.acceptance.pool.support import LONG
 CALLER = """
 import asyncio
 import sys
-from capsule.config import EnvironmentConfig, NodeConfig
+from capsule.settings.environments import EnvironmentConfig
+from capsule.config import NodeConfig
 from capsule.node.node import Node
 
 async def main():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsule.config import QuotaConfig
 from capsule.node.auth.quotas import Bucket, Usage, check_execute, check_open
+from capsule.settings.service import QuotaConfig
 from capsule_protocol.errors import SessionError
 
 NONE = QuotaConfig()

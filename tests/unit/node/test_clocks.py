@@ -10,11 +10,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from capsule import AsyncClient
-from capsule.config import NodeConfig, ServeConfig
+from capsule.config import NodeConfig
 from capsule.doctor.node import examine
 from capsule.node.durable.clocks import Clocks
 from capsule.node.front.front import Front
 from capsule.node.node import Node
+from capsule.settings.service import ServeConfig
 from capsule_bridge import Bridge, MemoryStore, NewPromise
 from capsule_bridge.bridge import steady_clock, wall_clock
 

@@ -9,9 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 import capsule_pool
-from capsule.config import BreakerConfig, Config, Count, EnvironmentConfig, NodeConfig, Seconds, SessionOptions
+from capsule.config import NodeConfig, SessionOptions
 from capsule.node.execution import ExecuteRequest
 from capsule.node.requests import check_request
+from capsule.settings.base import Config, Count, Seconds
+from capsule.settings.environments import BreakerConfig, EnvironmentConfig
 from capsule_protocol.errors import ArgumentError
 from capsule_protocol.limits import DEFAULT_LIMITS
 

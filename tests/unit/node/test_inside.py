@@ -11,12 +11,13 @@ import pytest
 
 from capsule.client.remote.execution import RemoteExecution
 from capsule.client.remote.node import RemoteNode
-from capsule.config import NodeConfig, QuotaConfig, ServeConfig, SessionOptions
+from capsule.config import NodeConfig, SessionOptions
 from capsule.events import Event, Finished, InputRequest, Output, Started
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.front import Front
 from capsule.node.front.inside import InsideNode, InsideSession
 from capsule.node.node import Node
+from capsule.settings.service import QuotaConfig, ServeConfig
 from capsule_bridge import Bridge, open_store
 from capsule_protocol.errors import ArgumentError, RemoteProtocolError, SessionError
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from capsule.config import EnvironmentConfig, NodeConfig, SessionOptions
+from capsule.config import NodeConfig, SessionOptions
 from capsule.node.node import Node
 from capsule.node.session import ExecuteRequest, Session
+from capsule.settings.environments import EnvironmentConfig
 from capsule_protocol.errors import EnvironmentFailed, LocalProtocolError, SessionError, WorkerLost
 from tests.unit.kernels.forked import LONG
 from tests.unit.node.support import assert_nothing_more, run, state_of_this_process

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from capsule.config import ServeConfig
 from capsule.events import Finished, Output
 from capsule.node.durable import Ledger, Scribe
 from capsule.node.durable.household import Household
@@ -19,6 +18,7 @@ from capsule.node.front.front import Front
 from capsule.node.node import Node
 from capsule.node.tasks import Tasks
 from capsule.node.verdicts import cancelled
+from capsule.settings.service import ServeConfig
 from capsule.wire import unpack_event
 from capsule_bridge import Bridge, MemoryStore, NewPromise, Promise, Retention, SqliteStore, interceptors, promise_id
 from capsule_bridge.sqlite.faults import FaultPoint

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from capsule import AsyncClient
-from capsule.config import ServeConfig
 from capsule.node.front.front import Front
 from capsule.node.node import Node
+from capsule.settings.service import ServeConfig
 from capsule_bridge import Bridge, MemoryStore, NewPromise
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from capsule.config import ServeConfig, SessionOptions
+from capsule.config import SessionOptions
 from capsule.events import Event
 from capsule.node.durable import Ledger
 from capsule.node.durable.household import Household
@@ -22,6 +22,7 @@ from capsule.node.front.log import EventLog
 from capsule.node.home import Identity
 from capsule.node.node import Node
 from capsule.node.tasks import Tasks
+from capsule.settings.service import ServeConfig
 from capsule_bench.database import NoServerError, server
 from capsule_bridge import Bridge, MemoryStore, NewPromise, Promise, Retention, promise_id, session_promise
 from capsule_bridge.postgres import PostgresStore

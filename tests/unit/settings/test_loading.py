@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from capsule.config import EnvironmentConfig, NodeConfig, load
+from capsule.config import NodeConfig, load
+from capsule.settings.environments import EnvironmentConfig
 from capsule.settings.loading import Setting, read
 from capsule.settings.sources import Flag
 from capsule_protocol.errors import ArgumentError
