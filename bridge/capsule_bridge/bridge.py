@@ -14,8 +14,8 @@ from capsule_bridge.records import Created, Fence, Settlement, Started
 from capsule_bridge.rules import whole
 from capsule_bridge.states import CANCELED, TIMED_OUT
 from capsule_bridge.stats import BridgeInfo, Stats
-from capsule_bridge.store import PAGE, Watched
-from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_bridge.store import PAGE, Salvaging, Watched
+from capsule_protocol.errors import CapsuleError, SessionError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
@@ -183,10 +183,9 @@ class Bridge:
         """What of that belongs to a session; None if the session is not written down."""
         return self.stats.of_session(session, self.now())
 
-    async def pending(self, session: str | None = None) -> AsyncIterator[Promise]:
+    async def pending(self, session: str | None = None, after: str = "") -> AsyncIterator[Promise]:
         """All promises without a verdict, oldest first; settle them behind the iteration."""
         found: list[Promise] = []
-        after = ""
         while page := await self.store.pending(now=self.now(), session=session, after=after):
             found += page
             after = page[-1].id
@@ -194,6 +193,15 @@ class Bridge:
                 break
         for promise in found:
             yield promise
+
+    async def readable(self, after: str = "") -> list[Promise]:
+        """The promises without a verdict behind this one that can be read: others shall not suffer for what cannot."""
+        try:
+            return [promise async for promise in self.pending(after=after)]
+        except StoreError:
+            if not isinstance(self.store, Salvaging):
+                raise
+            return (await self.store.salvage(now=self.now(), after=after))[0]
 
     async def cancel_all(self, session: str) -> int:
         """Cancel what is pending of a session, in one transaction, and say how much that was. Idempotent."""

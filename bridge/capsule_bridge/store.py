@@ -141,10 +141,10 @@ class Watched(Protocol):
 class Salvaging(Protocol):
     """What a store has besides if single values of it may be lost or damaged while the rest is whole."""
 
-    async def salvage(self, *, now: int) -> tuple[list[Promise], list[Promise]]:
+    async def salvage(self, *, now: int, after: str = "") -> tuple[list[Promise], list[Promise]]:
         """All promises without a verdict, oldest first: those that can be read, and the others without what cannot be.
 
-        The others can be settled as if nothing were wrong.
+        With `after` only those that were made behind it. The others can be settled as if nothing were wrong.
         """
 
 

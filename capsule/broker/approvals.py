@@ -99,7 +99,7 @@ class Approvals:
 
     async def pending(self) -> list[dict[str, Any]]:
         """Those that wait for somebody, oldest first."""
-        return [describe(each, self.bridge.now()) async for each in self.bridge.pending() if each.kind == KIND]
+        return [describe(each, self.bridge.now()) for each in await self.bridge.readable() if each.kind == KIND]
 
     async def show(self, id_: str) -> dict[str, Any]:
         """One of them, decided or not. Raises SessionError `promise_unknown`."""
@@ -138,7 +138,8 @@ class Approvals:
 
     async def _break(self, by: str) -> None:
         """Write down that somebody breaks a glass: a promise that nobody settles, and that is forgotten in time."""
-        broken = [each async for each in self.bridge.pending() if each.kind == GLASS and each.principal == by]
+        found = await self.bridge.readable()
+        broken = [each for each in found if each.kind == GLASS and each.principal == by]
         if len(broken) >= GLASSES:
             message = f"{by} has broken the glass {GLASSES} times within {GLASS_SECONDS / 60:g} minutes"
             raise SessionError("permission_denied", message)

@@ -177,11 +177,12 @@ class Dispatch:
         count = self.count_of(execution.request)
         return count + sum(map(_will_count, self._lineup.before(execution))) if count else 0
 
-    def on_started(self, execution: Execution, elapsed: float = 0.0) -> None:
-        """The code runs, for so many seconds already: its time counts."""
+    def on_started(self, execution: Execution, elapsed: float | None = None) -> None:
+        """The code runs, for so many seconds already, or for as long as an earlier node has noted: its time counts."""
         timeout, worker = execution.request.timeout, self._tenancy.worker
         if timeout is not None and worker is not None:
-            left = max(0.0, timeout - elapsed)
+            noted = worker.left(execution) if elapsed is None else None
+            left = max(0.0, timeout - (elapsed or 0.0)) if noted is None else noted
             note = partial(worker.note_time, execution.id)
             execution.inputs.limit(left, lambda: self._end(execution, "timeout"), note)
 

@@ -115,7 +115,7 @@ class Heir(Worker):
         return seconds_since(self._link.page.get(shared.SINCE))
 
     def left(self, execution: Execution) -> float | None:
-        """The seconds that an execution had left whose clock ran, by what the dead node has noted; else None."""
+        """By what was noted of its clock last, by the dead node or by this one."""
         reading = self._left.journal.time(name_of(execution.id))
         used = partial(computed, self.pid, aside=bool(execution.request.subshell))
         return None if reading is None else reading.left(self._loop.time(), used)

@@ -183,14 +183,14 @@ class InheritedSession(Session):
 
     def _resume(self, head: Execution) -> None:
         """The oldest one runs, for as long as the worker says, or does as soon as the worker gets to it."""
-        left, timeout = self._heir.left(head), head.request.timeout
-        if head.state == "queued":
+        noted, queued = self._heir.left(head) is not None, head.state == "queued"
+        if queued:
             head.begin()
-        if left is None or timeout is None:
+        if not noted:
             self._untimed.add(head.id)
             self._dispatch.on_started(head, self._heir.running_for(head.serial))
-        else:
-            self._dispatch.on_started(head, max(0.0, timeout - left))
+        elif not queued:
+            self._dispatch.on_started(head)
 
     def _on_adopted(self, answer: Adopted) -> None:
         survival = self._heir.survival

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from capsule.node.adoption import Estate
     from capsule.node.box import Box, ExitStatus
     from capsule.node.clock import Reading
+    from capsule.node.execution import Execution
     from capsule.node.launch import Zygote
     from capsule.node.scratch import Scratch
     from capsule.node.survival import Survival
@@ -214,6 +215,10 @@ class Worker:
         if self._counted and self._box is not None:
             self._box.expect()
         (self._link.control if aside else self._link.shell).send(envelope)
+
+    def left(self, _execution: Execution) -> float | None:
+        """The seconds that are left of the time of an execution which an earlier node has begun: none has."""
+        return None
 
     def note_time(self, execution: str, reading: Reading) -> None:
         """How the clock of an execution that it has stands, for the next node."""

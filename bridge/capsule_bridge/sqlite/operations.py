@@ -128,10 +128,11 @@ def pending(rows: Rows, now: int, session: str | None, after: str, limit: int) -
     return [row.promise for row in rows.promises("pending_promises", wanted)]
 
 
-def salvage(rows: Rows, now: int) -> tuple[list[Promise], list[Promise]]:
+def salvage(rows: Rows, now: int, after: str) -> tuple[list[Promise], list[Promise]]:
     """As `Salvaging.salvage`."""
     whole, others = [], []
-    for bare in rows.bare_promises("pending_promises", {"after": 0, "now": now, "session": None, "limit": -1}):
+    number = find(rows, after).n if after else 0
+    for bare in rows.bare_promises("pending_promises", {"after": number, "now": now, "session": None, "limit": -1}):
         row = rows.whole(bare)
         if row is None:
             others.append(bare.promise)

@@ -147,9 +147,9 @@ class SqliteStore:
         """As `PromiseStore.pending`."""
         return await self._read(lambda rows: operations.pending(rows, now, session, after, limit))
 
-    async def salvage(self, *, now: int) -> tuple[list[Promise], list[Promise]]:
+    async def salvage(self, *, now: int, after: str = "") -> tuple[list[Promise], list[Promise]]:
         """As `Salvaging.salvage`."""
-        return await self._read(lambda rows: operations.salvage(rows, now))
+        return await self._read(lambda rows: operations.salvage(rows, now, after))
 
     async def expire(self, *, now: int, retention: Retention, limit: int = PAGE) -> Expired:
         """As `PromiseStore.expire`."""

@@ -9,7 +9,6 @@ from capsule.node.asking import Answer
 from capsule.node.durable.inquiries import unpack_question
 from capsule.node.durable.records import execution_of
 from capsule.node.durable.told import KINDS, description, summary
-from capsule_bridge import Salvaging
 from capsule_bridge.rules import unknown
 from capsule_protocol.answers import ANSWER_BYTES, json_text
 from capsule_protocol.errors import ArgumentError, SessionError, StoreError
@@ -54,11 +53,7 @@ class Promises:
         try:
             return await bridge.store.pending(now=bridge.now(), after=after, limit=LISTED)
         except StoreError:
-            if not isinstance(bridge.store, Salvaging):
-                raise
-            whole, _ = await bridge.store.salvage(now=bridge.now())
-        at = next((number for number, each in enumerate(whole, 1) if each.id == after), 0)
-        return whole[at : at + LISTED]
+            return (await bridge.readable(after))[:LISTED]
 
     async def _show(self, message: Any, envelope: Envelope) -> None:
         promise = await self._find(message.promise)

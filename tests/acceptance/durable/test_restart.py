@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -353,3 +357,36 @@ async def test_a_conflict_with_what_runs_is_told_at_once_and_a_repeat_waits_for_
             assert not running.done
             go.touch()
             assert [(await each.result()).text for each in (running, again)] == ["42", "42"]
+
+
+async def test_the_time_of_code_does_not_begin_anew_though_the_verdict_before_it_was_not_written_down(
+    place: Path,
+) -> None:
+    """The next node takes it for what is behind the one that runs."""
+    limit, before = 10.0, 4.0
+    go, mark = place / "go", place / "mark"
+    os.mkfifo(go)
+    code = f"import time\nopen({str(mark)!r}, 'x').write(str(time.monotonic()))\ntime.sleep(100)"
+    with Served(place / "node", linger=LONG) as first:
+        async with first.client() as client:
+            session = await client.session()
+            ends = session.submit(f"open({str(go)!r}).read()")
+            runs = session.submit(code, timeout=limit)
+            await runs.accepted(LONG)
+            with closing(sqlite3.connect(store_path(first), isolation_level=None)) as store:
+                store.execute("BEGIN IMMEDIATE")  # nothing more is written down
+                await asyncio.to_thread(go.write_text, "")
+                await begun(runs, mark)
+                await asyncio.sleep(before)
+                killed(first)
+            with Served(first.directory, linger=LONG) as second:
+                ready, since = time.monotonic(), float(mark.read_text())
+                assert (await ends.result()).ok
+                assert (await runs.result()).verdict == "timeout"
+                assert time.monotonic() - since < max(limit, ready - since) + before - 1.0
+                assert second.stop() == 0
+
+
+def store_path(served: Served) -> str:
+    """The file of its store."""
+    return str(served.directory / "store.db")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from capsule_bridge import LoggedEvent, Retention, Settlement, rules
+from capsule_bridge import Bridge, LoggedEvent, Retention, Settlement, rules
 from capsule_protocol.errors import StoreError
 from tests.unit.bridge.contract import refused
 from tests.unit.bridge.support import LARGE, Gate, file_sizes_up_to, files_of, new, opened
@@ -174,3 +174,18 @@ async def test_large_values_of_before_whose_names_say_nothing_are_read(path: Pat
     async with opened(path) as store:
         assert (await store.get("a", now=2)).param == LARGE
     assert files_of(path) == [before]
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+async def test_what_can_be_read_is_listed_page_by_page_whatever_else_is_damaged(path: Path, harm: str) -> None:
+    async with opened(path) as store:
+        for name in ("a", "b", "c", "d"):
+            await store.create(new(name, param=LARGE if name == "b" else b""), now=1)
+        spoil_values(path, harm)
+        bridge = Bridge(store, clock=lambda: 2)
+        assert [each.id for each in await bridge.readable()] == ["a", "c", "d"]
+        await bridge.settle(Settlement("a", "cancel"))  # between two pages
+        assert [each.id for each in await bridge.readable("a")] == ["c", "d"]
+        assert [each.id for each in await bridge.readable("c")] == ["d"]
+        with refused("store_damaged"):
+            [each async for each in bridge.pending()]
