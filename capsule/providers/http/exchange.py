@@ -50,10 +50,10 @@ class Exchange:
         hops.allowed(hop, self._scope)
         content = await outgoing(self._call.body, _least(self._scope.request_bytes, self._call.limits.request_bytes))
         while True:
-            with _without_secrets(hop):
+            with _without_secrets(hop), _made_once(hop):
                 target = hops.allowed(hop, self._scope)
                 hop, sent = hops.prepared(hop, target, self._secret)
-            with _without_secrets(hop):
+            with _without_secrets(hop), _made_once(hop):
                 async with self._answer(hop, sent, target, content) as response:
                     location = _location(response)
                     if location is None or not self._call.request.follow_redirects:
@@ -167,6 +167,16 @@ def _explained(hop: Hop, scope: Scope) -> Iterator[None]:
         retryable = hop.harmless or isinstance(error, httpcore.ConnectError)
         message = f"{where}: {str(error) or 'the connection was lost'}"
         raise CapabilityFailed("http_failed", message, retryable=retryable) from error
+
+
+@contextmanager
+def _made_once(hop: Hop) -> Iterator[None]:
+    """Who calls again makes the requests before a redirect again too: not if one of them may have changed something."""
+    try:
+        yield
+    except CapabilityError as error:
+        error.retryable = error.retryable and not hop.effects
+        raise
 
 
 @contextmanager

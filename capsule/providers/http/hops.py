@@ -35,7 +35,8 @@ class Hop:
     """One request of a chain. `place` and `headers` are the code's; no secret is in them.
 
     `trusted`: all requests so far went to one origin, so that secrets may be added. `known`: values of the secrets that
-    were sent so far. `hidden`: names of parameters that carried one.
+    were sent so far. `hidden`: names of parameters that carried one. `effects`: a request before this one may have
+    changed something.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Hop:
     known: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
     mask: Mask = field(default_factory=lambda: Mask(()))
+    effects: bool = False
 
     @property
     def harmless(self) -> bool:
@@ -119,12 +121,13 @@ def following(hop: Hop, status: int, location: str) -> Hop:
     method, headers = hop.method, hop.headers
     if status in _AS_GET and method not in ("GET", "HEAD") and (status == 303 or method == "POST"):
         method, headers = "GET", {name: value for name, value in headers.items() if name not in BODY_HEADERS}
+    effects = hop.effects or not hop.harmless
     if place.origin == hop.place.origin:
-        return replace(hop, method=method, place=place, headers=headers)
+        return replace(hop, method=method, place=place, headers=headers, effects=effects)
     if hop.mask.text(str(place)) != str(place):
         raise CapabilityDenied("capability_outside_grant", "a redirect would carry a secret to another server")
     headers = {name: value for name, value in headers.items() if name in CARRIED}
-    return replace(hop, method=method, place=place, headers=headers, trusted=False)
+    return replace(hop, method=method, place=place, headers=headers, trusted=False, effects=effects)
 
 
 def _hyphened(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from capsule_protocol.errors import CapabilityDenied, CapabilityFailed
-from tests.acceptance.providers.http.support import Reply, Seen, serve, serve_raw, web
+from tests.acceptance.providers.http.support import Reply, Seen, head, serve, serve_raw, web
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,26 @@ async def test_a_redirect_is_not_followed_where_that_is_asked_for() -> None:
         answer = await fetch("fetch", url=server.url("/from"), follow_redirects=False)
     assert (answer.value.status, answer.value.headers["location"], answer.data) == (302, "/to", b"moved")
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+@pytest.mark.parametrize("location", ["/busy", "/broken", "/silent", f"http://{B}:1/", "http://nowhere.example.org/"])
+async def test_what_was_changed_before_a_redirect_is_not_to_be_done_again(method: str, location: str) -> None:
+    statuses = {"/from": 303, "/busy": 503, "/broken": 502}
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target = (await head(reader)).split()[1].decode()
+        if target in statuses:
+            writer.write(f"HTTP/1.1 {statuses[target]} .\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+        writer.close()
+
+    async with serve_raw(talk) as server:
+        targets = [server.target(methods=ALL), {"scheme": "http", "host": B, "port": 1}]
+        async with web(*targets, {"scheme": "http", "host": "nowhere.example.org"}, names=NAMES) as fetch:
+            with pytest.raises(CapabilityFailed) as failed:
+                await fetch("fetch", url=server.url("/from"), method=method, raise_for_status=True)
+    assert (failed.value.code, failed.value.retryable) == ("http_failed", method == "GET")
 
 
 async def test_a_redirect_without_a_place_is_an_answer() -> None:
