@@ -16,7 +16,7 @@ from capsule.broker.own import check_roots, own_of
 from capsule.broker.policy import Query, check_sandbox, empty, load, narrow
 from capsule.broker.recording import Recorder
 from capsule.broker.registry import load as load_providers
-from capsule.broker.sdk import Services, answered
+from capsule.broker.sdk import Services, checked
 from capsule.broker.secrets import Secrets
 from capsule.node.asking import Answer
 from capsule.node.tasks import Tasks
@@ -129,7 +129,7 @@ class Broker:
                 provider = self._providers[name]
                 check_roots(grant.scope, own, grant.name)
                 with _of_grant(grant):
-                    await answered(provider.check(grant.scope))
+                    await checked(provider, grant.scope)
 
     async def reload(self, config: NodeConfig) -> Reloaded:
         """Read the policy again; one that cannot be used leaves the old one in force, and is logged.

@@ -7,11 +7,13 @@ only it understands, whether the request is within the scope of the grant, and a
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 
+from capsule_protocol.errors import ArgumentError, CapabilityTimeout
 from capsule_protocol.failing import stop_early
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ SDK_VERSION = "1.0"
 Chunk: TypeAlias = bytes | memoryview
 """Part of a body; at most CHUNK_BYTES."""
 CHUNK_BYTES = 2**20
+ANSWER_SECONDS = 120.0
+"""How long `check` and `admit` may take: what a provider's own process may need to start and to answer, and no more."""
 BodyKind: TypeAlias = Literal["bytes", "outputs"]
 
 
@@ -213,6 +217,23 @@ class Provider(Protocol):
 
 
 async def answered(said: Awaitable[None] | None) -> None:
-    """Wait for a provider that does not say at once what it has to say. Raises what it does."""
-    if said is not None:
-        await said
+    """Wait for a provider that does not say at once what it has to say. Raises what it does, and CapabilityTimeout."""
+    if said is None:
+        return
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS) as clock:
+            await said
+    except TimeoutError as error:
+        if not clock.expired():
+            raise
+        message = f"the provider did not answer within {ANSWER_SECONDS:g} s; nothing was done"
+        details = {"timeout": ANSWER_SECONDS}
+        raise CapabilityTimeout("capability_timeout", message, retryable=True, details=details) from error
+
+
+async def checked(provider: Provider, scope: Any) -> None:
+    """Have a provider look whether it can serve a scope. Raises ArgumentError, also if it does not say so in time."""
+    try:
+        await answered(provider.check(scope))
+    except CapabilityTimeout as error:
+        raise ArgumentError("scope", error.message, allowed="what the provider can serve") from error

@@ -272,14 +272,14 @@ def _own(file: Path, config: str | None) -> tuple[Own, ...]:
 async def _unserved(found: Policy, own: tuple[Own, ...], providers: dict[str, Provider]) -> list[dict[str, Any]]:
     """What the providers say of the scopes, and which roots have in them what is the node's own."""
     from capsule.broker.own import check_roots
-    from capsule.broker.sdk import answered
+    from capsule.broker.sdk import checked
 
     wrong = []
     for rule in found.rules:
         for name, grant in rule.by_provider.items():
             try:
                 check_roots(grant.scope, own, grant.name)
-                await answered(providers[name].check(grant.scope))
+                await checked(providers[name], grant.scope)
             except ArgumentError as error:
                 option = f"grants.{grant.name}.scope"
                 wrong.append({"line": rule.line, "option": option, "message": error.message, "allowed": ""})

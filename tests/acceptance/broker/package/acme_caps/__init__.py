@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +120,20 @@ class Acme:
     async def stop(self) -> None:
         self.started = False
 
-    def check(self, scope: Scope) -> None:
+    def check(self, scope: Scope) -> Awaitable[None] | None:
+        if scope.names == ("never checked",):
+            return never()
         if scope.marks is not None and not scope.marks.parent.is_dir():
             raise ArgumentError("scope.marks", f"{scope.marks.parent} is missing", allowed="a file in a directory")
+        return None
 
-    def admit(self, operation: str, request: Any, scope: Scope) -> None:
+    def admit(self, operation: str, request: Any, scope: Scope) -> Awaitable[None] | None:
+        if scope.names == ("never admitted",):
+            return never()
         if operation == "greet" and "*" not in scope.names and request.name not in scope.names:
             message = f"{request.name} may not be greeted; allowed: {', '.join(scope.names)}"
             raise CapabilityDenied("capability_outside_grant", message)
+        return None
 
     async def call(self, call: Call) -> Schema:
         self.running += 1
@@ -186,6 +193,11 @@ class Acme:
         except OSError as error:
             raise CapabilityFailed("capability_failed", "it did not work out") from error
         return Empty()
+
+
+async def never() -> None:
+    """What asks somebody who does not answer."""
+    await asyncio.get_running_loop().create_future()
 
 
 def provider() -> Acme:
