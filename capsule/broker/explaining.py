@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from capsule.broker.patterns import Names, covers
 from capsule.broker.sdk import answered
 from capsule.settings.complaints import complaints
-from capsule_protocol.errors import CapabilityError
+from capsule_protocol.errors import CapabilityDenied, CapabilityError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,15 +86,19 @@ async def judge(policy: Policy, providers: Mapping[str, Provider], asked: Asked)
 async def _admitted(
     provider: Provider, short: str, request: Schema, grants: Sequence[Grant], request_bytes: int
 ) -> Judgement:
-    """The first grant within whose scope the request is counts."""
+    """The first grant within whose scope the request is counts; none behind one of which its provider cannot tell."""
     operation = provider.descriptor.operations[short]
     refusals = []
     for grant in grants:
         try:
             await answered(provider.admit(short, request, grant.scope))
-        except CapabilityError as error:
+        except CapabilityDenied as error:
             refusals.append((error, grant))
             continue
+        except CapabilityError as error:
+            return _denied(
+                error.code, f"line {grant.line}: the grant {grant.name!r}: {error.message}", grant.line, grant.name
+            )
         approval = grant.approval.needed(request, request_bytes)
         why = f"line {grant.line}: the grant {grant.name!r} allows {provider.descriptor.name}.{short}"
         return _allowed(grant, operation, why, approval, certain=True)

@@ -130,6 +130,8 @@ class Acme:
     def admit(self, operation: str, request: Any, scope: Scope) -> Awaitable[None] | None:
         if scope.names == ("never admitted",):
             return never()
+        if scope.names == ("never known",):
+            raise CapabilityFailed("capability_failed", "nobody knows now")
         if operation == "greet" and "*" not in scope.names and request.name not in scope.names:
             message = f"{request.name} may not be greeted; allowed: {', '.join(scope.names)}"
             raise CapabilityDenied("capability_outside_grant", message)
