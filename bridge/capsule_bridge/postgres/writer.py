@@ -64,7 +64,7 @@ class Writer:
         """Queue a job, from any thread. Raises StoreError, `store_unavailable`, if too many wait."""
         if len(self._queue) >= MAX_QUEUED:
             text = f"{MAX_QUEUED:,} operations wait for the database: this one was not begun"
-            raise StoreError("store_unavailable", text)
+            raise StoreError("store_unavailable", text, details={"outcome": "not_done"})
         self._queue.append(job)
         # In this order, and the other way round in `_take`: one of the two sees what the other has done.
         if self._waits:
