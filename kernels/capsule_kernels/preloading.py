@@ -26,6 +26,7 @@ DEFAULT_WORKER = "capsule_kernels.worker:main"
 
 def load(request: dict[str, Any]) -> WorkerMain:
     """In a zygote: the function that each worker calls. Raises what the modules raise, and ThreadsLeftError."""
+    sys.path[0:0] = request.get("path", [])
     module, worker = load_worker(request)
     _refuse_threads(module.__name__)
     for name in request.get("preload", []):  # now there is a shell, which some look for when they are imported
@@ -37,8 +38,7 @@ def load(request: dict[str, Any]) -> WorkerMain:
 
 
 def load_worker(request: dict[str, Any]) -> tuple[ModuleType, WorkerMain]:
-    """The code of workers, without the environment's modules."""
-    sys.path[0:0] = request.get("path", [])
+    """The code of workers, without the environment's modules; what is in its `path` may not be trusted here."""
     notebook_environment(os.environ)  # before matplotlib looks at it
     name, _, function = request.get("worker", DEFAULT_WORKER).partition(":")
     module = importlib.import_module(name)

@@ -1,7 +1,9 @@
 """A worker that is an interpreter of its own: it imports all that it needs, and then is like any other.
 
 Run by `spawning`, in the process that a box has forked for it. It enters its sandbox before it imports the modules of
-the environment: those may start threads, which rules of the kernel would not hold, and they need not be trusted.
+the environment: those may start threads, which rules of the kernel would not hold, and they need not be trusted. Nor
+need what is in the environment's `path`, where a file may have the name of whatever is imported here: it is looked at
+from then on only.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def main() -> NoReturn:
         preloading.call(module, "preloaded")
         gc.freeze()
         newborn.replace_main()
-        spec = told["spec"] | {"preload": told["request"].get("preload", [])}
+        spec = told["spec"] | {name: told["request"].get(name, []) for name in ("path", "preload")}
         worker(spec, told["lease"], 1, 2, told["page"])
     except BaseException:  # noqa: BLE001 (this process ends here, whatever it was)
         os.write(2, traceback.format_exc().encode(errors="backslashreplace"))

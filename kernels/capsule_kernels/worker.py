@@ -105,6 +105,7 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     ask_again(interrupts)
     sandbox: Sandbox = spec["sandbox"]
     _tell_bound(lease_fd, sandbox.level, _confine(lease_fd, sandbox, spec["dir"]))
+    sys.path[0:0] = spec.get("path") or ()  # not before: what is there may have the name of anything
     engine = _build(prepared, link, outlet)
     engine.warming.code = spec.get("warmup") or ""
     engine.warming.modules = spec.get("preload") or ()

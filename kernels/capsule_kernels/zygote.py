@@ -198,7 +198,6 @@ class _Zygote:
 def _prepared(request: dict[str, Any]) -> newborn.WorkerMain:
     """What workers do when they have been forked, with all of it imported that they share."""
     if request.get("start_method") == "spawn":
-        sys.path[0:0] = request.get("path", [])  # the sandbox lets workers read what is there
         return Spawning(request)
     from capsule_kernels import preloading  # late: it imports much
 
@@ -206,11 +205,16 @@ def _prepared(request: dict[str, Any]) -> newborn.WorkerMain:
 
 
 def _sandbox_options(request: dict[str, Any]) -> dict[str, Any]:
-    """What the node says; what the sandbox cannot learn of modules that are loaded, it learns by looking for them."""
+    """What the node says; what the sandbox cannot learn of modules that are loaded, it learns by looking for them.
+
+    Not in `path`, all of which it lets workers read: nothing that is there may be imported here.
+    """
     options: dict[str, Any] = request.get("sandbox") or {}
     if request.get("start_method") != "spawn":
         return options
-    return options | {"readable": [*options.get("readable", ()), *view.of_modules(request.get("preload", []))]}
+    of_path = (path for path in request.get("path", []) if path.startswith("/"))
+    of_modules = view.of_modules(request.get("preload", []))
+    return options | {"readable": [*options.get("readable", ()), *of_path, *of_modules]}
 
 
 def _check(spec: dict[str, Any], given: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,21 @@ at_import = os.getuid(), attempts()
 child = subprocess.run(["true"]).returncode
 """
 """A module that is not to be trusted: what it tries must be held when it is imported, and when its threads go on."""
+
+SHADOW = """
+import importlib, sys
+
+try:
+    with open(OUTSIDE, "a") as file:
+        file.write(f"{__name__} ")
+except OSError:
+    pass
+sys.path.remove(FOLDER)
+del sys.modules[__name__]
+importlib.import_module(__name__)
+sys.path.insert(0, FOLDER)
+"""
+"""A module that has the name of another one, which it then lets be imported in its place."""
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +182,25 @@ def test_threads_that_begin_before_the_sandbox_are_refused(everybodys_python: st
         host.close()
     assert refused["code"] == "sandbox_unavailable"
     assert "sitecustomize" in refused["hint"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_file_of_the_path_runs_outside_whatever_its_name(
+    everybodys_python: str, private_tmp: Path, level: str
+) -> None:
+    """What a zygote and a worker need themselves they find where the interpreter has it, also what they import late."""
+    outside, folder = private_tmp / f"outside-{level}.txt", private_tmp / f"path-{level}"
+    folder.mkdir(mode=0o755)
+    outside.touch()
+    outside.chmod(0o666)
+    private_tmp.chmod(0o711)
+    shadow = SHADOW.replace("OUTSIDE", repr(str(outside))).replace("FOLDER", repr(str(folder)))
+    for name in {*sys.stdlib_module_names, "IPython", "msgpack", "traitlets"}:
+        (folder / f"{name}.py").write_text(shadow)
+    (folder / "found.py").write_text("place = __file__")
+    host = Host(everybodys_python, level, "root", path=[str(folder)], start_method="spawn")
+    try:
+        assert host.printed("import found; print(found.place)") == str(folder / "found.py")
+    finally:
+        host.close()
+    assert outside.read_text() == ""
