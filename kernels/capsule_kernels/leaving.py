@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 from typing import Any
 
@@ -13,6 +14,10 @@ _earlier: list[threading.Thread] = []
 def note_threads() -> None:
     """What runs now is no script's."""
     _earlier[:] = threading.enumerate()
+    executors: Any = sys.modules.get("concurrent.futures.thread")
+    if executors is not None:  # its exit function waits for all that it knows
+        for thread in _earlier:
+            executors._threads_queues.pop(thread, None)  # noqa: SLF001  # there is no public name
 
 
 def leave() -> None:

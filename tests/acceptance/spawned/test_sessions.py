@@ -132,6 +132,25 @@ async def test_threads_of_modules_are_not_waited_for_at_the_end_of_a_script(sess
     assert (await ok(session, "from capsule_kernels.leaving import leave; leave()")).verdict == "ok"
 
 
+async def test_nor_are_those_of_their_executors(tmp_path: Path) -> None:
+    """What is still in hand there may never be done; what the script has given to its own is."""
+    (tmp_path / "busy.py").write_text("""
+import concurrent.futures, threading
+pool = concurrent.futures.ThreadPoolExecutor(1)
+pool.submit(threading.Event().wait)
+""")
+    environment = {"preload": ["busy"], "path": [str(tmp_path)], "start_method": "spawn", "min_idle": 0}
+    code = """
+        import concurrent.futures
+        from capsule_kernels.leaving import leave
+        own = concurrent.futures.ThreadPoolExecutor(1)
+        own.submit(print, "done")
+        leave()
+    """
+    async with AsyncClient(environments={"default": environment}) as client, client.session() as session:
+        assert (await ok(session, code, timeout=HANG / 2)).stdout == "done\n"
+
+
 async def test_the_loop_is_the_sessions_whatever_a_module_has_chosen(session: AsyncSession) -> None:
     code = "import asyncio, warnings; warnings.simplefilter('error'); asyncio.get_event_loop().run_until_complete({})"
     assert (await ok(session, code.format("asyncio.sleep(0, 5)"))).text == "5"
