@@ -80,7 +80,7 @@ def size_of(event: told.Event) -> int:
         case told.Output():
             return 128 + len(event.text)
         case told.Display():
-            return 512 + _size_of_bundle(event.data)
+            return 512 + weight(event.data) + weight(event.metadata) + weight(event.transient)
         case told.InputRequest():
             return 512 + len(event.prompt) + len(event.terms.words())
         case told.CommMessage():
@@ -88,8 +88,8 @@ def size_of(event: told.Event) -> int:
         case told.DebugEvent():
             return 128 + weight(event.event)
         case told.Finished():
-            lines = sum(map(len, event.error.traceback)) if event.error is not None else 0
-            return 512 + lines + _size_of_bundle(event.data)
+            parts = (event.data, event.metadata, event.user_expressions, event.payload)
+            return 512 + len(event.text) + sum(map(weight, parts)) + _size_of_error(event.error)
     return 128
 
 
@@ -104,8 +104,8 @@ def weight(value: Any) -> int:
     return 16
 
 
-def _size_of_bundle(data: dict[str, Any]) -> int:
-    return sum(len(value) if isinstance(value, str | bytes) else 256 for value in data.values())
+def _size_of_error(error: told.ErrorInfo | None) -> int:
+    return 0 if error is None else len(error.message) + weight(error.traceback) + weight(error.details)
 
 
 def execute_body(request: ExecuteRequest) -> dict[str, Any]:

@@ -268,10 +268,10 @@ class Execution:
         """Tell a step of the ladder."""
         self._put(lambda number: Status(self.id, number, state, reason))
 
-    def display(self, event: Display, size: int) -> None:
+    def display(self, event: Display) -> None:
         """Something to show."""
         if not self._is_heard(Display):
-            self._put(lambda number: replace(event, sequence=number), size, droppable=True)
+            self._put(lambda number: replace(event, sequence=number), size_of(event), droppable=True)
 
     def clear_output(self, *, wait: bool) -> None:
         """Forget what was shown."""

@@ -11,7 +11,7 @@ from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Progre
 from capsule.node.asking import Answer, Question
 from capsule.node.late import Late
 from capsule.node.verdicts import of_error, output_limit
-from capsule.wire import to_event, weight, with_buffers
+from capsule.wire import to_event, with_buffers
 from capsule_protocol.errors import RemoteProtocolError
 from capsule_protocol.states import COMMS, STREAMS
 
@@ -151,7 +151,7 @@ class Inbox:
         if execution is None:
             self._actions.on_late(event)
         else:
-            execution.display(event, _size_of(event.data) + weight(event.transient))
+            execution.display(event)
 
     def _clear_output(self, message: words.ClearOutput, envelope: Envelope) -> None:
         execution = self._execution(envelope)
@@ -192,11 +192,6 @@ class Inbox:
         if execution is None and not self.late.knows(envelope.execution):
             raise _unknown(envelope)
         return execution
-
-
-def _size_of(data: dict[str, Any]) -> int:
-    """Roughly the bytes of a bundle."""
-    return 256 + sum(len(value) if isinstance(value, str | bytes) else 256 for value in data.values())
 
 
 def _unknown(envelope: Envelope) -> RemoteProtocolError:

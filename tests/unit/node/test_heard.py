@@ -58,7 +58,7 @@ def test_of_other_events_as_many_are_left_out_as_were_told(execution: Execution)
     ]
     execution.go_on(4, [b"", b""], Heard(told))
     for _ in range(2):
-        execution.display(Display("x_1", 0, PLAIN, {}), 1)
+        execution.display(Display("x_1", 0, PLAIN, {}))
     execution.ask_input(Question("m_1", "who? "))
     execution.progress(1, 2, "")
     assert execution.inputs.waits_for("m_1")
