@@ -59,6 +59,10 @@ class Output(Event):
     dropped: int = 0
 
 
+ERROR = "application/vnd.jupyter.error"
+"""The MIME type of an error that is shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Display(Event):
     """A rich display: a MIME bundle. `update` means: replace the display with the same `display_id`.
@@ -73,6 +77,11 @@ class Display(Event):
     update: bool = False
     transient: dict[str, Any] = field(default_factory=dict)
     execution_count: int = 0
+
+    @property
+    def is_outcome(self) -> bool:
+        """Whether it tells what code came to, a value or an error; a verdict that is `shown` relies on it."""
+        return bool(self.execution_count) or ERROR in self.data
 
 
 @dataclass(frozen=True, slots=True)

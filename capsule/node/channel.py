@@ -62,6 +62,7 @@ class _Other(NamedTuple):
     size: int
     make: EventFactory
     droppable: bool
+    outcome: bool = False
 
 
 class Channel:
@@ -83,10 +84,12 @@ class Channel:
         "_on_full",
         "_on_ready",
         "_on_room",
+        "_outcomes",
         "_pending_drop",
         "_size",
         "_waiter",
         "dropped",
+        "torn",
     )
 
     def __init__(
@@ -110,7 +113,10 @@ class Channel:
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
         self._on_ready: Callable[[], object] | None = None
+        self._outcomes = 0  # those that wait here
         self.dropped = 0
+        self.torn = False
+        """Whether something was dropped since the last outcome (a value or an error) that stays."""
 
     @property
     def full(self) -> bool:
@@ -159,13 +165,19 @@ class Channel:
         self._size += size
         self._wake()
 
-    def put_event(self, make: EventFactory, size: int = 256, *, droppable: bool = False) -> None:
-        """Add another event; what shows something counts as output, what asks or tells is never dropped."""
+    def put_event(self, make: EventFactory, size: int = 256, *, droppable: bool = False, outcome: bool = False) -> None:
+        """Add another event; what shows something counts as output, what asks or tells is never dropped.
+
+        `outcome`: it shows a value or an error. Code can have as many as it likes, so that they are dropped, too.
+        """
         if self._mode == "discard":
             return
         if droppable and self._size + size > self._bound and not self._has_room(size):
             return
-        self._entries.append(_Other(size, make, droppable))
+        self._entries.append(_Other(size, make, droppable, outcome))
+        if outcome:
+            self._outcomes += 1
+            self.torn = False
         self._size += size
         self._wake()
 
@@ -194,6 +206,8 @@ class Channel:
         last = self._entries.pop() if self._closed and self._entries else None
         self._number += len(self._entries)
         self._entries.clear()
+        self._outcomes = 0
+        self.torn = True
         if last is not None:
             self._entries.append(last)
         self._size = 0
@@ -220,6 +234,7 @@ class Channel:
             event: Event = Output(self._execution_id, self._number, STREAMS[entry.stream], text, entry.dropped)
         else:
             self._size -= entry.size
+            self._outcomes -= entry.outcome
             event = entry.make(self._number)
         if self._full and self._size <= self._bound // 2:
             self._make_room()
@@ -254,6 +269,7 @@ class Channel:
             return True
         self._pending_drop += size
         self.dropped += size
+        self.torn = True
         if self._mode == "error":
             self._fill()
         return False
@@ -269,7 +285,13 @@ class Channel:
                 continue
             self._size -= entry.size
             self.dropped += entry.size
-            missing += entry.size + (entry.dropped if isinstance(entry, _Text) else 0)
+            if isinstance(entry, _Text):
+                missing += entry.size + entry.dropped
+            else:
+                missing += entry.size
+                self._outcomes -= entry.outcome
+        if missing:
+            self.torn = not self._outcomes
         self._entries.extendleft(reversed(kept))
         following = next((entry for entry in self._entries if isinstance(entry, _Text)), None)
         if following is not None:

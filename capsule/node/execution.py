@@ -271,7 +271,8 @@ class Execution:
     def display(self, event: Display) -> None:
         """Something to show."""
         if not self._is_heard(Display):
-            self._put(lambda number: replace(event, sequence=number), size_of(event), droppable=True)
+            size, outcome = size_of(event), event.is_outcome
+            self._put(lambda number: replace(event, sequence=number), size, droppable=True, outcome=outcome)
 
     def clear_output(self, *, wait: bool) -> None:
         """Forget what was shown."""
@@ -318,6 +319,8 @@ class Execution:
         if self._rests[0] or self._rests[1]:
             self._flush_decoders()
         channel = self._channel
+        if channel.torn and said.get("shown"):
+            said["shown"] = False  # what it relies on may be what was dropped; the verdict has it in any case
         self.verdict = channel.close(
             lambda number: Finished(self.id, number, verdict, error=error, dropped=channel.dropped, **said)
         )
@@ -337,11 +340,11 @@ class Execution:
     def _is_heard(self, kind: type[Event]) -> bool:
         return self._heard is not None and self._heard.has(kind)
 
-    def _put(self, make: Any, size: int = 256, *, droppable: bool = False) -> None:
+    def _put(self, make: Any, size: int = 256, *, droppable: bool = False, outcome: bool = False) -> None:
         if self.verdict is not None:
             self._host.on_late(make(0))
             return
-        self._channel.put_event(make, size, droppable=droppable)
+        self._channel.put_event(make, size, droppable=droppable, outcome=outcome)
 
     def _decode(self, stream: int, data: bytes) -> str:
         """UTF-8 that may be cut anywhere; what cannot be decoded is replaced."""
