@@ -10,6 +10,7 @@ from capsule.events import Finished
 from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.front.following import Following
 from capsule.node.front.requests import Requests
+from capsule.node.front.seen import Seen
 from capsule.node.front.streams import Streams
 from capsule.text import one_line
 from capsule.wire import Wired, to_message
@@ -60,6 +61,7 @@ class Peer:
         self._connection = Connection("client", "node", features=FEATURES, limits=limits)
         self._attached: dict[str, Hosted] = {}
         self._watches: dict[str, Watch] = {}
+        self._seen = Seen()
         self.streams = Streams(self, desk.tasks)
         self._requests = Requests(desk, self)
         self._following = Following(desk, self)
@@ -189,12 +191,14 @@ class Peer:
 
     def tell(self, session: str, execution: str, event: Event) -> None:
         """Send an event; one that is over a limit of the link is told to be missing, or is the reason of an error."""
-        kind, body, buffers = to_message(event)
+        kind, body, buffers = to_message(self._seen.told(event, execution))
         try:
             self._transmit(Envelope(kind, body, "", session, execution, event.sequence, 0.0, buffers))
         except LocalProtocolError as error:
             if error.code != "message_too_large":
                 raise
+            if not isinstance(event, Finished):
+                self._seen.missed(execution)
             kind, body, _ = _in_place_of(event, error)
             self._transmit(Envelope(kind, body, "", session, execution, event.sequence))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from capsule import ArgumentError, AsyncClient, Client, Finished, SessionError
-from capsule.events import Gap, InputRequest
+from capsule.events import Display, Gap, InputRequest
 from capsule.node.front.watch import MAX_WATCHERS
 from tests.acceptance.serve.support import LONG, Served, through_proxy
 from tests.acceptance.serve.whole import CODE, check, collect
@@ -109,6 +109,23 @@ async def test_a_watcher_that_is_slow_gets_a_gap_and_holds_up_nobody(served: Ser
         assert not [event for event in rest if isinstance(event, Gap)]
         assert isinstance(rest[-1], Finished)
         assert rest[-1].text == "'again'"
+
+
+@pytest.mark.parametrize("outcome", ["42", "1 / 0"])
+async def test_a_slow_watcher_is_not_told_that_he_was_shown_what_he_was_not(
+    served: Served, driver: AsyncSession, outcome: str
+) -> None:
+    await driver.run("get_ipython().events.register('post_execute', lambda: None)")  # as where figures may follow
+    async with served.client() as client:
+        events = (await client.attach("shared", watch=True)).watch()
+        seen: list[Event] = []
+        async with asyncio.timeout(LONG):
+            code = f"for n in range(200): print('x' * 30_000, flush=True)\n{outcome}"
+            await driver.run(code, payloads=True, on_event=seen.append)
+        told = await until_verdict(events)
+    kinds = [[type(event) for event in each if isinstance(event, Display | Gap)] for each in (seen, told)]
+    assert kinds == [[Display], [Gap]]
+    assert [each[-1].shown for each in (seen, told) if isinstance(each[-1], Finished)] == [True, False]
 
 
 async def test_the_end_of_the_session_ends_the_stream_behind_the_verdict(served: Served, remote: AsyncClient) -> None:
