@@ -37,6 +37,8 @@ class Subshells:
         self._lanes = lanes
         self._dispatch = dispatch
         self._host = host
+        self._opening: dict[str, set[object]] = {}
+        """Who asks for one that was new when the first of them did, and of which nobody was told yet."""
 
     async def answer(self, body: dict[str, Any], timeout: float | None) -> dict[str, Any]:
         """Open, close or list. Raises SessionError `subshell_unknown` and `too_many_subshells`, or as a question."""
@@ -63,15 +65,22 @@ class Subshells:
 
         One that is open is opened by whoever asks again, because an answer was lost: the worker is told again, too.
         """
-        is_new = name not in self._lanes.names
-        if is_new:
+        who = object()
+        if name not in self._lanes.names:
             self._dispatch.open_subshell(name)
+            self._opening[name] = set()
+        openers = self._opening.get(name, set())
+        openers.add(who)
         try:
             await self._host.tell_subshell("open", name, timeout)
         except BaseException:
-            if is_new:
+            openers.discard(who)
+            if not openers and self._opening.get(name) is openers:  # nobody waits for it any more
+                del self._opening[name]
                 await self._take_back(name)
             raise
+        if self._opening.get(name) is openers:
+            del self._opening[name]
 
     async def _take_back(self, name: str) -> None:
         """Nobody is told of it. The worker may hear of it later than its answer was waited for, and then of this."""
