@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from capsule.cli import render
 from capsule.cli.exits import is_system_exit, of_system_exit
 from capsule.client.progress import describe
-from capsule.events import ClearOutput, Display, Event, Finished, Gap, Output, Progress, Status
+from capsule.events import ERROR, ClearOutput, Display, Event, Finished, Gap, Output, Progress, Status
 from capsule.text import question
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Screen:
         match event:
             case Output():
                 await self._output(event)
+            case Display() if ERROR in event.data:
+                await self._tell_line(_as_text(event.data, self._err))
             case Display():
                 await self._bundle(event.data)
             case ClearOutput() if self._out.terminal:
@@ -122,7 +124,7 @@ class Screen:
 
     async def _bundle(self, data: dict[str, Any]) -> None:
         await self._out.fresh_line()
-        await self._out.write(render.rich_bundle(data) if self._out.terminal else render.plain_bundle(data))
+        await self._out.write(_as_text(data, self._out))
 
     async def tell(self, text: str) -> None:
         """A remark of ours, on stderr."""
@@ -169,6 +171,10 @@ class JsonLines:
         if self._cell is not None:
             content["cell"] = self._cell
         await self._out.write(json.dumps(content, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _as_text(data: dict[str, Any], to: Sink) -> str:
+    return render.rich_bundle(data) if to.terminal else render.plain_bundle(data)
 
 
 def as_json(event: Event) -> dict[str, Any]:

@@ -421,3 +421,11 @@ def test_version_and_help() -> None:
     assert capsule("--version").stdout.startswith(b"capsule 0.")
     assert b"run" in capsule("--help").stdout
     assert capsule("nope").returncode == 2
+
+
+def test_an_error_that_was_displayed_is_no_output_of_the_program() -> None:
+    error = {"ename": "E", "evalue": "no", "traceback": ["E: no"]}
+    shown = {"application/vnd.jupyter.error": error, "text/plain": "E: no"}
+    code = f"from IPython.display import display\nprint('out', end='')\ndisplay({shown!r}, raw=True)\nprint('put')"
+    done = capsule("run", "-", stdin=code.encode())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"output\n", b"E: no\n")
