@@ -25,7 +25,7 @@ class Result:
     An update of a display that another execution made is kept, with `update` true. `duration` is in seconds;
     `dropped` counts what a full buffer lost (bytes) or what went beyond `RESULT_LIMIT`, `missing` the events that the
     node had forgotten. `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for.
-    `comms` is what the code said on comms.
+    `comms` is what the code said on comms. `shown`: the value, or the error, is among what was shown already.
     """
 
     verdict: Verdict
@@ -44,6 +44,7 @@ class Result:
     user_expressions: dict[str, Any] = field(default_factory=dict)
     payload: list[dict[str, Any]] = field(default_factory=list)
     comms: list[CommMessage] = field(default_factory=list)
+    shown: bool = False
 
     @property
     def ok(self) -> bool:
@@ -92,7 +93,18 @@ def shorten(text: str) -> str:
 class Collector:
     """Builds the result of one execution from its events, in order; pure."""
 
-    __slots__ = ("_clear_next", "_comms", "_displays", "_dropped", "_held", "_limit", "_missing", "_streams", "result")
+    __slots__ = (
+        "_clear_next",
+        "_comms",
+        "_displays",
+        "_dropped",
+        "_held",
+        "_limit",
+        "_missing",
+        "_streams",
+        "_torn",
+        "result",
+    )
 
     def __init__(self, limit: int = RESULT_LIMIT) -> None:
         self.result: Result | None = None
@@ -100,6 +112,7 @@ class Collector:
         self._limit = limit
         self._dropped = 0
         self._missing = 0
+        self._torn = False  # something is missing since the last value or error that was shown
         self._forget()
 
     def feed(self, event: Event) -> None:
@@ -115,6 +128,7 @@ class Collector:
                 self._comms.append(event)
         elif isinstance(event, Gap):
             self._missing += event.missing
+            self._torn = True
         elif isinstance(event, ClearOutput):
             self._clear_next = event.wait
             if not event.wait:
@@ -129,6 +143,7 @@ class Collector:
     def _fits(self, size: int, freed: int = 0) -> bool:
         if self._held - freed + size > self._limit:
             self._dropped += size
+            self._torn = True
             return False
         self._held += size - freed
         return True
@@ -150,6 +165,8 @@ class Collector:
             self._displays[index] = replace(self._displays[index], data=event.data, metadata=event.metadata)
         if not shown:
             self._displays.append(event)
+        if event.is_outcome:
+            self._torn = False
 
     def _shown(self, display_id: str) -> list[int]:
         return [index for index, display in enumerate(self._displays) if display.display_id == display_id]
@@ -172,6 +189,7 @@ class Collector:
             user_expressions=event.user_expressions,
             payload=event.payload,
             comms=self._comms,
+            shown=event.shown and not self._torn,
         )
 
 

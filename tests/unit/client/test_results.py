@@ -8,7 +8,18 @@ import pytest
 
 from capsule import ExecutionError, Result
 from capsule.client.results import Collector
-from capsule.events import ClearOutput, Display, ErrorInfo, Event, Finished, InputRequest, Output, Progress, Started
+from capsule.events import (
+    ClearOutput,
+    Display,
+    ErrorInfo,
+    Event,
+    Finished,
+    Gap,
+    InputRequest,
+    Output,
+    Progress,
+    Started,
+)
 
 ID = "x_0123456789abcdef"
 
@@ -48,6 +59,21 @@ def test_the_verdict_brings_its_fields() -> None:
     result = collect(last)
     assert (result.verdict, result.error, result.metadata) == ("error", error, {"m": 1})
     assert (result.execution_id, result.execution_count, result.duration, result.dropped) == (ID, 7, 0.5, 3)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_it_tells_whether_the_value_is_among_the_displays(*, shown: bool) -> None:
+    value = Display(ID, 2, {"text/plain": "2"}, {}, execution_count=1)
+    result = collect(value, Finished(ID, 3, "ok", "2", {"text/plain": "2"}, shown=shown))
+    assert (result.shown, result.displays) == (shown, [value])
+
+
+def test_a_value_that_is_missing_or_had_no_room_was_not_shown() -> None:
+    value = Display(ID, 3, {"text/plain": "2" * 100}, {}, execution_count=1)
+    last = Finished(ID, 4, "ok", shown=True)
+    assert not collect(Gap(ID, 3, 2), last).shown
+    assert not collect(value, last, limit=50).shown
+    assert collect(Gap(ID, 2, 1), value, last).shown
 
 
 def test_text_and_data_are_those_of_the_last_expression() -> None:
