@@ -56,6 +56,11 @@ class Tasks:
                     await undo(task.result())
             raise
 
+    async def done(self) -> None:
+        """Wait until nothing runs any more."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self) -> None:
         """Cancel what still runs and wait for it. Idempotent."""
         running = [task for task in self._tasks if task is not asyncio.current_task()]

@@ -84,6 +84,7 @@ class Front:
             listener.close()
         await self.registry.close_all()
         await self.tasks.close()
+        await self.registry.ended()
         for peer in list(self._peers):
             peer.say_goodbye()
             self.drop(peer)

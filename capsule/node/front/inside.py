@@ -45,7 +45,8 @@ class InsideNode:
         if self._desk.draining:
             raise SessionError("node_closed", "the node takes no more sessions: it is about to end")
         self._desk.gate.admit(LOCAL, "open", 0)
-        hosted = await self._desk.registry.open(LOCAL.name, "", options, None)
+        registry = self._desk.registry
+        hosted = await self._desk.tasks.run_or_undo(registry.open(LOCAL.name, "", options, None), registry.close)
         return InsideSession(self._desk, hosted)
 
 
@@ -95,15 +96,16 @@ class InsideSession:
         return self._hosted.session.info()
 
     async def close(self) -> None:
-        """End the session. Idempotent."""
+        """End the session. Idempotent; goes on to its end if the caller is cancelled."""
         if self._refusal is not None:
             return
         try:
             await self._desk.registry.close(self._hosted)
         except CapsuleError as error:
             logger.info("session %s could not be closed: %s", self.id, error)
-        self._seat.leave()
-        self.end(SessionError("session_closed", f"the session {self._hosted.session.name!r} has been closed"))
+        finally:
+            self._seat.leave()
+            self.end(SessionError("session_closed", f"the session {self._hosted.session.name!r} has been closed"))
 
     # --- for its executions ---
 

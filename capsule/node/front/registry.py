@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from capsule.node.durable.sharing import find_elsewhere
 from capsule.node.front.hosted import Hosted
+from capsule.node.tasks import Tasks, result_of
 from capsule_protocol.errors import ArgumentError, CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
     from capsule.config import SessionOptions
     from capsule.node.auth.gate import Gate
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from capsule.node.durable import Ledger
     from capsule.node.node import Node
     from capsule.node.session import Session
-    from capsule.node.tasks import Tasks
 
 logger = logging.getLogger("capsule.front")
 
@@ -36,6 +36,7 @@ class Registry:
         self._ledger = ledger
         self.tasks = tasks
         self._gate = gate
+        self._endings = Tasks()  # that are awaited, and not cancelled, when the front closes
         self._under_way: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
@@ -111,16 +112,16 @@ class Registry:
         self.tasks.start(self.close(hosted))
 
     async def close(self, hosted: Hosted) -> None:
-        """End a session; nobody finds it any more."""
-        self._forget(hosted)
-        await hosted.close()
-        await self._write_off(hosted)
+        """End a session; nobody finds it any more. Goes on to its end if the caller is cancelled."""
+        await self._end(hosted, hosted.close())
 
     async def kill(self, hosted: Hosted) -> None:
-        """End a session under whoever reads it."""
-        self._forget(hosted)
-        await hosted.kill()
-        await self._write_off(hosted)
+        """End a session under whoever reads it. Goes on to its end if the caller is cancelled."""
+        await self._end(hosted, hosted.kill())
+
+    async def ended(self) -> None:
+        """Wait until the sessions that are being ended are written off."""
+        await self._endings.done()
 
     @property
     def ids(self) -> set[str]:
@@ -221,10 +222,15 @@ class Registry:
         except BaseException:
             self._written.discard(session.id)
             self._names.pop((owner, session.name), None)
-            self.tasks.start(session.close())
+            self._endings.start(_take_back(ledger, session))
             raise
 
-    async def _write_off(self, hosted: Hosted) -> None:
+    async def _end(self, hosted: Hosted, work: Coroutine[None, None, None]) -> None:
+        self._forget(hosted)
+        await result_of(self._endings.start(self._write_off(hosted, work)))
+
+    async def _write_off(self, hosted: Hosted, work: Coroutine[None, None, None]) -> None:
+        await work
         if self._ledger is not None:
             await hosted.hear_last_words()
             await self._ledger.closed(hosted.session)
@@ -245,6 +251,14 @@ class Registry:
         for key, task in list(self._opening.items()):
             if task.done() and not task.cancelled() and task.exception() is None and task.result() is hosted:
                 del self._opening[key]
+
+
+async def _take_back(ledger: Ledger, session: Session) -> None:
+    """End a session that nobody gets. That it is there may be written down by now, whatever was raised."""
+    try:
+        await session.close()
+    finally:
+        await ledger.closed(session)
 
 
 def _unknown(session: str) -> SessionError:

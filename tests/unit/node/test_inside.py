@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from capsule.node.front.front import Front
 from capsule.node.front.inside import InsideNode, InsideSession
 from capsule.node.node import Node
 from capsule.settings.service import QuotaConfig, ServeConfig
-from capsule_bridge import Bridge, open_store
+from capsule_bridge import Bridge, SqliteStore, open_store, session_promise
+from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import ArgumentError, RemoteProtocolError, SessionError
 
 pytestmark = pytest.mark.anyio
@@ -207,5 +209,67 @@ async def test_what_is_executed_is_written_down_where_that_is_so(tmp_path: Path)
             kept = await front.ledger.history(session.id, hosted.logs, execution.id, 0)
             assert kept.events == told
             await session.close()
+    finally:
+        await bridge.close()
+
+
+class Disk:
+    """A disk that may be told to take its time: it says that it is about to commit, and waits until it may."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.reached = asyncio.Event()
+        self.slow = False
+        self.go_on = threading.Event()
+
+    def fault(self, at: FaultPoint) -> None:
+        if self.slow and at == "before_commit":
+            self.loop.call_soon_threadsafe(self.reached.set)
+            self.go_on.wait(LONG)
+
+
+async def test_who_is_cancelled_while_he_opens_one_leaves_none_written_down(tmp_path: Path) -> None:
+    disk = Disk()
+    bridge = Bridge(SqliteStore(tmp_path / "store.db", "process", fault=disk.fault))
+    try:
+        async with fronted(bridge=bridge) as front:
+            disk.slow = True
+            opening = asyncio.ensure_future(InsideNode(front).open_session(SessionOptions()))
+            await asyncio.wait_for(disk.reached.wait(), LONG)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            disk.go_on.set()
+            await front.registry.ended()
+            assert [promise.id async for promise in bridge.pending()] == []
+            assert len(front.registry) == 0
+            assert not front.registry.ids
+    finally:
+        await bridge.close()
+
+
+@pytest.mark.parametrize("node_ends", [False, True])
+async def test_closing_goes_on_when_its_caller_is_cancelled(tmp_path: Path, node_ends: bool) -> None:
+    bridge = Bridge(open_store("process", str(tmp_path / "store.db"), beside=tmp_path / "store.db", token=None))
+    told = asyncio.Event()
+    try:
+        async with fronted(bridge=bridge) as front:
+            front.listen(f"ipc://{tmp_path}/s")
+            session = await InsideNode(front).open_session(SessionOptions())
+            other = RemoteNode(f"ipc://{tmp_path}/s")
+            watched = await other.attach(session.id, watch=True)
+            watched.on_state = lambda state, _reason: told.set() if state == "closed" else None
+            closing = asyncio.ensure_future(session.close())
+            await asyncio.sleep(0)  # it has begun
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            with pytest.raises(SessionError):
+                session.submit(ExecuteRequest("1"))
+            if not node_ends:
+                assert not (await asyncio.wait_for(bridge.wait(session_promise(session.id)), LONG)).pending
+                await asyncio.wait_for(told.wait(), LONG)
+            await other.close()
+        assert [promise.id async for promise in bridge.pending()] == []
     finally:
         await bridge.close()
