@@ -242,5 +242,6 @@ class _Seat:
         self._inside.refused(execution, error)
 
     def give_up(self, why: str) -> None:
-        """What the node has done wrong costs the session its reader."""
+        """What the node has done wrong costs the session its reader, and so the session: nobody else would close it."""
+        self._desk.tasks.start(self._desk.registry.close(self._hosted))
         self.on_closed(self._hosted, SessionError("internal_error", why))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from capsule.client.remote.node import RemoteNode
 from capsule.config import NodeConfig, SessionOptions
 from capsule.events import Event, Finished, InputRequest, Output, Started
 from capsule.node.execution import ExecuteRequest
+from capsule.node.front.following import Line
 from capsule.node.front.front import Front
 from capsule.node.front.inside import InsideNode, InsideSession
 from capsule.node.node import Node
@@ -151,6 +153,21 @@ async def test_an_operator_ends_it(front: Front, session: InsideSession) -> None
     with pytest.raises(SessionError) as caught:
         await session.cancel(running.id)
     assert caught.value.code == "session_killed"
+
+
+async def test_a_mistake_of_the_node_ends_the_session_and_its_worker(front: Front, session: InsideSession) -> None:
+    running = session.submit(ExecuteRequest("while True: pass"))
+    await running.next_event()
+    (hosted,) = front.registry
+    cast("Line", hosted.reader).give_up("an event could not be told")
+    assert await refusal_of(running) == "internal_error"
+    await session.close()
+    async with asyncio.timeout(LONG):
+        while len(front.registry):  # it is closed from the loop's next turn on
+            await asyncio.sleep(0)
+        await front.registry.ended()
+    assert hosted.session.state == "closed"
+    assert not front.node.sessions
 
 
 async def test_a_worker_that_dies_is_told(session: InsideSession) -> None:
