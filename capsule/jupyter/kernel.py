@@ -18,7 +18,7 @@ from capsule.jupyter.sockets import Sockets
 from capsule.jupyter.subshells import ACTIONS, Subshells
 from capsule.jupyter.usage import Usage
 from capsule.node.tasks import Tasks
-from capsule_protocol.errors import CapsuleError, SessionError
+from capsule_protocol.errors import CapsuleError, SessionError, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -73,6 +73,10 @@ class Kernel:
         self._session = session
         session.on_state = self._on_state
         info = session.info()
+        if info.state == "dead":  # since it was opened; nobody was told
+            await self._drop_session()
+            text, hint = "the worker ended before the kernel could begin", "Start the kernel again."
+            raise WorkerLost("worker_lost", text, hint=hint, retryable=True)
         self._subshells.begin(session)
         self._shell.begin(session)
         return info.pid
