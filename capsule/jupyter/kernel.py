@@ -113,7 +113,9 @@ class Kernel:
     async def _pass_on(self, number: int) -> None:
         if self._session is not None:
             with suppress(ProcessLookupError, CapsuleError):
-                os.kill(self._session.info().pid, number)
+                pid = self._session.info().pid
+                if pid:  # 0: it has no worker at this moment, and to the system this would mean ourselves
+                    os.kill(pid, number)
 
     def _on_shell(self, to: list[bytes], message: Message) -> None:
         subshell = message["header"].get("subshell_id")

@@ -54,3 +54,23 @@ async def test_a_worker_that_dies_while_its_session_is_written_down_is_no_kernel
         await kernel.close()
         await front.close()
     await bridge.close()
+
+
+async def test_a_signal_for_a_worker_that_is_being_replaced_does_not_reach_the_node() -> None:
+    heard = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGWINCH, heard.set)  # others of the process group ignore it
+    async with Node(NodeConfig()) as node:
+        front = Front(node, ServeConfig())
+        kernel = Kernel("k", InsideNode(front), Connection())
+        await kernel.start(SessionOptions())
+        (hosted,) = front.registry
+        restarting = asyncio.ensure_future(front.registry.restart(hosted))
+        while hosted.session.info().pid:
+            await asyncio.sleep(0)
+        kernel.signal(signal.SIGWINCH)
+        await restarting
+        assert not heard.is_set()
+        await kernel.close()
+        await front.close()
+    loop.remove_signal_handler(signal.SIGWINCH)
