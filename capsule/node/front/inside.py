@@ -13,7 +13,7 @@ from capsule.client.remote.execution import RemoteExecution
 from capsule.events import Finished, Started
 from capsule.node.auth.principals import LOCAL
 from capsule.node.front.following import Following
-from capsule.wire import size_of
+from capsule.wire import buffers_of, execute_body, size_of, weight
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import CapsuleError, SessionError
 from capsule_protocol.ids import EXECUTION, new_id
@@ -84,11 +84,13 @@ class InsideSession:
     async def ask(self, type: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: A002 - the protocol's word
         """Ask the worker something between two executions. Raises CapsuleError."""
         self._check_open()
-        self._desk.gate.admit(LOCAL, type, 0)
+        self._desk.gate.admit(LOCAL, type, weight(body))
         message = parse(Envelope(type, body))
         session = self._hosted.session
         session.powers.submitted("")  # to complete, inspect or debug runs code
-        return await session.ask(type, message.model_dump(), self._desk.config.question_timeout)
+        answer = await session.ask(type, message.model_dump(), self._desk.config.question_timeout)
+        self._desk.gate.carried(LOCAL, weight(answer))
+        return answer
 
     def info(self) -> SessionInfo:
         """The session as it is now."""
@@ -178,7 +180,8 @@ class _Seat:
     def execute(self, request: ExecuteRequest, execution: str) -> None:
         """Have it executed, if there is no quota against it."""
         try:
-            self._desk.gate.admit(LOCAL, "execute", len(request.code))
+            size = weight(execute_body(request)) + sum(map(len, buffers_of(request)))
+            self._desk.gate.admit(LOCAL, "execute", size)
         except SessionError as error:
             self.refuse(error, self._hosted.session.id, execution, "execute")
         else:
@@ -205,6 +208,7 @@ class _Seat:
 
     def on_background(self, _session: str, event: Event) -> None:
         """An event of none."""
+        self._desk.gate.carried(LOCAL, size_of(event))
         self._inside.background(event)
 
     def on_state(self, _session: str, state: str, reason: str) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from capsule.client.remote.execution import RemoteExecution
 from capsule.client.remote.node import RemoteNode
+from capsule.comms import CommRequest
 from capsule.config import NodeConfig, SessionOptions
-from capsule.events import Event, Finished, InputRequest, Output, Started
+from capsule.events import Display, Event, Finished, InputRequest, Output, Started
 from capsule.node.execution import ExecuteRequest
 from capsule.node.front.following import Line
 from capsule.node.front.front import Front
@@ -211,6 +212,45 @@ async def test_quotas_count() -> None:
         assert await refusal_of(session.submit(ExecuteRequest("1"))) == "quota_exceeded"
         with pytest.raises(SessionError, match="bytes_per_second"):
             await session.ask("complete", {"code": "1", "cursor": 0})
+
+
+MUCH = "x" * 2**20
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ExecuteRequest("", comm=CommRequest("open", "c", {"much": MUCH}, target="none")),
+        ExecuteRequest("", comm=CommRequest("open", "c", target="none", buffers=(MUCH.encode(),))),
+        ExecuteRequest("", user_expressions={"much": f"len('{MUCH}')"}),
+    ],
+    ids=["comm", "buffers", "expressions"],
+)
+async def test_all_that_is_asked_counts_for_the_quota(request_: ExecuteRequest) -> None:
+    async with fronted(ServeConfig(quotas={"default": QuotaConfig(bytes_per_second=2**16)})) as front:
+        session = await InsideNode(front).open_session(SessionOptions())
+        await events_of(session.submit(request_))
+        assert await refusal_of(session.submit(ExecuteRequest("1"))) == "quota_exceeded"
+
+
+async def test_questions_count_for_the_quota() -> None:
+    async with fronted(ServeConfig(quotas={"default": QuotaConfig(bytes_per_second=2**16)})) as front:
+        session = await InsideNode(front).open_session(SessionOptions())
+        await session.ask("complete", {"code": MUCH, "cursor": 0})
+        assert await refusal_of(session.submit(ExecuteRequest("1"))) == "quota_exceeded"
+
+
+async def test_what_belongs_to_no_execution_counts_for_the_quota() -> None:
+    async with fronted(ServeConfig(quotas={"default": QuotaConfig(bytes_per_second=2**16)})) as front:
+        session = await InsideNode(front).open_session(SessionOptions())
+        late: asyncio.Queue[Event] = asyncio.Queue()
+        session.on_background = late.put_nowait
+        run = "lambda: (go.wait(), display({'text/plain': 'x' * 2**20}, raw=True))"
+        code = f"import threading\ngo = threading.Event()\nthreading.Thread(target={run}).start()"
+        await events_of(session.submit(ExecuteRequest(code)))
+        await events_of(session.submit(ExecuteRequest("go.set()")))
+        assert isinstance(await asyncio.wait_for(late.get(), LONG), Display)
+        assert await refusal_of(session.submit(ExecuteRequest("1"))) == "quota_exceeded"
 
 
 async def test_what_is_executed_is_written_down_where_that_is_so(tmp_path: Path) -> None:
