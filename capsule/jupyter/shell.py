@@ -241,7 +241,7 @@ class Shell:
             return None
         raise SessionError("unsupported", f"this kernel does not do {kind[:80]!r}")
 
-    async def _execute(self, request: Request) -> Message:
+    async def _execute(self, request: Request) -> Message | None:
         execution, parent = request.execution, request.message["header"]
         assert execution is not None
         self._common.parents.remember(execution.id, parent)
@@ -262,11 +262,16 @@ class Shell:
                 if isinstance(event, Finished):
                     self._streams.flush()
                     self._common.inputs.forget(execution)
-                    content = translate.execute_reply(event, request.message["content"])
-                    if event.verdict in translate.DEADLY:
-                        raise KernelDiedError(content)
-                    content["payload"] = self._show_again(content["payload"], parent)
-                    return content
+                    return self._ended(request, event)
+
+    def _ended(self, request: Request, finished: Finished) -> Message | None:
+        """The answer to what has run; nobody waits for one to what was said on a comm."""
+        content = translate.execute_reply(finished, request.message["content"]) if request.kind == EXECUTE else None
+        if finished.verdict in translate.DEADLY:
+            raise KernelDiedError(content or {})
+        if content is not None:
+            content["payload"] = self._show_again(content["payload"], request.message["header"])
+        return content
 
     def _show(self, told: translate.Shown, parent: Message) -> None:
         told = translate.in_words_of(told, self._common.parents.headers)

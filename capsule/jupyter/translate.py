@@ -157,7 +157,11 @@ def comm_error(message: Content, error: ErrorInfo) -> Shown | None:
         return None
     kind, content = message["header"]["msg_type"], message["content"]
     opens = kind == "comm_open"
-    what = f"opening comm with target: {content['target_name']}" if opens else f"in {kind} for {content['comm_id']}"
+    what = (
+        f"opening comm with target: {content.get('target_name', '')}"
+        if opens
+        else f"in {kind} for {content['comm_id']}"
+    )
     lines = [f"Exception {what}", *error.traceback]
     return Shown("stream", {"name": "stderr", "text": "\n".join(lines) + "\n"})
 

@@ -70,6 +70,10 @@ class Rig:
         content = {"code": code, "silent": False, "stop_on_error": True}
         self.shell.take([b"somebody"], {"header": header, "content": content, "metadata": {}, "buffers": []})
 
+    def say(self, kind: str, **content: Any) -> None:
+        header = {"msg_id": kind, "msg_type": kind, "session": "s", "username": "u"}
+        self.shell.take([b"somebody"], {"header": header, "content": content, "metadata": {}, "buffers": []})
+
     async def until_running(self) -> None:
         while "stream" not in self.sockets.told:
             await asyncio.sleep(0)
@@ -138,3 +142,26 @@ async def test_a_verdict_that_comes_when_the_kernel_runs_again_already_is_answer
         made.ask("next", "1")
         await made.until_answered(2)
         assert made.sockets.replies[1] == ("next", "ok")
+
+
+async def test_a_comm_whose_handler_ends_the_worker_is_buried_as_code_is() -> None:
+    async with rig() as made:
+        await made.begin()
+        target = "def opened(comm, message):\n    import os; os._exit(1)"
+        made.ask("target", f"{target}\nget_ipython().kernel.comm_manager.register_target('t', opened)")
+        made.say("comm_open", comm_id="c", target_name="t")
+        made.ask("behind", "1")
+        await made.until_buried(3)
+        assert [request.kind for request, _ in made.common.dead] == ["comm_open", "execute_request"]
+        await made.begin()
+        assert made.sockets.replies == [("target", "ok"), ("behind", "error")]
+
+
+async def test_a_comm_that_is_opened_without_a_target_tells_of_the_error_of_who_heard_it() -> None:
+    async with rig() as made:
+        await made.begin()
+        made.ask("target", "get_ipython().kernel.comm_manager.register_target('', lambda *_: 1 / 0)")
+        made.say("comm_open", comm_id="c")
+        made.ask("behind", "1")
+        await made.until_answered(2)
+        assert "stream" in made.sockets.told
