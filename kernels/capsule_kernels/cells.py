@@ -167,17 +167,17 @@ class CellRunner:
             self._note_error(cell, result, raised, ran=pieces is not None)
             raise
         else:
-            if self._is_followed(cell):
+            if self._is_followed(cell) or (cell.payloads and self._hook.broken is not None):
                 self._hook.show_kept()
         finally:
+            ended = self._hook.end()
             self._trigger("post_execute")
             if not cell.quiet:
                 self._trigger("post_run_cell", result)
-        if cell.payloads and self._hook.broken is not None:
-            self._hook.show_kept()
-            self._shown_error = self._hook.broken
-            raise self._hook.broken[0]
-        body = succeeded(self._hook.value, shown=self._hook.is_shown)
+        if cell.payloads and ended.broken is not None:
+            self._shown_error = ended.broken
+            raise ended.broken[0]
+        body = succeeded(ended.value, shown=ended.is_shown)
         if cell.expressions:
             body["user_expressions"] = outcomes(shell, cell.expressions)
         return body

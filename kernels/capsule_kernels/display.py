@@ -9,7 +9,7 @@ import numbers
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from IPython.core.display_trap import DisplayTrap
 from IPython.core.displayhook import DisplayHook
@@ -95,6 +95,17 @@ class _Here(threading.local):
 _here = _Here()
 
 
+Bundle = tuple[dict[str, Any], dict[str, Any]]
+
+
+class Ended(NamedTuple):
+    """What a cell's code leaves: its value, whether a display had it, and the error of a value that cannot be shown."""
+
+    value: Bundle | None
+    is_shown: bool
+    broken: tuple[BaseException, list[str]] | None
+
+
 class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
     """Keeps the formatted value of the last expression for the verdict.
 
@@ -110,13 +121,20 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]  # IPython is untyped
         super().__init__(*arguments, **keywords)
         self.begin()
 
-    def begin(self, count: int = 0, *, at_once: bool = False) -> None:
+    def begin(self, count: int = 0, *, at_once: bool = True) -> None:
         """Values are those of another cell from here on."""
-        self.value: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self.value: Bundle | None = None
         self.is_shown = False
         self.count, self.at_once = count, at_once
         self.broken: tuple[BaseException, list[str]] | None = None
         self._formatting = False
+
+    def end(self) -> Ended:
+        """The code of the cell is over; what callbacks, threads and comms show from here on is no value of it."""
+        self.at_once = True
+        ended = Ended(self.value, self.is_shown, self.broken)
+        self.begin(self.count)
+        return ended
 
     @property
     def prompt_count(self) -> int:

@@ -167,3 +167,54 @@ async def test_cleared_output_waits_for_what_comes_next(session: AsyncSession) -
     assert [type(event).__name__ for event in told] == ["Started", "Output", "ClearOutput", "Output", "Finished"]
     assert isinstance(told[-1], Finished)
     assert result.stdout == "b\n"
+
+
+RUNS = """
+import sys, threading
+def opened(comm, message):
+    exec(message["content"]["data"]["code"])
+get_ipython().kernel.comm_manager.register_target("runs", opened)
+"""
+
+
+def values(displays: list[Display]) -> list[tuple[str, int]]:
+    """What was shown, with its number."""
+    return [(one.data["text/plain"], one.execution_count) for one in displays]
+
+
+@pytest.mark.parametrize("payloads", [False, True])
+async def test_what_is_said_on_a_comm_shows_its_values_and_not_that_of_the_last_cell(
+    session: AsyncSession, *, payloads: bool
+) -> None:
+    await session.run(RUNS)
+    last = await session.run("1 + 1", payloads=payloads)
+    asked = CommRequest("open", "c1", {"code": "get_ipython().run_cell('40 + 2'); sys.displayhook(43)"}, target="runs")
+    said = await session.send_comm(asked)
+    count = last.execution_count
+    assert (last.text, values(said.displays), said.text) == ("2", [("42", count), ("43", count)], "")
+
+
+@pytest.mark.parametrize("payloads", [False, True])
+async def test_a_thread_shows_its_values_when_its_cell_is_over(anywhere: AsyncClient, *, payloads: bool) -> None:
+    late: asyncio.Queue[Event] = asyncio.Queue()
+    async with anywhere.session(on_background=late.put_nowait) as session:
+        code = (
+            "import sys, threading\ngo = threading.Event()\n"
+            "threading.Thread(target=lambda: go.wait() and sys.displayhook(3)).start(); 77"
+        )
+        started = await session.run(code, payloads=payloads)
+        await session.run("go.set()", payloads=payloads)
+        shown = await asyncio.wait_for(late.get(), LONG)
+        assert isinstance(shown, Display)
+    assert (started.text, shown.execution_id, shown.data) == ("77", started.execution_id, {"text/plain": "3"})
+
+
+@pytest.mark.parametrize("payloads", [False, True])
+@pytest.mark.parametrize("event", ["post_execute", "post_run_cell"])
+async def test_the_value_of_a_callback_is_shown_and_not_taken_for_that_of_the_cell(
+    session: AsyncSession, event: str, *, payloads: bool
+) -> None:
+    await session.run(f"import sys\nget_ipython().events.register({event!r}, lambda *_: sys.displayhook(99))")
+    result = await session.run("12", payloads=payloads)
+    shown = [text for text, _ in values(result.displays)]
+    assert (result.text, shown) == ("12", ["12", "99"] if payloads else ["99"])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from capsule.events import Event, Finished, InputRequest, Output, Started, Status
+from capsule.comms import CommRequest
+from capsule.events import Display, Event, Finished, InputRequest, Output, Started, Status
 from capsule.node.execution import ExecuteRequest
 from capsule_protocol.errors import CapsuleError
 from tests.acceptance.serve.support import Served
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 LONG = 60.0
+RUNS = """
+def opened(comm, message):
+    exec(message["content"]["data"]["code"])
+get_ipython().kernel.comm_manager.register_target("runs", opened)
+"""
 
 
 @pytest.fixture
@@ -266,3 +272,11 @@ def _error_of(finished: Finished) -> CapsuleError:
     """A service tells as the verdict what a node in this process raises."""
     assert finished.error is not None
     return CapsuleError(finished.error.code, finished.error.message)
+
+
+async def test_a_comm_shows_its_values_and_not_that_of_the_last_cell(inner: AnySession, subshell: str) -> None:
+    await run(inner, RUNS)
+    assert (await run(inner, "1 + 1", subshell=subshell, payloads=True)).data == {"text/plain": "2"}
+    asked = CommRequest("open", "c1", {"code": "get_ipython().run_cell('40 + 2')"}, "runs")
+    told = await rest(inner.submit(ExecuteRequest("", comm=asked, subshell=subshell, payloads=True)))
+    assert [event.data for event in told if isinstance(event, Display)] == [{"text/plain": "42"}]

@@ -328,6 +328,12 @@ QUESTIONS: dict[str, list[Ask]] = {
     ],
     "comms that there are": [Ask("comm_info_request", {"target_name": "nothing"})],
 }
+RUNS = run(
+    "import sys\ndef runs(message): get_ipython().run_cell(message['content']['data']['code'])\n"
+    "def opened(comm, msg): comm.on_msg(runs)\n"
+    "get_ipython().kernel.comm_manager.register_target('runs', opened)"
+)
+"""What the front end says on a comm for `runs` is code."""
 COMMS: dict[str, list[Ask]] = {
     "comms of the code": [
         run("import comm\nc = comm.create_comm(target_name='t', data={'a': 1}, metadata={'m': 2}, buffers=[b'bb'])"),
@@ -343,6 +349,14 @@ COMMS: dict[str, list[Ask]] = {
         said("front", {"d": 1}, "comm_open", target_name="mine"),
         said("front", {"e": 2}),
         said("front", {}, "comm_close"),
+    ],
+    "values in what the front end says on a comm": [
+        RUNS,
+        said("runs", {}, "comm_open", target_name="runs"),
+        run("1 + 1"),
+        said("runs", {"code": "40 + 2"}),
+        said("runs", {"code": "sys.displayhook(3); 4"}),
+        run("5"),
     ],
     "widgets": [
         run("import ipywidgets as w\ns = w.IntSlider(value=3); s"),
