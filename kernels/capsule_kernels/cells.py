@@ -167,7 +167,7 @@ class CellRunner:
             self._note_error(cell, result, raised, ran=pieces is not None)
             raise
         else:
-            if self._is_followed(cell) or (cell.payloads and self._hook.broken is not None):
+            if self._is_followed(cell) or (cell.payloads and (cell.expressions or self._hook.broken is not None)):
                 self._hook.show_kept()
         finally:
             ended = self._hook.end()

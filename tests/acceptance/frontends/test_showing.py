@@ -218,3 +218,17 @@ async def test_the_value_of_a_callback_is_shown_and_not_taken_for_that_of_the_ce
     result = await session.run("12", payloads=payloads)
     shown = [text for text, _ in values(result.displays)]
     assert (result.text, shown) == ("12", ["12", "99"] if payloads else ["99"])
+
+
+async def test_the_value_is_shown_though_a_user_expression_is_interrupted(session: AsyncSession) -> None:
+    def interrupt(event: Event) -> None:
+        if "reached" in getattr(event, "text", ""):
+            session.own(_interrupt(session))
+
+    forever = "print('reached', flush=True) or [None for _ in iter(int, 1)]"
+    result = await session.run("12", payloads=True, user_expressions={"a": forever}, on_event=interrupt)
+    assert (result.verdict, [text for text, _ in values(result.displays)]) == ("interrupted", ["12"])
+
+
+async def _interrupt(session: AsyncSession) -> None:
+    await session.interrupt()

@@ -358,6 +358,7 @@ COMMS: dict[str, list[Ask]] = {
         said("runs", {"code": "sys.displayhook(3); 4"}),
         run("5"),
     ],
+    "a value, and what user expressions print": [run("8", user_expressions={"a": "print('p')"})],
     "widgets": [
         run("import ipywidgets as w\ns = w.IntSlider(value=3); s"),
         run("s.value = 5"),
