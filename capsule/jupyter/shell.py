@@ -94,12 +94,13 @@ class Shell:
         self._changed = asyncio.Event()
         self._current: Request | None = None
         self._streams = Streams(self._show)
+        self._left: list[Any] = []
 
     # --- for the kernel ---
 
     def begin(self, session: AnySession) -> None:
         """Run what waits, and all that comes, in this session. What died with the one before is answered."""
-        self._session = session
+        self._session, self._left = session, []
         self._common.kept.clear()
         dead, self._common.dead = self._common.dead, []
         for request, content in dead:
@@ -269,9 +270,20 @@ class Shell:
         content = translate.execute_reply(finished, request.message["content"]) if request.kind == EXECUTE else None
         if finished.verdict in translate.DEADLY:
             raise KernelDiedError(content or {})
-        if content is not None:
-            content["payload"] = self._show_again(content["payload"], request.message["header"])
+        payload = self._show_again(finished.payload, request.message["header"])
+        if content is None:
+            self._left = self._behind_left(payload)
+        elif content["status"] != "aborted":
+            content["payload"], self._left = self._behind_left(payload), []
         return content
+
+    def _behind_left(self, payload: list[Any]) -> list[Any]:
+        """What is asked of the front end, behind what was asked in what it said on comms, which has no answer.
+
+        As with ipykernel the next code's answer has it; and as with IPython a later one takes the place of its kind.
+        """
+        kinds = [asked.get("source") for asked in payload]
+        return [*(asked for asked in self._left if asked.get("source") not in kinds), *payload]
 
     def _show(self, told: translate.Shown, parent: Message) -> None:
         told = translate.in_words_of(told, self._common.parents.headers)

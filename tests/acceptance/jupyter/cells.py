@@ -358,6 +358,15 @@ COMMS: dict[str, list[Ask]] = {
         said("runs", {"code": "sys.displayhook(3); 4"}),
         run("5"),
     ],
+    "payloads of what the front end says on a comm": [
+        RUNS,
+        said("runs", {}, "comm_open", target_name="runs"),
+        said("runs", {"code": "get_ipython().set_next_input('abc')"}),
+        said("runs", {"code": "from IPython.core import page; page.page('text')"}),
+        said("runs", {"code": "page.page('more')"}),
+        run("6"),
+        run("7"),
+    ],
     "a value, and what user expressions print": [run("8", user_expressions={"a": "print('p')"})],
     "widgets": [
         run("import ipywidgets as w\ns = w.IntSlider(value=3); s"),
