@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ class Warming:
             told = describe(error)
             message = f"the environment's modules could not be imported: {told['name']}: {told['message']}"
             return message, {"traceback": told["traceback"]}
+        faulthandler.cancel_dump_traceback_later()  # as a zygote does
         self._interrupts.install()  # the handlers are a session's, whatever a module has set
         self._flush()
         gc.freeze()

@@ -151,6 +151,15 @@ pool.submit(threading.Event().wait)
         assert (await ok(session, code, timeout=HANG / 2)).stdout == "done\n"
 
 
+async def test_no_dump_of_tracebacks_comes_that_a_module_has_asked_for(tmp_path: Path) -> None:
+    """As where workers are forks. What would write it is a thread that Python does not know."""
+    (tmp_path / "doubtful.py").write_text("import faulthandler; faulthandler.dump_traceback_later(1e6)")
+    environment = {"preload": ["doubtful"], "path": [str(tmp_path)], "start_method": "spawn", "min_idle": 0}
+    code = "import os, threading; len(os.listdir('/proc/self/task')) - threading.active_count()"
+    async with AsyncClient(environments={"default": environment}) as client, client.session() as session:
+        assert (await ok(session, code)).text == "0"
+
+
 async def test_the_loop_is_the_sessions_whatever_a_module_has_chosen(session: AsyncSession) -> None:
     code = "import asyncio, warnings; warnings.simplefilter('error'); asyncio.get_event_loop().run_until_complete({})"
     assert (await ok(session, code.format("asyncio.sleep(0, 5)"))).text == "5"
