@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 _earlier: list[threading.Thread] = []
-"""Those that were there before the session, of modules of its environment: they belong to no script."""
+"""Those that were there before the session, of its environment's modules and warm-up code: they are no script's."""
 
 
 def note_threads() -> None:
