@@ -122,7 +122,8 @@ def wait_ready(address: str, timeout: float) -> int:
                 try:
                     await node.info()
                 except CapsuleError as error:
-                    if not error.retryable or error.code == "access_denied":
+                    lost = error.code == "connection_lost"  # it is only asked how it is: to ask again does no harm
+                    if error.code == "access_denied" or not (error.retryable or lost):
                         raise
                 else:
                     return exits.Exit.OK

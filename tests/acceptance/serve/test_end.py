@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from capsule import ArgumentError, AsyncClient, Finished, NodeError, SessionError
+from capsule.cli.entry import cli
 from capsule.client.remote import link as remote_link
+from capsule_protocol.connection import Connection
+from capsule_protocol.framing import NEED_DATA, FrameBuffer, pack
+from capsule_protocol.limits import DEFAULT_LIMITS
 from tests.acceptance.serve.support import CAPSULE, LONG, Served
 
 if TYPE_CHECKING:
@@ -169,6 +174,39 @@ def test_wait_ready_waits_for_the_node(place: Path) -> None:
     gone = subprocess.run([*command, "--timeout", "0.3"], capture_output=True, check=False)
     assert gone.returncode == 124
     assert b"no node answered" in gone.stderr
+
+
+async def test_wait_ready_waits_for_the_next_node_when_one_goes_that_has_greeted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_link, "RECONNECT_TIMEOUT", 0.01)
+    directory = place / "next"
+    directory.mkdir(mode=0o700)
+    command = ["wait-ready", "--address", f"ipc://{directory}/node.sock", "--timeout", "60"]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / "node.sock"))
+        listening.listen()
+        waiting = asyncio.ensure_future(asyncio.to_thread(CliRunner().invoke, cli, command))
+        await asyncio.to_thread(greet_and_go, listening)
+        (directory / "node.sock").unlink()
+    with Served(directory):
+        done = await waiting
+    assert (done.exception, done.output) == (None, "")
+
+
+def greet_and_go(listening: socket.socket) -> None:
+    """A node that ends when it has greeted a client and heard its question."""
+    listening.settimeout(LONG)
+    line, incoming = Connection("client", "node"), FrameBuffer()
+    with listening.accept()[0] as connected:
+        connected.settimeout(LONG)
+        for kind in ("hello", "info"):
+            while (frames := incoming.next_message()) is NEED_DATA:
+                incoming.feed(connected.recv(2**16))
+            line.receive(frames)
+            line.next_event()
+            if kind == "hello":
+                connected.sendall(b"".join(pack(line.send(line.welcome(epoch=1)), DEFAULT_LIMITS)))
 
 
 def test_the_service_manager_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
