@@ -140,7 +140,10 @@ class RemoteTransfer:
                 await self._changed.wait()
         except TimeoutError:
             message = f"the transfer has not moved for {STALL_TIMEOUT:g} s"
-            raise CapsuleError("request_timeout", message, retryable=True) from None  # what is not whole is not kept
+            if self._closed:  # all of it was sent
+                message += "; whether the file is in its place is not known"
+            # What is not whole is not kept.
+            raise CapsuleError("request_timeout", message, retryable=not self._closed) from None
         self._changed.clear()
         if self._error is not None:
             self._close()
