@@ -32,7 +32,7 @@ CODES: dict[str, str] = {
     "sqlite": "the SQLite of this Python can keep durable promises, and has no known fault that matters",
     "clock_date": "the date is one that can be",
     "clock_steady": "the clock does not jump",
-    "node": "a node answers, and its store can commit",
+    "node": "a node answers, its store can commit, and the clock that it dates promises with is the machine's",
 }
 """Every code, and what is so when it is `ok`. A code names a check; how bad it is, the severity tells."""
 
