@@ -45,11 +45,13 @@ def _of_the_interpreter() -> Iterator[str]:
 def _of_loaded_modules(covered: list[str]) -> Iterator[str]:
     """Of an editable install there is no entry in `sys.path`: its packages are where their files are."""
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if "." in name or not isinstance(file, str) or not file.startswith("/"):
+        if "." in name:
             continue
-        if not any(_is_below(file, path) for path in covered):
-            yield _place_of(file, is_package=hasattr(module, "__path__"))
+        file = getattr(module, "__file__", None)
+        with suppress(Exception):  # what a module says of itself may be anything
+            for place in _places(file, getattr(module, "__path__", None)):
+                if not any(_is_below(place, path) for path in covered):
+                    yield place
 
 
 def of_modules(names: Iterable[str]) -> Iterator[str]:
@@ -57,12 +59,15 @@ def of_modules(names: Iterable[str]) -> Iterator[str]:
     for name in {name.partition(".")[0] for name in names}:
         with suppress(Exception):  # whatever finders of the environment's have to say against it
             spec = find_spec(name)
-            if spec is not None and spec.has_location and spec.origin is not None:
-                yield _place_of(spec.origin, is_package=spec.submodule_search_locations is not None)
+            if spec is not None:
+                yield from _places(spec.origin if spec.has_location else None, spec.submodule_search_locations)
 
 
-def _place_of(file: str, *, is_package: bool) -> str:
-    return str(Path(file).parent) if is_package else file
+def _places(file: str | None, folders: Iterable[str] | None) -> list[str]:
+    """Where a module is; of a namespace package, which has no file, where its parts are."""
+    if file is not None:
+        folders = [file if folders is None else str(Path(file).parent)]
+    return [path for path in folders or () if path.startswith("/") and path not in _TOO_MUCH]
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:

@@ -64,6 +64,24 @@ sys.path.insert(0, FOLDER)
 """
 """A module that has the name of another one, which it then lets be imported in its place."""
 
+FINDER = """
+import importlib.machinery, sys
+
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "spacious":
+            return None
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [PLACE]
+        return spec
+
+
+sys.meta_path.append(Finder)
+"""
+"""What an editable install puts among the finders, for a package without an `__init__.py`."""
+
 
 @pytest.fixture(scope="module")
 def everybodys_python() -> Iterator[str]:
@@ -204,3 +222,23 @@ def test_no_file_of_the_path_runs_outside_whatever_its_name(
     finally:
         host.close()
     assert outside.read_text() == ""
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_namespace_package_of_an_editable_install_can_be_read(
+    everybodys_python: str, private_tmp: Path, level: str, start_method: str
+) -> None:
+    """It has no file of its own, and a finder alone knows where it is."""
+    private_tmp.chmod(0o711)
+    place = private_tmp / f"editable-{level}-{start_method}"
+    (place / "finder").mkdir(parents=True)
+    (place / "source" / "spacious").mkdir(parents=True)
+    (place / "source" / "spacious" / "inner.py").write_text("value = 'read'")
+    (place / "finder" / "sitecustomize.py").write_text(FINDER.replace("PLACE", repr(str(place / "source/spacious"))))
+    environment: dict[str, Any] = {"preload": ["spacious"], "env": {"PYTHONPATH": str(place / "finder")}}
+    host = Host(everybodys_python, level, "root", start_method=start_method, **environment)
+    try:
+        assert host.printed("import spacious.inner; print(spacious.inner.value)") == "read"
+    finally:
+        host.close()
