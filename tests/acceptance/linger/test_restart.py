@@ -41,7 +41,7 @@ for number in range({lines}):
     time.sleep({pause})
 number
 """
-RANGES = {"dispatch": (1, 2), "note": (1, 7), "mark": (1, 5), "splice": (2, 12), "readv": (2, 12)}
+RANGES = {"dispatch": (1, 2), "note": (1, 7), "mark": (1, 5), "splice": (5, 12), "readv": (5, 12)}
 """At which call of a step the node dies: of most there are many, but of readings fewer the busier the machine is."""
 NEXT = "print('next', number); number + 1"
 
