@@ -132,8 +132,8 @@ def children_of(pid: int) -> set[int]:
 
 
 def boxes_of(zygote: int) -> set[int]:
-    """Its children but the box that it keeps ahead."""
-    return {pid for pid in children_of(zygote) if name_of(pid) != SPARE}
+    """Its children but the box that it keeps ahead, which may be so new that it is still called as the zygote is."""
+    return {pid for pid in children_of(zygote) if name_of(pid) not in {SPARE, name_of(zygote)}}
 
 
 def name_of(pid: int) -> str:
