@@ -245,6 +245,6 @@ def _held() -> tuple[int, int]:
 async def _settled(before: tuple[int, int]) -> None:
     """What a provider held is let go of, if not at once. Idle threads of a pool are the loop's, and end with it."""
     deadline = time.monotonic() + PATIENCE
-    while _held()[0] > before[0] and time.monotonic() < deadline:
+    while (held := _held()[0]) > before[0] and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
-    assert _held()[0] <= before[0], f"the provider left descriptors open: {_held()[0]}, and there were {before[0]}"
+    assert held <= before[0], f"the provider left descriptors open: {held}, and there were {before[0]}"
