@@ -166,7 +166,8 @@ class Finished(Event):
     """The verdict, always last. `text` and `data` show the value of the last expression (`""`, `{}` for None).
 
     `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for. `shown`: what came
-    before tells of the value, or of the error, already.
+    before tells of the value, or of the error, already. `epoch`: that of the session in which the code was sent to its
+    worker, whose state it has changed; 0 if it was not.
     """
 
     verdict: Verdict
@@ -180,3 +181,4 @@ class Finished(Event):
     user_expressions: dict[str, Any] = field(default_factory=dict)
     payload: list[dict[str, Any]] = field(default_factory=list)
     shown: bool = False
+    epoch: int = 0

@@ -209,6 +209,8 @@ def _finished(event: told.Finished) -> Wired:
         more["payload"] = event.payload
     if event.shown:
         more["shown"] = True
+    if event.epoch:
+        more["epoch"] = event.epoch
     if event.error is None:
         data, buffers = _without_buffers(event.data)
         body: dict[str, Any] = {"data": data, **more}
@@ -302,6 +304,7 @@ def _from_result(message: words.Result, at: Envelope) -> told.Event:
         message.user_expressions,
         message.payload,
         message.shown,
+        message.epoch,
     )
 
 
@@ -321,6 +324,7 @@ def _from_error(message: words.Error, at: Envelope) -> told.Event:
         dropped=message.dropped,
         payload=message.payload,
         shown=message.shown,
+        epoch=message.epoch,
     )
 
 

@@ -25,7 +25,8 @@ class Result:
     An update of a display that another execution made is kept, with `update` true. `duration` is in seconds;
     `dropped` counts what a full buffer lost (bytes) or what went beyond `RESULT_LIMIT`, `missing` the events that the
     node had forgotten. `user_expressions` and `payload` are as in Jupyter's `execute_reply`, if they were asked for.
-    `comms` is what the code said on comms. `shown`: the value, or the error, is among what was shown already.
+    `comms` is what the code said on comms. `shown`: the value, or the error, is among what was shown already. `epoch`
+    is that of the session whose state the code has changed, for `if_epoch` of what builds on it; 0: no worker had it.
     """
 
     verdict: Verdict
@@ -45,6 +46,7 @@ class Result:
     payload: list[dict[str, Any]] = field(default_factory=list)
     comms: list[CommMessage] = field(default_factory=list)
     shown: bool = False
+    epoch: int = 0
 
     @property
     def ok(self) -> bool:
@@ -190,6 +192,7 @@ class Collector:
             payload=event.payload,
             comms=self._comms,
             shown=event.shown and not self._torn,
+            epoch=event.epoch,
         )
 
 

@@ -32,6 +32,7 @@ class Host(Protocol):
 
     id: str
     options: SessionOptions
+    epoch: int
 
     def may_send(self) -> bool:
         """Whether executions may go to the worker now."""
@@ -63,6 +64,11 @@ class Dispatch:
         self._full: set[Execution] = set()
 
     # --- for the session ---
+
+    @property
+    def epoch(self) -> int:
+        """That of the session."""
+        return self._host.epoch
 
     def submit(
         self, execution_id: str, request: ExecuteRequest, clearance: Callable[[], object] | None = None

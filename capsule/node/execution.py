@@ -36,6 +36,10 @@ class Host(Protocol):
 
     options: SessionOptions
 
+    @property
+    def epoch(self) -> int:
+        """That of the session."""
+
     def number_of(self, execution: Execution) -> int:
         """The number of an execution which begins now, 0 if it has none, or none that is known."""
 
@@ -321,8 +325,9 @@ class Execution:
         channel = self._channel
         if channel.torn and said.get("shown"):
             said["shown"] = False  # what it relies on may be what was dropped; the verdict has it in any case
+        epoch = self._host.epoch if self.serial else 0
         self.verdict = channel.close(
-            lambda number: Finished(self.id, number, verdict, error=error, dropped=channel.dropped, **said)
+            lambda number: Finished(self.id, number, verdict, error=error, dropped=channel.dropped, epoch=epoch, **said)
         )
         self.state = "done"
         if self.ladder is not None:

@@ -1,8 +1,8 @@
 """The codec: an envelope to frames and back.
 
 A message is a header frame, a body frame and any number of raw buffers. Header: a msgpack array of the major version,
-type, id, session, execution, sequence and time; items behind these belong to later versions and are ignored. Body: a
-msgpack map with text keys. Nothing here keeps state, so any thread may call it.
+type, id, session, execution, sequence, time and, if it is told, epoch; items behind these belong to later versions and
+are ignored. Body: a msgpack map with text keys. Nothing here keeps state, so any thread may call it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def encode(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Frames:
     Raises LocalProtocolError: `message_too_large` names the limit that is exceeded; `invalid_message` a value that
     msgpack cannot carry. Text that UTF-8 cannot carry (lone surrogates) is sent with backslash escapes.
     """
-    kind, content, id_, session, execution, sequence, time, buffers = envelope
-    header = _pack((MAJOR, kind, id_, session, execution, sequence, time))
+    kind, content, id_, session, execution, sequence, time, buffers, epoch = envelope
+    fields = (MAJOR, kind, id_, session, execution, sequence, time)
+    header = _pack((*fields, epoch) if epoch else fields)
     check_structure(content, limits, LocalProtocolError)
     body = _pack(content)
     size = len(header) + len(body)
@@ -70,13 +71,13 @@ def decode(frames: Sequence[Any], limits: Limits = DEFAULT_LIMITS) -> Envelope:
     size = sum(map(len, frames))
     if size > limits.message_bytes or len(frames[0]) > limits.header_bytes or count - 2 > limits.buffers:
         _check_sizes(RemoteProtocolError, frames, size, limits)
-    kind, id_, session, execution, sequence, time = _header(frames[0])
+    kind, id_, session, execution, sequence, time, epoch = _header(frames[0])
     body = _unpack(frames[1], "body") if len(frames[1]) < _LARGE else _unpack_large(frames[1], limits.items)
     if type(body) is not dict:
         _refuse("the body is not a map")
     check_structure(body, limits, RemoteProtocolError)
     buffers = () if count == 2 else tuple(f if type(f) is bytes else memoryview(f) for f in frames[2:])
-    return Envelope._make((kind, body, id_, session, execution, sequence, time, buffers))
+    return Envelope._make((kind, body, id_, session, execution, sequence, time, buffers, epoch))
 
 
 def _header(frame: Buffer) -> list[Any]:
@@ -90,12 +91,14 @@ def _header(frame: Buffer) -> list[Any]:
             f"the peer speaks major version {str(header[0])[:20]}, this end {MAJOR}",
             details={"versions": [f"{MAJOR}.0"]},
         )
-    fields: list[Any] = header[1:_HEADER_ITEMS]
-    kind, id_, session, execution, sequence, time = fields
+    fields: list[Any] = header[1 : _HEADER_ITEMS + 1] if len(header) > _HEADER_ITEMS else [*header[1:], 0]
+    kind, id_, session, execution, sequence, time, epoch = fields
     if not (type(kind) is type(id_) is type(session) is type(execution) is str and kind):
         _refuse("type, id, session and execution in the header are not text, or the type is empty")
     if type(sequence) is not int or sequence < 0 or (type(time) is not float and type(time) is not int):
         _refuse("the header's sequence is not a natural number, or its time is not a number")
+    if type(epoch) is not int or epoch < 0:
+        _refuse("the header's epoch is not a natural number")
     return fields
 
 

@@ -12,7 +12,8 @@ class Envelope(NamedTuple):
     """A message: its type and body, what it belongs to, and raw buffers that travel uncopied.
 
     `sequence` numbers the events of one execution from 1; 0 means that the message is not numbered. `time` is the
-    sender's clock in seconds since the epoch, 0.0 when it says nothing.
+    sender's clock in seconds since 1970, 0.0 when it says nothing. `epoch` is that of the session if a node sends it to
+    one of the session's clients, so that they know at once that its state is gone; 0 when nothing is said of it.
     """
 
     type: str
@@ -23,3 +24,4 @@ class Envelope(NamedTuple):
     sequence: int = 0
     time: float = 0.0
     buffers: tuple[Buffer, ...] = ()
+    epoch: int = 0

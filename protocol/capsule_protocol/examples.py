@@ -183,7 +183,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (ClearOutput(wait=True), ()),
     (Progress(current=3.0, total=10.0, text="rows"), ()),
     (Display(data={"text/plain": "1"}, execution_count=1), ()),
-    (Result(text="2", data={"text/plain": "2"}, execution_count=1, duration=0.125), ()),
+    (Result(text="2", data={"text/plain": "2"}, execution_count=1, duration=0.125, epoch=2), ()),
     (
         Error(
             verdict="error",
@@ -300,6 +300,7 @@ def _address(message: Message, buffers: tuple[Buffer, ...]) -> Envelope:
         sequence=1 if of_execution and kind in EVENTS else 0,
         time=_TIME,
         buffers=buffers,
+        epoch=3 if kind == "result" else 0,
     )
 
 

@@ -71,6 +71,8 @@ def _malformed() -> Iterable[Vector]:
         "sequence is negative": ("invalid_message", [packb([*good[:5], -1, 0.0]), empty]),
         "sequence is a boolean": ("invalid_message", [packb([*good[:5], True, 0.0]), empty]),
         "time is text": ("invalid_message", [packb([*good[:6], "now"]), empty]),
+        "epoch is negative": ("invalid_message", [packb([*good, -1]), empty]),
+        "epoch is text": ("invalid_message", [packb([*good, "1"]), empty]),
         "major version 2": ("version_mismatch", [packb([2, *good[1:]]), empty]),
         "body is cut off": ("invalid_message", [packb(good), b"\x81\xa1a"]),
         "body is an array": ("invalid_message", [packb(good), b"\x90"]),

@@ -339,6 +339,8 @@ class Link:
 
     def _on_message(self, message: Message, envelope: Envelope) -> None:
         self._heard = self._loop.time()
+        if envelope.epoch and envelope.session in self._sessions:
+            self._sessions[envelope.session].in_epoch(envelope.epoch)
         reply_to = envelope.body.get("reply_to")
         if reply_to:
             self._answer(reply_to, envelope)

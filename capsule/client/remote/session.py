@@ -80,6 +80,10 @@ class RemoteSession:
         self._executions: dict[str, RemoteExecution] = {}
         self._waiting: dict[str, deque[RemoteExecution]] = {}
 
+    def in_epoch(self, epoch: int) -> None:
+        """The node says in which epoch the session is. What large files delay may be of an earlier one."""
+        self.epoch = max(self.epoch, epoch)
+
     # --- for the client ---
 
     @property

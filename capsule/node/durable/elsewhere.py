@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgpack import UnpackException, unpackb
 
 from capsule.events import Finished
-from capsule.node.durable.records import execution_of
+from capsule.node.durable.records import epoch_of, execution_of
 from capsule.node.verdicts import cancelled
 from capsule.wire import unpack_event
 
@@ -34,7 +34,7 @@ def foreign_ending(promise: Promise, last: int) -> Finished | None:
     if promise.pending or given_by_a_node(promise):
         return None
     verdict, error = _ruling(promise)
-    return Finished(execution_of(promise), last + 1, verdict, error=error)
+    return Finished(execution_of(promise), last + 1, verdict, error=error, epoch=epoch_of(promise))
 
 
 def given_by_a_node(promise: Promise) -> bool:

@@ -18,6 +18,7 @@ from capsule.node.durable.intake import Intake
 from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import (
     action_of,
+    epoch_of,
     execution_of,
     fingerprint_of,
     pack_request,
@@ -215,7 +216,7 @@ class Ledger:
             await until_committed(promise, lambda: self.claims.under(session, take))
             message = "the node that had begun it has lost its session to this one"
             error = WorkerLost("worker_lost", message, details={"reason": "taken_over"})
-            await self.give_up(await self.bridge.get(promise), error, started=True)
+            await self.give_up(await self.bridge.get(promise), error, started=True, epoch=epoch_of(found))
 
     async def remember(self, promise: Promise) -> Remembered:
         """An execution without a verdict, for the session that goes on with it."""
@@ -227,25 +228,28 @@ class Ledger:
         last = await self._last(promise)
         return Remembered(execution, unpack_request(promise.param), last, events_after)
 
-    async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
-        """It was accepted, and nothing could still run it, or say what became of it. Raises StoreError."""
+    async def give_up(self, promise: Promise, error: CapsuleError, *, started: bool, epoch: int | None = None) -> None:
+        """It was accepted, and nothing could still run it, or say what became of it. Raises StoreError.
+
+        `epoch`: in which it was begun, if its promise has been taken since.
+        """
         last = await self._last(promise)
         code = "epoch_mismatch" if error.code == "epoch_mismatch" else "worker_lost"
         reason = error.details.get("reason", error.code)
         ruling = lost(reason, error.message, error.hint, started=started, last=last, code=code)
-        await self._rule(promise, ruling, last)
+        await self._rule(promise, ruling, last, epoch_of(promise) if epoch is None else epoch)
 
     async def cancel(self, promise: Promise, why: str) -> None:
         """It was accepted, and is not to be run. Raises StoreError."""
         last = await self._last(promise)
-        await self._rule(promise, cancelled(why), last)
+        await self._rule(promise, cancelled(why), last, epoch_of(promise))
 
     async def _last(self, promise: Promise) -> int:
         """The number of its last event. None is read: one that is damaged keeps nobody from going on, or ruling."""
         return (await self.bridge.store.read(promise.id, after=0, limit=0)).last
 
-    async def _rule(self, promise: Promise, ruling: Ruling, last: int) -> None:
-        finished = Finished(execution_of(promise), last + 1, ruling.verdict, error=ruling.error)
+    async def _rule(self, promise: Promise, ruling: Ruling, last: int, epoch: int) -> None:
+        finished = Finished(execution_of(promise), last + 1, ruling.verdict, error=ruling.error, epoch=epoch)
         log = (pack_event(finished),)
         # Only for whom it was found with: if somebody else has it meanwhile, the verdict is his.
         value, fence = pack_verdict(finished), promise.fence

@@ -38,6 +38,11 @@ def execution_of(promise: Promise) -> str:
     return promise.id.removeprefix("exec:")
 
 
+def epoch_of(promise: Promise) -> int:
+    """The epoch in which an execution was begun, 0 if it was not."""
+    return 0 if promise.started_at is None else promise.epoch
+
+
 def pack_request(request: ExecuteRequest) -> bytes:
     """What was asked for."""
     packed: bytes = packb(_options(request))

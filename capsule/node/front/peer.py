@@ -385,9 +385,16 @@ class Peer:
     def _say(self, kind: str, body: dict[str, Any], *, session: str = "", execution: str = "") -> None:
         self._transmit(Envelope(kind, body, "", session, execution))
 
+    def _dated(self, envelope: Envelope) -> Envelope:
+        """With the epoch of its session, if that is one which this connection has."""
+        hosted = self._attached.get(envelope.session)
+        if hosted is None and envelope.session in self._watches:
+            hosted = self._watches[envelope.session].hosted
+        return envelope if hosted is None else envelope._replace(epoch=hosted.session.epoch)
+
     def _transmit(self, envelope: Envelope) -> None:
         if not self.gone:
-            frames = self._connection.transmit(envelope)
+            frames = self._connection.transmit(self._dated(envelope))
             self._desk.gate.carried(self.principal, sum(map(len, frames)))
             self._desk.send(self, frames, bulk=envelope.type in BULK)
 
@@ -396,4 +403,5 @@ def _in_place_of(event: Event, error: LocalProtocolError) -> Wired:
     if not isinstance(event, Finished):
         return Wired("gap", {"missing": 1})
     body = {"verdict": "error", "name": "ResultTooLarge", "message": error.message, "code": "result_too_large"}
-    return Wired("error", body | {"execution_count": event.execution_count, "duration": event.duration})
+    known = {"execution_count": event.execution_count, "duration": event.duration, "epoch": event.epoch}
+    return Wired("error", body | known)

@@ -52,9 +52,10 @@ class Message(Part):
         sequence: int = 0,
         time: float = 0.0,
         buffers: tuple[Buffer, ...] = (),
+        epoch: int = 0,
     ) -> Envelope:
         """The message, addressed, ready for the codec; nothing is validated a second time."""
-        return Envelope(self.TYPE, self.model_dump(), id, session, execution, sequence, time, buffers)
+        return Envelope(self.TYPE, self.model_dump(), id, session, execution, sequence, time, buffers, epoch)
 
 
 class Failure(Part):

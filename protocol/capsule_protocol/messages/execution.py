@@ -97,7 +97,7 @@ class Result(Message):
 
     `dropped` bytes of output were lost to the backpressure mode in all. `user_expressions` are the outcomes of those
     that were asked for, and `payload` what IPython asks of its front end, if that is to be told. `shown`: a `display`
-    before has the value already.
+    before has the value already. `epoch` is that in which the code was sent to its worker.
     """
 
     TYPE: ClassVar[str] = "result"
@@ -112,12 +112,14 @@ class Result(Message):
     user_expressions: Data = {}
     payload: list[Data] = []
     shown: bool = False
+    epoch: Count = 0
 
 
 class Error(Message):
     """Any other verdict; or, with verdict "" and `reply_to`, the answer to a request that failed.
 
-    `shown`: what was shown before tells of the error already.
+    `shown`: what was shown before tells of the error already. `epoch` is that in which the code was sent to its worker,
+    0 if it was not.
     """
 
     TYPE: ClassVar[str] = "error"
@@ -136,6 +138,7 @@ class Error(Message):
     reply_to: str = ""
     payload: list[Data] = []
     shown: bool = False
+    epoch: Count = 0
 
     @classmethod
     def answer(cls, error: CapsuleError, reply_to: str = "") -> Error:

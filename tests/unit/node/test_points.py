@@ -31,6 +31,7 @@ class Rig:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.options = SessionOptions()
+        self.epoch = 1
         self.serial = 0
         self.merge = Merge(TOKEN, lambda *_: None, lambda _: None)
         self.survival = Survival(loop, Journal.create(), self.merge)

@@ -36,6 +36,7 @@ envelopes = st.builds(
     sequence=st.integers(0, 2**64 - 1),
     time=st.floats(allow_nan=False),
     buffers=st.lists(st.binary(max_size=50), max_size=4).map(tuple),
+    epoch=st.integers(0, 2**53),
 )
 
 
@@ -212,8 +213,8 @@ def test_lone_surrogates_travel_escaped() -> None:
 
 
 def test_items_behind_the_header_are_ignored() -> None:
-    header = msgpack.packb([1, "ack", "m", "s", "x", 4, 0.5, "of a later version", {}])
-    assert decode([header, b"\x80"]) == Envelope("ack", {}, "m", "s", "x", 4, 0.5)
+    header = msgpack.packb([1, "ack", "m", "s", "x", 4, 0.5, 2, "of a later version", {}])
+    assert decode([header, b"\x80"]) == Envelope("ack", {}, "m", "s", "x", 4, 0.5, epoch=2)
 
 
 def test_threads_may_encode_at_once() -> None:
