@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _BACKLOG: Final = 8
 _PATIENCE: Final = 1.0
-"""Seconds that a connection has to prove itself; one at a time is heard."""
+"""Seconds that a connection has to prove itself if others wait behind it; one at a time is heard."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -57,10 +57,16 @@ class Heritage:
         return max(0, round((until - time.monotonic()) * 1000) + 1)
 
     def is_over(self) -> bool:
-        """Whether it has waited long enough. A guest who has had his time is shown out."""
+        """Whether it has waited long enough. A guest who has had his time is shown out, if somebody waits behind him.
+
+        Else he may stay: the next node of a busy machine, which has many boxes to adopt, is it also if it is slow.
+        """
         now = time.monotonic()
         if self._guest is not None and now >= self._guest.until:
-            self._show_out(self._guest)
+            if self._is_waited_for():
+                self._show_out(self._guest)
+            else:
+                self._guest.until = now + _PATIENCE
         return now >= self._deadline
 
     def hear(self, descriptor: int) -> socket.socket | None:
@@ -100,6 +106,11 @@ class Heritage:
         self._guest = _Guest(connection, time.monotonic() + _PATIENCE)
         if _user_of(connection) != os.geteuid():
             self._show_out(self._guest)
+
+    def _is_waited_for(self) -> bool:
+        waiting = select.poll()
+        waiting.register(self._door, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def _show_out(self, guest: _Guest) -> None:
         self._poll.unregister(guest.connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections import deque
@@ -173,6 +174,20 @@ async def test_who_does_not_know_the_secret_gets_nothing_and_the_box_waits_on(pl
         silent.connect(f"{box.directory}/{SOCKET}")
         silent.send(b"\xff garbage")
         async with place.adopted() as session, asyncio.timeout(LONG):
+            assert (await session.submit(ExecuteRequest("kept")).finished()).text == "1"
+
+
+async def test_a_slow_node_may_take_its_time_to_prove_itself_while_nobody_waits_behind_it(place: Place) -> None:
+    box = await left_alone(place)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as slow:
+        slow.connect(f"{box.directory}/{SOCKET}")
+        slow.send(msgpack.packb({"nonce": bytes(32)}))
+        assert slow.recv(1000)
+        waiting = select.poll()
+        waiting.register(slow, select.POLLIN)
+        assert waiting.poll(2500) == []  # it is not shown out
+        async with place.adopted() as session, asyncio.timeout(LONG):  # until somebody comes who wants in
+            assert slow.recv(1000) == b""
             assert (await session.submit(ExecuteRequest("kept")).finished()).text == "1"
 
 

@@ -16,6 +16,7 @@ class Host:
     """A session that wants to know nothing."""
 
     options = SessionOptions()
+    epoch = 1
 
     def number_of(self, _execution: Execution) -> int:
         return 0
