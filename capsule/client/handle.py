@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from capsule.client.arguments import check_timeout
 from capsule.client.results import Collector, Result
+from capsule.seen import Seen
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ class AsyncExecutionHandle:
 
     async def events(self, after: int = 0) -> AsyncIterator[Event]:
         """Its events behind a number, those to come too, up to `Finished`; leaving it leaves the code running."""
+        seen = Seen()
         while True:
             events, ended = await self.part(after)
             for event in events:
-                yield event
+                yield seen.told(event, self.execution_id)
                 after = event.sequence
             if ended:
                 return
@@ -82,10 +84,11 @@ class ExecutionHandle:
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Its events behind a number, those to come too, up to `Finished`; leaving it leaves the code running."""
+        seen = Seen()
         while True:
             events, ended = self._portal.call(self._inner.part, after)
             for event in events:
-                yield event
+                yield seen.told(event, self.execution_id)
                 after = event.sequence
             if ended:
                 return

@@ -10,8 +10,8 @@ from capsule.events import Finished
 from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.front.following import Following
 from capsule.node.front.requests import Requests
-from capsule.node.front.seen import Seen
 from capsule.node.front.streams import Streams
+from capsule.seen import Seen
 from capsule.text import one_line
 from capsule.wire import Wired, to_message
 from capsule_protocol.connection import Connection

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from capsule import ArgumentError, Client, SessionError
-from capsule.events import Finished, Started
+from capsule.events import Finished, Gap, Started
 from capsule.node.front.requests import MAX_REQUESTS
 from tests.acceptance.serve.support import LONG, Served
 
@@ -65,6 +65,19 @@ with capsule.Client({served.address!r}) as client:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert not done.stderr
     assert done.stdout.split() == ["ok", "42", "said", "3"]
+
+
+async def test_a_verdict_relies_on_nothing_that_is_not_kept_any_more(served: Served) -> None:
+    behind = "for n in range(40_000): print('x' * 1000)"
+    async with served.client() as client:
+        session = await client.session()
+        await session.run(f"def show():\n    {behind}\nget_ipython().events.register('post_execute', show)")
+        result = await session.run("6 * 7", payloads=True)
+        assert result.shown  # by a display before what `show` writes
+        events = [event async for event in client.execution(result.execution_id).events()]
+    assert isinstance(events[0], Gap)
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].text, events[-1].shown) == ("42", False)
 
 
 async def test_an_execution_is_cancelled_by_its_id(served: Served) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from capsule.events import Display, Event, Finished, Gap, Output
-from capsule.node.front.seen import Seen
+from capsule.seen import Seen
 
 VALUE = Display("x_1", 3, {"text/plain": "1"}, {}, execution_count=1)
 ERROR = Display("x_1", 3, {"application/vnd.jupyter.error": {}}, {})
