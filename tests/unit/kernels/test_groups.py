@@ -39,7 +39,10 @@ WRITTEN = """
 import os, sys
 os.read(0, 1)
 with open(sys.argv[1], "wb") as file:
-    for _ in range(200): file.write(bytes(2**20))
+    for _ in range(200):
+        file.write(bytes(2**20))
+        file.flush()
+        os.fdatasync(file.fileno())  # what a slow disk has not got yet cannot be taken away
 """
 THREADS = MANY_THREADS + "report(len(many))\nstop.set()\n"
 
