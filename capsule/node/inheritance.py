@@ -165,6 +165,7 @@ class InheritedSession(Session):
             if serial is None:
                 self.unsent.append(each)
                 continue
+            execution.serial = serial
             self._dispatch.accepted += 1
             self.powers.submitted(each.request.submitter)
             if survival.had_ended(serial):

@@ -11,10 +11,12 @@ import pytest
 
 from capsule.events import Finished, InputRequest, Started
 from capsule.node.execution import ExecuteRequest
+from capsule.node.inheritance import Remembered
 from tests.acceptance.linger.support import LONG, normal, undisturbed, written
 from tests.acceptance.linger.victim import FAULTS
 
 if TYPE_CHECKING:
+    from capsule.events import Event
     from tests.acceptance.linger.support import Place
 
 pytestmark = pytest.mark.anyio
@@ -104,6 +106,22 @@ async def test_a_verdict_that_the_dead_node_had_read_comes_again(place: Place) -
         (verdict,) = await place.finish(session)
     assert (verdict.verdict, verdict.text) == ("ok", "42")
     assert normal(place.store.events()) == [("stdout", "hello\n"), ("ok", "42", 1)]
+
+
+async def test_a_verdict_that_was_dealt_with_and_is_in_no_store_is_lost_and_has_its_epoch(place: Place) -> None:
+    async def nothing(_after: int) -> list[Event]:
+        return []
+
+    place.start("print('hello'); 6 * 7", *(str(number) for number in range(100)))
+    await place.until_idle()
+    place.kill()
+    known = Remembered("x_0", ExecuteRequest("print('hello'); 6 * 7"), 2, nothing)  # as an older copy has it
+    async with place.adopted([known]) as session, asyncio.timeout(LONG):
+        verdict = await session.recalled["x_0"].finished()
+        assert (verdict.verdict, verdict.sequence, verdict.epoch) == ("worker_lost", 3, 1)
+        assert verdict.error is not None
+        assert verdict.error.details["reason"] == "verdict_lost"
+        assert (await session.submit(ExecuteRequest("6 * 7")).finished()).text == "42"
 
 
 async def test_the_session_keeps_its_state_its_epoch_and_its_process(place: Place) -> None:
