@@ -170,6 +170,7 @@ class Writer:
         self._usable()
         if self._rows is None:
             self._rows = self._connect()
+            self._checkpoint(wholly=False)  # if its log could not grow, it may be able to begin again
         rows = self._rows
         rows.careful = careful
         rows.connection.execute("BEGIN IMMEDIATE")
@@ -223,11 +224,13 @@ class Writer:
         if self._rows is None:
             return
         self._fault("before_checkpoint")
-        self._unchecked = 0
         try:
             self._rows.connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if wholly else 'PASSIVE'})").fetchone()
-        except sqlite3.Error as error:  # what was acknowledged is in the log; the next checkpoint copies it
+        except sqlite3.Error as error:  # what was acknowledged is in the log
             self.failure = error
+            self._unchecked = CHECKPOINT_BYTES  # after the next commit again, lest the log take all room that is made
+        else:
+            self._unchecked = 0
         self._fault("checkpointed")
 
 

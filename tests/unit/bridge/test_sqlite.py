@@ -16,7 +16,7 @@ import pytest
 
 from capsule_bridge import Fence, MemoryStore, Retention, Settlement, SqliteStore, open_store
 from capsule_bridge.sql import Migration
-from capsule_bridge.sqlite import damage, recent, schema
+from capsule_bridge.sqlite import damage, recent, schema, writer
 from capsule_bridge.sqlite.connect import LOG_BYTES, Level, open_writer
 from capsule_bridge.sqlite.faults import FaultPoint
 from capsule_protocol.errors import ArgumentError, LocalProtocolError, SessionError, StoreError
@@ -328,6 +328,46 @@ async def test_a_full_disk_loses_nothing_and_needs_no_restart(path: Path) -> Non
         assert {error.code for error in failures if isinstance(error, StoreError)} == {"store_unavailable"}
         assert (await store.create(new("again"), now=2)).fresh
         assert [promise.id for promise in await store.pending(now=3)] == [*acknowledged, "again"]
+
+
+async def test_a_log_that_cannot_grow_is_copied_and_begins_again(path: Path) -> None:
+    """Also when somebody reads: else it is copied when the writer's connection is closed, as the last one."""
+    async with opened(path) as store:
+        await store.pending(now=1)
+        answers: list[object] = []
+        with file_sizes_up_to(200_000):
+            for n in range(20):
+                answers += await asyncio.gather(
+                    store.create(new(f"a{n}", param=b"x" * 5_000), now=1), return_exceptions=True
+                )
+        failures = [n for n, answer in enumerate(answers) if isinstance(answer, Exception)]
+        assert failures
+        assert not any(n + 1 in failures for n in failures)
+        assert len(await store.pending(now=1)) == len(answers) - len(failures)
+
+
+async def test_a_log_that_could_not_be_copied_is_copied_when_there_is_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And before it has grown by as much again, which might be all the room that somebody has made."""
+    monkeypatch.setattr(writer, "CHECKPOINT_BYTES", 100_000)
+    failures: list[Exception] = []
+
+    def look(point: FaultPoint) -> None:
+        if point == "checkpointed" and store.failure is not None:
+            failures.append(store.failure)
+
+    async with opened(path, fault=look) as store:
+        await store.pending(now=1)
+        with file_sizes_up_to(200_000):
+            for n in range(100):
+                await store.create(new(f"a{n}", param=b"x" * 5_000), now=1)
+                if failures:
+                    break
+        for name in ("b", "c"):  # the first one is followed by the copying, which the second one waits for
+            await store.create(new(name), now=1)
+        assert failures
+        assert path.stat().st_size > 200_000
 
 
 # Damage
