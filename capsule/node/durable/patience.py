@@ -24,18 +24,23 @@ async def until_committed(who: str, attempt: Callable[[], Awaitable[T]], *over: 
 
     With codes that are `over` as well, what has one of these is not tried again, but raised.
     What else a store may raise is a mistake of its own; it is told with its place, and may be over as well.
+    Each kind of failure is logged once: a thousand who wait for room on a disk must not fill it with that.
     """
-    wait = FIRST_RETRY
+    wait, told = FIRST_RETRY, set[object]()
     while True:
         try:
             return await attempt()
         except StoreError as error:
             if error.code in {"store_closed", *over}:
                 raise
-            logger.warning("%s waits for the store: %s", who, error)
+            if error.code not in told:
+                logger.warning("%s waits for the store: %s", who, error)
+            told.add(error.code)
         except CapsuleError:
             raise
-        except Exception:
-            logger.exception("%s waits for the store", who)
+        except Exception as error:
+            if type(error) not in told:
+                logger.exception("%s waits for the store", who)
+            told.add(type(error))
         await asyncio.sleep(wait)
         wait = min(2 * wait, LAST_RETRY)
