@@ -238,3 +238,13 @@ def test_every_page_is_in_the_index() -> None:
     for path in sorted((ROOT / "docs").rglob("*.md")):
         name = path.relative_to(ROOT / "docs").as_posix()
         assert name == "README.md" or f"({name})" in index, name
+
+
+def test_the_map_of_the_bridge_names_each_of_its_modules() -> None:
+    room = ROOT / "bridge"
+    told = (room / "README.md").read_text(encoding="utf-8")
+    for module in (room / "capsule_bridge").rglob("*.py"):
+        name = (
+            f"{module.parent.name}/" if module.name == "__init__.py" or module.parent.name == "tools" else module.name
+        )
+        assert f"`{name}`" in told or name == "capsule_bridge/", module
