@@ -355,7 +355,7 @@ def _code_of(error: Exception) -> str:
 def _cancelled_body() -> dict[str, Any]:
     return {
         "verdict": "interrupted",
-        "name": "Cancelled",
+        "name": "cancelled",
         "message": "the execution was cancelled before it started",
         "traceback": [],
         "code": "execution_cancelled",

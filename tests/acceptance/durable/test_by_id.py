@@ -98,6 +98,21 @@ async def test_an_execution_is_cancelled_by_its_id(served: Served) -> None:
                     await other.execution(events.execution_id).result(timeout=0.5)
 
 
+async def test_what_waits_is_cancelled_in_the_same_way_at_the_worker_and_at_the_node(served: Served) -> None:
+    """Seven executions behind the one that runs are at the worker; nobody has to know that to read the verdict."""
+    async with served.client() as client, client.session() as session:
+        session.submit("import time; time.sleep(600)")
+        waiting = [session.submit("1") for _ in range(10)]
+        await waiting[-1].accepted(LONG)
+        told = []
+        for each in (waiting[0], waiting[-1]):
+            assert await client.execution(each.execution_id).cancel()
+            result = await each.result(LONG)
+            assert result.error is not None
+            told.append((result.verdict, result.error.name, result.error.code, result.error.retryable))
+    assert told == [("interrupted", "cancelled", "execution_cancelled", True)] * 2
+
+
 async def test_what_is_not_there_is_unknown_and_what_is_no_number_is_refused(served: Served) -> None:
     async with served.client() as client:
         with pytest.raises(SessionError) as caught:
