@@ -44,7 +44,10 @@ class BridgeInfo:
 
 @dataclass(frozen=True, slots=True)
 class SessionPromises:
-    """What belongs to one session: its executions, and what they ask of people. Else as in `BridgeInfo`."""
+    """What belongs to one session: its executions, and what they ask of people. Else as in `BridgeInfo`.
+
+    What commits take is the store's, which all sessions share.
+    """
 
     pending: int
     high_water: int
@@ -53,6 +56,8 @@ class SessionPromises:
     verdicts: dict[str, int]
     dedup_hits: int
     conflicts: int
+    commit_p50: float = 0.0
+    commit_p99: float = 0.0
 
 
 @dataclass(slots=True)
@@ -148,7 +153,7 @@ class Stats:
 
     def info(self, now: int, quarantined: tuple[str, ...] = ()) -> BridgeInfo:
         """All of it, at a time in milliseconds."""
-        times = sorted(self._times)
+        p50, p99 = self._commits()
         return BridgeInfo(
             pending=len(self._all.pending),
             high_water=self._all.high_water,
@@ -158,8 +163,8 @@ class Stats:
             events=self.events,
             dedup_hits=self._all.dedup_hits,
             conflicts=self._all.conflicts,
-            commit_p50=median(times) if times else 0.0,
-            commit_p99=times[len(times) * 99 // 100] if times else 0.0,
+            commit_p50=p50,
+            commit_p99=p99,
             quarantined=quarantined,
         )
 
@@ -168,6 +173,7 @@ class Stats:
         tally = self._sessions.get(session)
         if tally is None:
             return None
+        p50, p99 = self._commits()
         return SessionPromises(
             pending=len(tally.pending),
             high_water=tally.high_water,
@@ -176,7 +182,14 @@ class Stats:
             verdicts=dict(tally.verdicts),
             dedup_hits=tally.dedup_hits,
             conflicts=tally.conflicts,
+            commit_p50=p50,
+            commit_p99=p99,
         )
+
+    def _commits(self) -> tuple[float, float]:
+        """What the last ones took, in seconds: the median, and all but one of a hundred."""
+        times = sorted(self._times)
+        return (median(times), times[len(times) * 99 // 100]) if times else (0.0, 0.0)
 
     def _tallies(self, promise: NewPromise | Promise) -> list[_Tally]:
         """Where a promise counts; that of the session itself does not count as its own."""

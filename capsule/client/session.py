@@ -192,6 +192,11 @@ class AsyncSession(AsyncCheckpoints):
         self.check_open()
         return await self._inner.cancel(check_text(execution_id, "execution_id"))
 
+    async def cancel_all(self) -> int:
+        """Interrupt all that runs, and take out of the queue all that waits: how many that were. Idempotent."""
+        self.check_open()
+        return await self._inner.cancel_all()
+
     async def restart(self) -> None:
         """Replace the worker by a new one: all state of the code is gone, what was queued gets its verdict."""
         self.check_open()

@@ -162,6 +162,10 @@ class Session(Comms):
         """Interrupt an execution, or take it out of the queue; False if it had ended or is unknown."""
         return self._portal.call(self._inner.cancel, execution_id)
 
+    def cancel_all(self) -> int:
+        """Interrupt all that runs, and take out of the queue all that waits: how many that were. Idempotent."""
+        return self._portal.call(self._inner.cancel_all)
+
     def restart(self) -> None:
         """Replace the worker by a new one: all state of the code is gone, what was queued gets its verdict."""
         self._portal.call(self._inner.restart)

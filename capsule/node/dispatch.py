@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,8 +13,7 @@ from capsule.node.outgoing import cancel, execute, interrupt
 from capsule.node.verdicts import Loss, Ruling, as_lost, cancelled, interrupt_ignored, of_loss, unsent
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from capsule.config import SessionOptions
     from capsule.events import Event
@@ -113,6 +114,30 @@ class Dispatch:
             sent.cancelled = True
             self._tenancy.send_urgent(cancel(self._host.id, sent))
         return True
+
+    @property
+    def unfinished(self) -> list[Execution]:
+        """All that is lined up and has no verdict."""
+        return [execution for lane in self._lineup.all() for execution in lane.line() if execution.verdict is None]
+
+    async def cancel_all(self, names: Collection[str]) -> int:
+        """Cancel those of these that have not ended: how many that were.
+
+        What runs is interrupted when nothing of them begins behind it any more, or the worker cannot say so: code that
+        holds the interpreter keeps it from hearing.
+        """
+        found = [execution for execution in self.unfinished if execution.id in names]
+        waiting = [execution for execution in found if execution.state == "queued"]
+        for execution in waiting:
+            self.cancel(execution.id)
+        await asyncio.sleep(0)  # whoever calls may be in no task, which a time limit needs
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.options.interrupt_grace):
+                for execution in waiting:
+                    await execution.ended()
+        for execution in found:
+            self.cancel(execution.id)
+        return len(found)
 
     def give_up(self, execution_id: str, ruling: Ruling) -> None:
         """One that is due cannot be sent: this is its verdict, and what waits behind it is due."""

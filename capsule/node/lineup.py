@@ -63,6 +63,10 @@ class Lineup:
         """Those that the worker has, in order."""
         return list(self._sent.values())
 
+    def line(self) -> list[Execution]:
+        """All of this one: those that the worker has, then the queue."""
+        return [*self._sent.values(), *self._queue]
+
     def before(self, execution: Execution) -> list[Execution]:
         """Those that the worker has before one that it has too."""
         return list(takewhile(lambda one: one is not execution, self._sent.values()))

@@ -149,6 +149,15 @@ class Session:
         """Take an execution out of the queue, or interrupt it if it runs; False if it has ended or is not known."""
         return self._dispatch.cancel(execution_id)
 
+    @property
+    def unfinished(self) -> set[str]:
+        """The executions that are lined up and have no verdict."""
+        return {execution.id for execution in self._dispatch.unfinished}
+
+    async def cancel_all(self, names: Collection[str] | None = None) -> int:
+        """Take all that waits out of the queues, or those of it that are named, and interrupt what runs: how many."""
+        return await self._dispatch.cancel_all(self.unfinished if names is None else names)
+
     def give_up(self, execution_id: str, ruling: Ruling) -> None:
         """One that waits cannot be run: this is its verdict."""
         self._dispatch.give_up(execution_id, ruling)

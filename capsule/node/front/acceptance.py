@@ -62,6 +62,11 @@ class Acceptance:
         return execution in self._under_way
 
     @property
+    def names(self) -> Collection[str]:
+        """Which executions that are."""
+        return self._under_way.keys()
+
+    @property
     def requests(self) -> Collection[ExecuteRequest]:
         """What is being written down, in its order."""
         return self._under_way.values()

@@ -158,6 +158,13 @@ class Hosted:
             return True
         return await self.session.cancel(execution)
 
+    async def cancel_all(self) -> int:
+        """As `Session.cancel_all`, with what is being accepted."""
+        names = {*self._acceptance.names, *self.session.unfinished}
+        if self._acceptance:
+            await self._acceptance.passed()
+        return await self.session.cancel_all(names)
+
     async def line_up(self, ledger: Ledger, entry: Entry, request: ExecuteRequest) -> EventLog | None:
         """An accepted execution; None: the session has ended meanwhile, which is written down as its verdict."""
         execution, started = execution_of(entry.promise), entry.promise.started_at is not None

@@ -208,8 +208,13 @@ class Requests:
         self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
-        done = await self._peer.session(envelope.session).cancel(message.execution)
-        self._peer.answer("info_reply", {"info": {"done": done}}, envelope)
+        hosted = self._peer.session(envelope.session)
+        if message.execution:
+            info: dict[str, Any] = {"done": await hosted.cancel(message.execution)}
+        else:
+            count = await hosted.cancel_all()
+            info = {"done": count > 0, "count": count}
+        self._peer.answer("info_reply", {"info": info}, envelope)
 
     async def _ask(self, message: Any, envelope: Envelope) -> None:
         session = self._peer.session(envelope.session).session

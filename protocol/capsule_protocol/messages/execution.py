@@ -150,7 +150,10 @@ class Error(Message):
 
 
 class Cancel(Message):
-    """End an execution, queued or running."""
+    """End an execution, queued or running; `""` from a client: all of the session.
+
+    A node answers with `done`, whether there was one, and of all with `count`, how many there were.
+    """
 
     TYPE: ClassVar[str] = "cancel"
     execution: str
