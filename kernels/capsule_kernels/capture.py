@@ -48,7 +48,7 @@ class Ended(NamedTuple):
 
 
 class Outlet:
-    """Both pipes of a worker. Thread-safe; a fork of the worker calls `detach` and then writes plainly."""
+    """Both pipes of a worker. Thread-safe; a fork of the worker, from `watch_forks` on, writes plainly."""
 
     def __init__(self, descriptors: tuple[int, int], page: Page, token: bytes, interrupts: Interrupts) -> None:
         self._descriptors = descriptors
@@ -68,7 +68,6 @@ class Outlet:
         self._lock = threading.RLock()
         self.detached = False
         self.ask_for_flush: Callable[[], object] = self.flush
-        os.register_at_fork(after_in_child=self.detach)
 
     def writer(self, stream: int) -> Callable[[str], int]:
         """The `write` of a text stream. Text that only joins what is held already takes a short way: `print` is hot."""
@@ -201,6 +200,10 @@ class Outlet:
             return  # the pipe has room for some of it only: what is left stays held
         finally:
             self._lock.release()
+
+    def watch_forks(self) -> None:
+        """Have `detach` called in each process that this one forks."""
+        os.register_at_fork(after_in_child=self.detach)
 
     def detach(self) -> None:
         """This process is a fork of the worker: pages and marks are the worker's alone."""

@@ -65,10 +65,14 @@ def prepare() -> tuple[type[Any], Any]:
 class Comms:
     """Those of one session: what the client says on them, as turns of the session, and which there are."""
 
-    def __init__(self, manager: Any, publisher: Publisher) -> None:
-        self.manager = manager
+    def __init__(self, publisher: Publisher) -> None:
+        self._kind, self.manager = prepare()
         self._publisher = publisher
         self._actions = {"open": self._open, "message": self._hear, "close": self._close}
+
+    def install(self) -> None:
+        """Make the `comm` package speak through the link."""
+        self._kind.publisher = self._publisher
 
     def hear(self, said: dict[str, Any], buffers: Sequence[Any]) -> None:
         """Have the code act on what the client said. Raises what the code raises, and UnknownCommError."""
@@ -144,10 +148,3 @@ def _map(name: str, value: object) -> dict[str, Any]:
     if not isinstance(made, dict):
         raise TypeError(f"{name} of a comm's message is a dict, not {type(value).__name__}")
     return made
-
-
-def install(publisher: Publisher) -> Comms:
-    """Make the `comm` package speak through the link."""
-    kind, manager = prepare()
-    kind.publisher = publisher
-    return Comms(manager, publisher)

@@ -97,7 +97,7 @@ class Engine:
             self._answer,
             _end_fork,
         )
-        self.subshells = self.shell.subshells = Subshells(parts)
+        self.subshells = Subshells(parts)
 
     def serve(self) -> None:
         """Serve until the node asks to shut down."""

@@ -41,17 +41,19 @@ Handler = Callable[[Envelope], object]
 
 
 class Link:
-    """Binds both sockets in the box's directory; `accept` waits for the node, `start` runs the I/O thread."""
+    """`bind` makes both sockets, `accept` waits for the node, `start` runs the I/O thread."""
 
-    def __init__(
-        self, directory: str, limits: Limits, outlet: Outlet, interrupts: Interrupts, *, lasting: bool = False
-    ) -> None:
+    _shell: Channel
+    _control: Channel
+    _room: int
+    _wake: int
+
+    def __init__(self, limits: Limits, outlet: Outlet, interrupts: Interrupts, *, lasting: bool = False) -> None:
         self._limits = limits
         self._outlet = outlet
         self._interrupts = interrupts
         self._main = threading.get_ident()
-        self._shell = Channel(f"{directory}/shell.sock", limits, lasting=lasting)
-        self._control = Channel(f"{directory}/control.sock", limits, lasting=lasting)
+        self._lasting = lasting
         self._kept = Kept() if lasting else None
         self._node = 1  # which one it is that messages are sent to: the last that has greeted
         self._greeter = 1  # and which connection of the control socket is its
@@ -59,13 +61,18 @@ class Link:
         self._unanswered: set[str] = set()  # what the node has asked on the control socket
         # Both may be used in the midst of themselves: the garbage collector runs user code anywhere, which may send.
         self._outgoing: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
-        self._room = out_of_the_way(os.eventfd(OUTGOING, os.EFD_CLOEXEC | os.EFD_SEMAPHORE))
         self._io = 0
-        self._wake = out_of_the_way(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._flush_asked = False
         self._signal_asked = False
         self._later: list[tuple[float, Callable[[], object]]] = []
-        outlet.ask_for_flush = self._ask_for_flush
+
+    def bind(self, directory: str) -> None:
+        """Make the sockets, in the box's directory. Raises OSError."""
+        self._shell = Channel(f"{directory}/shell.sock", self._limits, lasting=self._lasting)
+        self._control = Channel(f"{directory}/control.sock", self._limits, lasting=self._lasting)
+        self._room = out_of_the_way(os.eventfd(OUTGOING, os.EFD_CLOEXEC | os.EFD_SEMAPHORE))
+        self._wake = out_of_the_way(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._outlet.ask_for_flush = self._ask_for_flush
 
     @property
     def shell_descriptor(self) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsule_kernels.failures import ThreadsLeftError
 from capsule_kernels.recognised import notebook_environment
+from capsule_kernels.rehearsal import forget_classes
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -29,11 +30,14 @@ def load(request: dict[str, Any]) -> WorkerMain:
     sys.path[0:0] = request.get("path", [])
     module, worker = load_worker(request)
     _refuse_threads(module.__name__)
+    call(module, "rehearse_cells")
     for name in request.get("preload", []):  # now there is a shell, which some look for when they are imported
         importlib.import_module(name)
         _refuse_threads(name)
     faulthandler.cancel_dump_traceback_later()  # a child that armed it again would wait for its thread for ever
     call(module, "preloaded")
+    forget_classes()
+    call(module, "rehearse")
     return worker
 
 

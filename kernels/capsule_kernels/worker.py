@@ -16,30 +16,22 @@ from typing import Any, NoReturn
 
 import msgpack
 
-from capsule_kernels import borrowed, comms, descriptors, loops, sleeping, streams
-from capsule_kernels.asking import Ask
+from capsule_kernels import borrowed, comms, descriptors, loops, sleeping, wiring
 from capsule_kernels.attribution import follow_threads
 from capsule_kernels.caches import InputCache
-from capsule_kernels.calls import Calls
 from capsule_kernels.capture import Outlet
 from capsule_kernels.channel import out_of_the_way
 from capsule_kernels.colours import cheapen
-from capsule_kernels.debugging import Debugging
-from capsule_kernels.display import Progress
-from capsule_kernels.engine import Engine
 from capsule_kernels.handlers import Guards
 from capsule_kernels.interrupts import Interrupts
 from capsule_kernels.link import Link
 from capsule_kernels.newborn import EXIT_FAILED
 from capsule_kernels.prepared import Prepared
-from capsule_kernels.publisher import Publisher
 from capsule_kernels.recognised import show_zmqshell
 from capsule_kernels.sandbox.errors import SandboxError
 from capsule_kernels.sandbox.levels import Sandbox, describe
 from capsule_kernels.shell import ZMQInteractiveShell, build
-from capsule_kernels.stdin import Stdin
 from capsule_kernels.swallowed import ask_again
-from capsule_kernels.warming import Warming
 from capsule_protocol.limits import Limits
 from capsule_protocol.page import Page
 
@@ -87,6 +79,17 @@ def preloaded() -> None:
     _prepared = Prepared(_shell or build(), Interrupts())
 
 
+def rehearse_cells() -> None:
+    """In a zygote only, before the environment's modules are imported."""
+    wiring.rehearse_cells(_shell or build())
+
+
+def rehearse() -> None:
+    """In a zygote only, after all else."""
+    if _prepared is not None:
+        wiring.rehearse(_prepared)
+
+
 def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, page_fd: int) -> NoReturn:
     """Serve one session; never returns. `spec` is what the node sent with the fork request."""
     prepared = _prepared or Prepared(_shell or build(), Interrupts())
@@ -99,14 +102,17 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
     interrupts.install()
     Guards(interrupts, shell.showtraceback).install()
     outlet = Outlet(_take_descriptors(stdout_fd, stderr_fd), page, spec["token"], interrupts)
+    outlet.watch_forks()
     limits = Limits(**spec.get("limits", {}))
-    link = Link(spec["dir"], limits, outlet, interrupts, lasting=spec.get("lasting", False))
+    link = Link(limits, outlet, interrupts, lasting=spec.get("lasting", False))
+    link.bind(spec["dir"])
     interrupts.again = link.signal_main
     ask_again(interrupts)
     sandbox: Sandbox = spec["sandbox"]
     _tell_bound(lease_fd, sandbox.level, _confine(lease_fd, sandbox, spec["dir"]))
     sys.path[0:0] = spec.get("path") or ()  # not before: what is there may have the name of anything
-    engine = _build(prepared, link, outlet)
+    engine = wiring.assemble(prepared, link, outlet)
+    wiring.install(engine)
     engine.warming.code = spec.get("warmup") or ""
     engine.warming.modules = spec.get("preload") or ()
     engine.scratch = f"{spec['dir']}/files"
@@ -123,37 +129,6 @@ def main(spec: dict[str, Any], lease_fd: int, stdout_fd: int, stderr_fd: int, pa
         os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
         os._exit(EXIT_FAILED)
     os._exit(0)
-
-
-def _build(prepared: Prepared, link: Link, outlet: Outlet) -> Engine:
-    shell, loop = prepared.shell, prepared.loop
-    publisher = Publisher(link, outlet)
-    shell.display_pub.publisher = publisher
-    streams.install(outlet)
-    stdin = Stdin(publisher, outlet)
-    stdin.install()
-    asyncio.set_event_loop(loop)
-    os.register_at_fork(after_in_child=loop.forked)
-    shell.add_name("capsule_progress", Progress(publisher))
-    shell.add_name("capsule_ask", Ask(stdin))
-    heard = comms.install(publisher)
-    shell.kernel.serve(publisher, heard.manager)
-    return Engine(
-        shell=shell,
-        link=link,
-        outlet=outlet,
-        publisher=publisher,
-        stdin=stdin,
-        loop=loop,
-        answers={**prepared.introspection.answers(), "comm_info": heard.answer},
-        comms=heard,
-        calls=Calls(publisher, link, outlet),
-        debugging=Debugging(shell, link, publisher, prepared.interrupts),
-        runner=prepared.runner,
-        checkpoints=prepared.checkpoints,
-        magic=prepared.magic,
-        warming=Warming(prepared.runner, outlet, prepared.interrupts),
-    )
 
 
 def _take_descriptors(stdout_fd: int, stderr_fd: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import socket
 import tempfile
 from typing import Any
 
-from capsule_kernels import worker
+from capsule_kernels import wiring, worker
 from capsule_kernels.attribution import OWNER
 from capsule_kernels.capture import Outlet
 from capsule_kernels.cells import Cell
@@ -44,6 +44,7 @@ class Pipes:
             self.readers.append(reader)
             self.writers.append(writer)
         self.outlet = Outlet((self.writers[0], self.writers[1]), self.page, TOKEN, self.interrupts)
+        self.outlet.watch_forks()
         self.splitters = [Splitter(TOKEN), Splitter(TOKEN)]
 
     def take_descriptors(self) -> None:
@@ -143,7 +144,8 @@ class Linked(Pipes):
         super().__init__()
         self.interrupts.install()
         self.directory = tempfile.mkdtemp(prefix="rig-")
-        self.link = Link(self.directory, Limits(**limits), self.outlet, self.interrupts, lasting=lasting)
+        self.link = Link(Limits(**limits), self.outlet, self.interrupts, lasting=lasting)
+        self.link.bind(self.directory)
         self.shell = NodeEnd(f"{self.directory}/shell.sock")
         self.control = NodeEnd(f"{self.directory}/control.sock")
         self.link.accept()
@@ -176,7 +178,8 @@ class Session(Linked):
         assert worker._shell is not None
         self.python = worker._shell
         prepared = Prepared(self.python, self.interrupts)
-        self.engine = worker._build(prepared, self.link, self.outlet)
+        self.engine = wiring.assemble(prepared, self.link, self.outlet)
+        wiring.install(self.engine)
         self.engine.loop.open()
         self.serial = 0
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dis
 import logging
 import random
+import sys
 import threading
 from typing import Any
 
-from capsule_kernels.rehearsal import rehearse
+from capsule_kernels.rehearsal import forget_classes, rehearse
 from tests.unit.kernels.alone import alone
 
 
@@ -35,3 +36,15 @@ def test_the_process_is_as_it_was() -> None:
     thread.join()
     assert not thread.is_alive()
     assert random.random() != random.random()
+
+
+@alone
+def test_what_was_looked_for_in_classes_is_forgotten() -> None:
+    """Since Python 3.12 nothing is counted that could tell of it."""
+    name = sys.intern("no class has this")
+    before = sys.getrefcount(name)
+    getattr(object, name, None)
+    if sys.version_info < (3, 12):
+        assert sys.getrefcount(name) > before
+    forget_classes()
+    assert sys.getrefcount(name) == before
