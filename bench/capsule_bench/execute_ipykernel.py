@@ -6,9 +6,12 @@ execution's output before them. Nothing sleeps or polls: each wait is a wait for
 
 from __future__ import annotations
 
+import queue
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.manager import KernelManager
@@ -24,8 +27,20 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 PATIENCE = 60.0
+LOOK = 1.0
+"""Seconds without a reply after which it is looked whether a kernel could start at all."""
+TAKEN = b"Address already in use"
 # A history file locked by another kernel would add seconds to a start.
 ARGUMENTS = ["--HistoryManager.enabled=False"]
+
+
+class PortTakenError(Exception):
+    """A kernel could not have one of its ports.
+
+    jupyter_client chooses them, and lets go of them for the kernel to bind; meanwhile the system may give them to
+    others. Each ipykernel has one more that it is given so: of 38 times that 20 of them started at once, two had one
+    that could not start. It may not even end then.
+    """
 
 
 @dataclass(slots=True)
@@ -42,7 +57,8 @@ class Kernel:
 
     def __init__(self, config: Config | None = None) -> None:
         self.manager = KernelManager(kernel_name="python3", config=config)
-        self.manager.start_kernel(extra_arguments=ARGUMENTS)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the kernel
+        self.manager.start_kernel(extra_arguments=ARGUMENTS, stderr=self._errors)
         self.client = self.manager.client()
         self.client.start_channels(stdin=False, hb=False)
 
@@ -50,6 +66,7 @@ class Kernel:
         """End the kernel."""
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+        self._errors.close()
 
     def send(self, code: str) -> str:
         """Send a request; answers its id."""
@@ -65,6 +82,21 @@ class Kernel:
         """The next reply: id of its request, content."""
         message = self.client.shell_channel.get_msg(timeout=PATIENCE)
         return message["parent_header"]["msg_id"], message["content"]
+
+    def first_reply(self) -> dict[str, Any]:
+        """The content of the first reply. Raises PortTakenError if there will be none."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                content: dict[str, Any] = self.client.shell_channel.get_msg(timeout=LOOK)["content"]
+            except queue.Empty:
+                # Opened anew: the kernel writes where this descriptor of ours stands.
+                if TAKEN in Path(f"/proc/self/fd/{self._errors.fileno()}").read_bytes():
+                    raise PortTakenError("somebody else has a port that was chosen for the kernel") from None
+                if time.monotonic() >= until:
+                    raise
+            else:
+                return content
 
     def run(self, code: str) -> Reply:
         """One execution, all of it."""
@@ -165,7 +197,7 @@ def start(load: Load) -> Measured:
 def first_reply(running: Kernel) -> None:
     """Wait for it. It carries a value itself: IOPub may not be subscribed yet, and waiting for it would cost more."""
     running.client.execute("", user_expressions={"value": cells.ONE_PLUS_ONE}, allow_stdin=False)
-    _, content = running.next_reply()
+    content = running.first_reply()
     cells.expect("first value", content["user_expressions"]["value"]["data"]["text/plain"], "2")
 
 

@@ -33,6 +33,7 @@ class Collected:
     rounds: list[list[float]] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     versions: dict[str, str] = field(default_factory=dict)
+    repeated: int = 0
     error: Failure | None = None
 
     def add(self, answer: dict[str, object]) -> None:
@@ -40,10 +41,14 @@ class Collected:
         match answer:
             case {"error": {"name": str(name), "message": str(message)}}:
                 self.error = Failure(name, message)
-            case {"measured": {"values": list(values), "memory": dict(memory)}, "versions": dict(versions)}:
+            case {
+                "measured": {"values": list(values), "memory": dict(memory), "repeated": int(repeated)},
+                "versions": dict(versions),
+            }:
                 self.rounds.append([float(value) for value in values])
                 self.memory = _largest(self.memory, Memory(**memory))
                 self.versions = versions
+                self.repeated += repeated
             case _:
                 self.error = Failure("WrongResultError", f"not an answer: {answer!r:.200}")
 
@@ -86,7 +91,7 @@ def _take_turns(
             if data.error is not None:
                 continue
             data.add(measure_once(contender, measure.name, load))
-            said = f"{data.error.name}: {data.error.message}" if data.error else _short(data.rounds[-1], measure.unit)
+            said = f"{data.error.name}: {data.error.message}" if data.error else _short(data, measure.unit)
             tell(f"{measure.title} | {contender.name} | round {number + 1} of {rounds} | {said}")
     return collected
 
@@ -131,7 +136,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _result(blank: Result, measure: Measure, data: Collected) -> Result:
-    done = replace(blank, versions=data.versions, memory=data.memory, error=data.error)
+    done = replace(blank, versions=data.versions, memory=data.memory, repeated=data.repeated, error=data.error)
     if data.error is not None:
         return done
     values = [value for each in data.rounds for value in each]
@@ -154,8 +159,9 @@ def _largest(one: Memory, other: Memory) -> Memory:
     )
 
 
-def _short(values: list[float], unit: str) -> str:
-    return f"{figures.median(values):,.4g} {unit}"
+def _short(data: Collected, unit: str) -> str:
+    repeated = f", {data.repeated} repeated" if data.repeated else ""
+    return f"{figures.median(data.rounds[-1]):,.4g} {unit}{repeated}"
 
 
 def _error(name: str, message: str) -> dict[str, object]:

@@ -13,10 +13,18 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule_bench import cells, jupyter_service
-from capsule_bench.execute_ipykernel import PATIENCE, Kernel, first_reply, interrupted, kernel, pipeline
+from capsule_bench.execute_ipykernel import (
+    PATIENCE,
+    Kernel,
+    PortTakenError,
+    first_reply,
+    interrupted,
+    kernel,
+    pipeline,
+)
 from capsule_bench.figures import milliseconds, per_second
 from capsule_bench.machine import memory, own_memory
-from capsule_bench.model import Load, Measured
+from capsule_bench.model import Load, Measured, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
 PID = "__import__('os').getpid()"
 SLEEP = "import time; print('running', flush=True); time.sleep(100)"
+MOST_REPEATED = 3
 AWAIT = "import asyncio; print('running', flush=True); await asyncio.sleep(100)"
 
 
@@ -94,16 +103,24 @@ class Kernels:
         return self._repeat(load, once, milliseconds)
 
     def burst(self, load: Load) -> Measured:
-        """Seconds until the last of many kernels, started at once, has replied."""
-        values = []
+        """Seconds until the last of many kernels, started at once, has replied.
+
+        A try in which a kernel could not have its ports is repeated, whosever it is, and told.
+        """
+        used = Memory()
+
+        def once() -> float | None:
+            nonlocal used
+            begin = time.perf_counter()
+            running = list(threads.map(lambda _: _started_if_possible(config), range(load.size)))
+            taken = time.perf_counter() - begin
+            used = memory()
+            list(threads.map(Kernel.close, filter(None, running)))
+            return taken if all(running) else None
+
         with self._place(drained=False) as config, kernel(config), ThreadPoolExecutor(load.size) as threads:
-            for _ in range(load.warmup + load.samples):
-                begin = time.perf_counter()
-                running = list(threads.map(lambda _: _started(config), range(load.size)))
-                values.append(time.perf_counter() - begin)
-                used = memory()
-                list(threads.map(Kernel.close, running))
-        return Measured(values[load.warmup :], used)
+            values, repeated = tried(once, load.warmup + load.samples)
+        return Measured(values[load.warmup :], used, repeated)
 
     def idle_memory(self, load: Load) -> Measured:
         """MiB that belong to a kernel alone; nothing is imported in it."""
@@ -151,6 +168,32 @@ def _started(config: Config) -> Kernel:
     running = Kernel(config)
     first_reply(running)
     return running
+
+
+def _started_if_possible(config: Config) -> Kernel | None:
+    """As `_started`; None if it could not have its ports."""
+    running = Kernel(config)
+    try:
+        first_reply(running)
+    except PortTakenError:
+        running.close()
+        return None
+    return running
+
+
+def tried(once: Callable[[], float | None], wanted: int) -> tuple[list[float], int]:
+    """So many figures, and how many tries gave none. Raises PortTakenError if it is more than MOST_REPEATED."""
+    values: list[float] = []
+    repeated = 0
+    while len(values) < wanted:
+        value = once()
+        if value is not None:
+            values.append(value)
+        elif repeated < MOST_REPEATED:
+            repeated += 1
+        else:
+            raise PortTakenError(f"kernels could not have their ports in {repeated + 1} tries")
+    return values, repeated
 
 
 def _abandon(config: Config) -> float:

@@ -82,10 +82,14 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a contender's function returns: its samples in the measure's unit, and the memory it took."""
+    """What a contender's function returns: its samples in the measure's unit, and the memory it took.
+
+    `repeated`: how many tries gave no sample, for a reason that the measure takes for none of the contender's.
+    """
 
     values: list[float]
     memory: Memory
+    repeated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +124,5 @@ class Result:
     p99: float | None = None
     rounds: list[float] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
+    repeated: int = 0
     error: Failure | None = None

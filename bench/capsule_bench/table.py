@@ -96,7 +96,8 @@ def _figure(result: Result | None) -> str:
         return f"{result.error.name}: {result.error.message}"[:120]
     if result.median is None or result.p99 is None:
         return ""
-    return f"{number(result.median)} {result.unit} ({number(result.p99)})"
+    repeated = f", {result.repeated} repeated" if result.repeated else ""
+    return f"{number(result.median)} {result.unit} ({number(result.p99)}){repeated}"
 
 
 def _ratio(measure: Measure, own: Result | None, other: Result | None) -> float | None:

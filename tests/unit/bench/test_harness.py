@@ -44,6 +44,9 @@ def stumbles(load: Load) -> Measured:
     atexit.register(os._exit, 4)
     return counts(load)
 
+def repeats(load: Load) -> Measured:
+    return Measured([1.0], memory(), repeated=2)
+
 def empty(load: Load) -> Measured:
     return Measured([], memory())
 
@@ -102,6 +105,13 @@ def test_a_failing_contender_is_a_result_and_gets_no_further_round(folder: Path)
     assert (theirs.error.name, theirs.error.message) == ("OSError", "no such thing")
     assert (theirs.n, theirs.median, theirs.rounds) == (0, None, [])
     assert sum("| theirs |" in line for line in told) == 1
+
+
+def test_tries_that_were_repeated_are_told_and_counted_over_all_rounds(folder: Path) -> None:
+    told: list[str] = []
+    ours, theirs = run_area(area(replace(COUNTS, name="repeats")), rounds=2, tell=told.append)
+    assert (ours.n, ours.repeated, theirs.repeated) == (2, 4, 4)
+    assert told[-1].endswith("| 1 things, 4 repeated")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,17 @@ def test_the_ratio_comes_first_and_the_judgement_last() -> None:
     assert row == ["6.5x", "a round trip", "0.4 ms (0.6)", "2.6 ms (4)", "≤ 0.5 ms, ≥ 5x theirs", "pass"]
 
 
+def test_tries_that_were_repeated_are_told_with_their_figure() -> None:
+    _, row = rows(markdown(AREA, [result(), result(contender="theirs", median=2.6, p99=4.0, repeated=1)]))
+    assert row[2:4] == ["0.4 ms (0.6)", "2.6 ms (4), 1 repeated"]
+
+
+def test_results_of_before_tries_were_counted_can_be_read() -> None:
+    line = json.loads(records.to_line(BLANK))
+    del line["repeated"]
+    assert records.from_line(json.dumps(line)) == BLANK
+
+
 def test_the_table_tells_where_its_figures_come_from() -> None:
     table = markdown(AREA, [result(), result(measure="many", quick=True, run="2026-01-02T00:00:00+00:00")])
     assert "2026-01-01T00:00:00+00:00: A processor, 2 cores, load 0.25, Linux, Python 3.11.7, commit abc123" in table
