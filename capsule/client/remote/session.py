@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capsule.client.remote.checkpoints import RemoteCheckpoints
@@ -118,11 +117,8 @@ class RemoteSession:
     async def cancel_all(self) -> int:
         """Take out of the queues all that waits, and interrupt what runs: how many that were.
 
-        What was sent before, the node has by then; and on a new connection it is not asked for again, behind others.
+        It is not asked for again on a new connection: it would be behind what has come later.
         """
-        for execution in list(self._executions.values()):
-            with suppress(CapsuleError):  # it is refused, which is told where it is waited for
-                await execution.until_accepted()
         return int((await self._ask("cancel", {"execution": ""}, again=False))["info"].get("count", 0))
 
     async def restart(self) -> None:
