@@ -121,6 +121,8 @@ def execute_body(request: ExecuteRequest) -> dict[str, Any]:
         body["stop_on_error"] = True
     if request.batch:
         body["batch"] = request.batch
+    if request.follows:
+        body["follows"] = request.follows
     if request.cell is not None:
         body["cell"] = request.cell
     if request.if_epoch is not None:

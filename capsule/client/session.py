@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from capsule.client.arguments import (
     CellOptions,
@@ -45,6 +45,16 @@ logger = logging.getLogger("capsule.client")
 
 OnBackground = Callable[[Event], None]
 """Gets output that came after the verdict of its execution: from threads, tasks and children that went on."""
+
+
+class Batch(NamedTuple):
+    """What an execution belongs to, and the id of the one before it if it is to run only when that ends in `ok`."""
+
+    name: str = ""
+    follows: str = ""
+
+
+NO_BATCH = Batch()
 
 
 class AsyncSession(AsyncCheckpoints):
@@ -111,7 +121,7 @@ class AsyncSession(AsyncCheckpoints):
 
         `batch` names what belongs together for `stop_on_error`. Raises as `run` does.
         """
-        execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input, batch=batch)
+        execution = self.start(code, options, timeout=timeout, key=key, on_input=on_input, batch=Batch(batch))
         self._unread[execution.execution_id] = execution
         self._prune()
         return execution
@@ -147,11 +157,12 @@ class AsyncSession(AsyncCheckpoints):
         """
         checked = check_codes(codes)
         batched = ExecuteOptions(stop_on_error=stop_on_error, **options)
-        batch = new_id("b_")
+        name = new_id("b_")
         executions: list[AsyncExecution] = []
         try:
             for code in checked:
-                executions.append(self.start(code, batched, timeout=timeout, batch=batch))  # noqa: PERF401 - see except
+                follows = executions[-1].execution_id if stop_on_error and executions else ""
+                executions.append(self.start(code, batched, timeout=timeout, batch=Batch(name, follows)))
             return [await execution.result() for execution in executions]
         except BaseException:
             for execution in reversed(executions):
@@ -259,7 +270,7 @@ class AsyncSession(AsyncCheckpoints):
         key: str | None = None,
         on_input: OnInput | None = None,
         allow_input: bool = False,
-        batch: str = "",
+        batch: Batch = NO_BATCH,
     ) -> AsyncExecution:
         """Check everything, then submit. `allow_input` without `on_input`: whoever reads the events answers."""
         self.check_open()
@@ -269,7 +280,8 @@ class AsyncSession(AsyncCheckpoints):
             code=check_code(code),
             timeout=check_timeout(timeout),
             allow_input=allow_input or on_input is not None,
-            batch=check_text(batch, "batch"),
+            batch=check_text(batch.name, "batch"),
+            follows=batch.follows,
             **check_execute(options),
         )
         return AsyncExecution(self, self._inner.submit(request, execution_id), on_input, key)

@@ -83,6 +83,13 @@ class Dispatch:
         self.send()
         return execution
 
+    def cancel_late(self, execution_id: str, request: ExecuteRequest) -> Execution:
+        """One that comes when its batch has been stopped."""
+        execution = Execution(execution_id, self, request, self._loop)
+        self.accepted += 1
+        _finish(execution, cancelled(f"{request.follows} of the same batch did not end in ok"))
+        return execution
+
     def send(self) -> None:
         """Send as much as the window allows; the oldest one at the worker runs."""
         worker = self._tenancy.worker

@@ -39,9 +39,10 @@ class ExecuteRequest:
     """What to run and how.
 
     `timeout` counts from the start of the code. `stop_on_error`: if this one does not end in `ok`, what is queued
-    behind it with the same `batch` is cancelled. `cell` is the name of the source in tracebacks. `if_epoch`: only if
-    that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With a `comm` or
-    a `turn` there is no code. With a `subshell` it runs there, beside what runs elsewhere. `submitter`: the
+    behind it with the same `batch` is cancelled. `follows`: the execution before it in its batch, by which a node
+    elsewhere knows what came too late to be queued behind an error. `cell` is the name of the source in tracebacks.
+    `if_epoch`: only if that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With
+    a `comm` or a `turn` there is no code. With a `subshell` it runs there, beside what runs elsewhere. `submitter`: the
     principal who asks for it, on which depends who may approve its calls, and nothing else; "": the session's owner.
     """
 
@@ -52,6 +53,7 @@ class ExecuteRequest:
     allow_input: bool = False
     stop_on_error: bool = False
     batch: str = ""
+    follows: str = ""
     cell: str | None = None
     if_epoch: int | None = None
     user_expressions: dict[str, str] = field(default_factory=dict)
@@ -79,7 +81,7 @@ def check_request(request: ExecuteRequest, message_bytes: int) -> None:
     for name in ("quiet", "store_history", "allow_input", "stop_on_error", "payloads"):
         if not isinstance(getattr(request, name), bool):
             raise ArgumentError(name, f"must be a bool, not {type(getattr(request, name)).__name__}", allowed="bool")
-    for name in ("batch", "cell", "subshell"):
+    for name in ("batch", "follows", "cell", "subshell"):
         value = getattr(request, name)
         if not (isinstance(value, str) and len(value) <= NAME_LENGTH) and not (name == "cell" and value is None):
             raise ArgumentError(name, f"must be text, not {value!r:.80}", allowed=f"at most {NAME_LENGTH} characters")

@@ -120,19 +120,23 @@ class Session:
         *,
         clearance: Callable[[], object] | None = None,
         accepted: bool = False,
+        stopped: bool = False,
     ) -> Execution:
         """Line up an execution, under a fresh id unless one is given.
 
         With a `clearance`, that is called when it is due, and it waits for its `release`. One that was `accepted` has
-        its place in the queue. Raises ArgumentError, SessionError if the session takes none, and StoreError if its
-        submitter cannot be written down.
+        its place in the queue. One that is `stopped` has its verdict at once: it comes behind an error. Raises
+        ArgumentError, SessionError if the session takes none, and StoreError if its submitter cannot be written down.
         """
         if accepted:
             self._check_runnable(request)
         else:
             self.check(request)
+        execution_id = execution_id or new_id(EXECUTION)
+        if stopped:
+            return self._dispatch.cancel_late(execution_id, request)
         self.powers.submitted(request.submitter)
-        return self._dispatch.submit(execution_id or new_id(EXECUTION), request, clearance)
+        return self._dispatch.submit(execution_id, request, clearance)
 
     @property
     def stopped(self) -> set[tuple[str, str]]:

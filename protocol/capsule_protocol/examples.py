@@ -240,6 +240,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (CapabilityReply(request=2, outcome="denied", error=Failure(code="capability_denied", message="no grant")), ()),
     (CapabilityCancel(request=3), ()),
     (Execute(code="total", subshell="b_0123456789abcdef"), ()),
+    (Execute(code="total", stop_on_error=True, batch="b_1", follows="x_0123456789abcdef"), ()),
     (StreamOpen(stream="t1", metadata={"name": "a.bin"}), ()),
     (StreamData(stream="t1"), (b"\x00" * 8, b"\x01" * 4)),
     (StreamCredit(stream="t1", size=1048576), ()),

@@ -157,8 +157,9 @@ class Ledger:
         What will be sent to the worker at once is started with that. Raises SessionError `idempotency_conflict`,
         `promise_expired`, and `session_elsewhere` if another node has the session by now; StoreError.
         """
-        ready = session.state in {"ready", "busy"}
-        at_once = ready and not (ahead or session.under_way)
+        # Of what follows another one it is seen when it is lined up whether it runs at all.
+        may_start = session.state in {"ready", "busy"} and not request.follows
+        at_once = may_start and not (ahead or session.under_way)
         new = NewPromise(
             id=promise_id(execution),
             kind="execute",
@@ -167,7 +168,7 @@ class Ledger:
             param=pack_request(request),
             principal=owner,
             key=key,
-            epoch=session.epoch if ready and session.has_room(request, ahead) else None,
+            epoch=session.epoch if may_start and session.has_room(request, ahead) else None,
             log=(pack_event(Started("", 1, session.count_of(request))),) if at_once else (),
         )
 

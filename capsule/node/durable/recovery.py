@@ -253,14 +253,7 @@ class Recovery:
                 await until_committed(promise.id, partial(self._give_up, promise, error, started=False))
             return
         for promise in promises:
-            request = unpack_request(promise.param)
-            batch = request.subshell, request.batch
-            stopped = (promise.session, *batch) in self._stopped or batch in hosted.session.stopped
-            if stopped:
-                await self._settle(promise, partial(self._cancel, promise))
-            else:
-                entry = Entry(promise, fresh=True, begun=False)
-                await self._settle(promise, partial(hosted.line_up, self._ledger, entry, request))
+            await self._settle(promise, partial(self._line_up_or_cancel, hosted, promise))
 
     async def _give_up(self, promise: Promise, error: CapsuleError, *, started: bool) -> None:
         """Raises StoreError only: a promise that is another node's meanwhile is left to it."""
@@ -278,5 +271,11 @@ class Recovery:
         except CapsuleError as error:
             logger.warning("%s is left to whoever has it: %s", promise.id, error)
 
-    async def _cancel(self, promise: Promise) -> None:
-        await self._ledger.cancel(promise, "an earlier one of the same batch did not end in ok")
+    async def _line_up_or_cancel(self, hosted: Hosted, promise: Promise) -> None:
+        request = unpack_request(promise.param)
+        batch = request.subshell, request.batch
+        stopped = (promise.session, *batch) in self._stopped or batch in hosted.session.stopped
+        if stopped or await hosted.followed.stopping(request):
+            await self._ledger.cancel(promise, "an earlier one of the same batch did not end in ok")
+        else:
+            await hosted.line_up(self._ledger, Entry(promise, fresh=True, begun=False), request)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from capsule.node.durable import Entry, Ledger
     from capsule.node.durable.intake import Intake
     from capsule.node.execution import ExecuteRequest
+    from capsule.node.front.followed import Followed
     from capsule.node.front.log import EventLog
     from capsule.node.session import Session
 
@@ -29,9 +30,10 @@ class Host(Protocol):
     session: Session
     owner: str
     logs: dict[str, EventLog]
+    followed: Followed
 
-    async def line_up(self, ledger: Ledger, entry: Entry, request: ExecuteRequest) -> EventLog | None:
-        """Line up an accepted execution."""
+    async def line_up(self, ledger: Ledger, entry: Entry, request: ExecuteRequest, *, stopped: bool) -> EventLog | None:
+        """Line up an accepted execution, unless it is `stopped`."""
 
 
 class _Place(NamedTuple):
@@ -113,6 +115,7 @@ class Acceptance:
             await place.before.wait()
             if self._was_left(entry):
                 entry = await ledger.left(entry.promise)  # whoever asks too waits until it is lined up
+            stopped = entry.fresh and await host.followed.stopping(request)  # the last that is waited for
         except StoreError as error:
             self._doubt(execution)
             ledger.intake.hurry_all()
@@ -129,7 +132,7 @@ class Acceptance:
             place.passed.set()
         if not entry.fresh:
             return host.logs.get(execution)
-        log = await host.line_up(ledger, entry, request)
+        log = await host.line_up(ledger, entry, request, stopped=stopped)
         if cancelled:
             await host.session.cancel(execution)
         return log

@@ -163,6 +163,7 @@ class Following:
             message.allow_input,
             message.stop_on_error,
             message.batch,
+            message.follows,
             message.cell,
             message.if_epoch,
             message.user_expressions,

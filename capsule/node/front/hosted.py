@@ -13,6 +13,7 @@ from capsule.node.durable.patience import until_committed
 from capsule.node.durable.records import execution_of
 from capsule.node.front.acceptance import Acceptance
 from capsule.node.front.aside import Aside
+from capsule.node.front.followed import Followed
 from capsule.node.front.log import EventLog
 from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule.node.requests import check_same
@@ -77,6 +78,7 @@ class Hosted:
         self.owner = owner
         self.ledger = ledger
         self.logs: dict[str, EventLog] = {}
+        self.followed = Followed(session.id, self.logs, ledger)
         self.reader: Reader | None = None
         self.on_verdict: Callable[[str], None] | None = None
         self._opened = asyncio.get_running_loop().time()
@@ -118,7 +120,8 @@ class Hosted:
         known = self._known(request, execution, key)
         if known is not None:
             return known
-        log = self._begin(self.session.submit(request, execution), keep=key is not None)
+        made = self.session.submit(request, execution, stopped=self.followed.stops(request))
+        log = self._begin(made, keep=key is not None)
         if key is not None:
             self._remember(execution)
         return log
@@ -165,12 +168,17 @@ class Hosted:
             await self._acceptance.passed()
         return await self.session.cancel_all(names)
 
-    async def line_up(self, ledger: Ledger, entry: Entry, request: ExecuteRequest) -> EventLog | None:
-        """An accepted execution; None: the session has ended meanwhile, which is written down as its verdict."""
+    async def line_up(
+        self, ledger: Ledger, entry: Entry, request: ExecuteRequest, *, stopped: bool = False
+    ) -> EventLog | None:
+        """An accepted execution; None: the session has ended meanwhile, which is written down as its verdict.
+
+        One that is `stopped` ends at once: another one has stopped its batch before it came.
+        """
         execution, started = execution_of(entry.promise), entry.promise.started_at is not None
         try:
             clearance = None if started else self._clearance(execution)
-            made = self.session.submit(request, execution, clearance=clearance, accepted=True)
+            made = self.session.submit(request, execution, clearance=clearance, accepted=True, stopped=stopped)
         except CapsuleError as error:
             why = error
             await until_committed(execution, lambda: ledger.give_up(entry.promise, why, started=False))
@@ -344,6 +352,7 @@ class Hosted:
     def _drop_if_over(self, execution: str, log: EventLog) -> None:
         if log.over:
             del self.logs[execution]
+            self.followed.dropped(log)
 
     def _on_event(self, log: EventLog, event: Event) -> None:
         if isinstance(event, Finished):

@@ -27,7 +27,8 @@ class Execute(Message):
     `user_expressions`: expressions by names, whose values the verdict `ok` has. `payloads`: what IPython asks of its
     front end is told in the verdict. With `comm` there is no code: what the client says on a comm is handed to whom
     the code has registered for it, as an execution of its own; its buffers are those of the message. With `subshell`
-    it runs there, beside what runs elsewhere.
+    it runs there, beside what runs elsewhere. `follows`: the execution before it in its batch; it runs only if that one
+    has not ended, or has in `ok`.
     """
 
     TYPE: ClassVar[str] = "execute"
@@ -37,6 +38,7 @@ class Execute(Message):
     allow_input: bool = False
     stop_on_error: bool = False
     batch: str = ""
+    follows: str = ""
     cell: str | None = None
     executor: Literal["auto"] = "auto"
     timeout: Seconds | None = None

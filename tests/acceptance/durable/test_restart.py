@@ -7,13 +7,18 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from capsule import AsyncClient, ExecutionError, SessionError
-from capsule.events import Finished, Gap
+from capsule.events import Event, Finished, Gap
+from capsule.node.durable.records import fingerprint_of, pack_request
+from capsule.node.execution import ExecuteRequest
+from capsule_bridge import Bridge, NewPromise, SqliteStore, promise_id, session_promise
 from capsule_protocol.errors import StoreError
+from tests.acceptance.linger.shells import verdict
 from tests.acceptance.serve.support import LONG, Served
 
 if TYPE_CHECKING:
@@ -261,6 +266,47 @@ async def test_a_batch_that_a_restart_interrupts_is_stopped_by_its_error_all_the
     assert verdicts[-1] == "interrupted"
     assert results[-1].error is not None
     assert results[-1].error.code == "execution_cancelled"
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["error", "lost"])
+async def test_what_comes_behind_the_end_of_its_batch_does_not_run_in_the_next_epoch(place: Path, lost: bool) -> None:
+    """A piece that the dead node had accepted, and not lined up yet, and one that reaches the next node."""
+    mark = place / "mark"
+    code = f"open({str(mark)!r}, 'x'); import time; time.sleep(600)" if lost else "1 / 0"
+    with Served(place / "node") as first:
+        async with first.client() as client:
+            session = await client.session(name="work")
+            inner = session._inner
+            fails, told = inner.submit(ExecuteRequest(code, stop_on_error=True, batch="b")), list[Event]()
+            if lost:
+                async with asyncio.timeout(LONG):
+                    while not mark.exists():
+                        await asyncio.sleep(0.005)
+            else:
+                assert (await verdict(fails, told)).verdict == "error"
+            killed(first)
+            late = ExecuteRequest("1", stop_on_error=True, batch="b", follows=fails.id)
+            await accept(first.directory / "store.db", session.id, "x_late", late)
+            with Served(first.directory) as second:
+                async with asyncio.timeout(LONG):
+                    assert (await verdict(fails, told)).verdict == ("worker_lost" if lost else "error")
+                    for name in "x_late", "x_later":
+                        ended = await verdict(inner.submit(late, name))
+                        assert ended.error is not None
+                        assert ended.error.code == "execution_cancelled"
+                        late = replace(late, follows=name)
+                    assert session.epoch == 2
+                    assert (await session.run("1")).text == "1"
+                assert second.stop() == 0
+
+
+async def accept(store: Path, session: str, execution: str, request: ExecuteRequest) -> None:
+    """What a node writes down first of what it is asked for, and did not come further."""
+    bridge = Bridge(SqliteStore(store, "process"))
+    owner = (await bridge.get(session_promise(session))).principal
+    id_, param = promise_id(execution), pack_request(request)
+    await bridge.accept(NewPromise(id_, "execute", session, fingerprint_of(request), param, owner, execution))
+    await bridge.close()
 
 
 async def test_a_key_is_answered_also_when_the_session_would_take_nothing_new(place: Path) -> None:

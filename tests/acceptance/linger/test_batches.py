@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from capsule.events import Event
 from capsule.node.execution import ExecuteRequest
 from tests.acceptance.linger.shells import opened, queued, run, succession, until, verdict
 from tests.acceptance.linger.test_service import home
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from capsule.client.inner import AnyExecution
-    from capsule.events import Event
     from tests.acceptance.linger.shells import Succession
 
 __all__ = ["home"]
@@ -117,3 +118,39 @@ async def test_what_was_to_be_cancelled_does_not_run_though_the_node_dies_behind
         assert ended[0] == "execution_error"
         assert set(ended[1:-1]) == {"execution_cancelled"}
         assert (await run(inner, "list(seen.values())")).text == "[['other']]"
+
+
+@pytest.mark.parametrize("aside", [False, True], ids=["main", "subshell"])
+@pytest.mark.parametrize("told", [False, True], ids=["told later", "told before"])
+async def test_what_comes_behind_the_error_does_not_run_at_the_next_node_either(
+    home: Path, aside: bool, told: bool
+) -> None:
+    """Whichever of both has told of the error."""
+    async with succession(home) as nodes:
+        inner = nodes.inner
+        shell = await opened(inner) if aside else ""
+        good = inner.submit(ExecuteRequest("ran = 0", subshell=shell, batch="good", stop_on_error=True))
+        assert (await verdict(good)).verdict == "ok"
+        os.mkfifo(home / "gate")
+        cell = f"print('waits', flush=True)\nexec(open({str(home / 'gate')!r}).read())"
+        piece = partial(ExecuteRequest, subshell=shell, batch="b", stop_on_error=True)
+        fails, events = inner.submit(piece(cell)), list[Event]()
+        await until(fails, "waits\n", events)
+        if not told:
+            nodes.kill()
+        (home / "gate").write_text("1 / 0")
+        if not told:
+            nodes.start()
+        assert (await verdict(fails, events)).verdict == "error"
+        if told:
+            nodes.restart()
+        before = fails.id
+        for _ in range(3):
+            late = inner.submit(piece("ran += 1", follows=before))
+            ended, before = await verdict(late), late.id
+            assert ended.error is not None
+            assert ended.error.code == "execution_cancelled"
+        assert (await run(inner, "ran")).text == "0"
+        also = await run(inner, "ran", subshell=shell, batch="good", stop_on_error=True, follows=good.id)
+        assert also.text == "0"
+        assert nodes.session.epoch == 1

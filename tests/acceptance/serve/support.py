@@ -120,7 +120,8 @@ class RawClient:
 class Proxy:
     """Passes bytes on between clients and a node. `cut` ends every connection; while `shut`, new ones end at once.
 
-    With `after`, each connection ends when this many bytes have gone to its client: in the midst of a message.
+    With `after`, each connection ends when this many bytes have gone to its client, with `before`, to its node: in the
+    midst of a message.
     """
 
     def __init__(self, directory: Path, target: str) -> None:
@@ -128,6 +129,7 @@ class Proxy:
         self.address = f"ipc://{self.path}"
         self.shut = False
         self.after: int | None = None
+        self.before: int | None = None
         self.connections = 0
         self._target = target.removeprefix("ipc://")
         self._writers: set[asyncio.StreamWriter] = set()
@@ -162,7 +164,7 @@ class Proxy:
         self._writers |= both
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pass(reader, there_writer, both, None))
+                group.create_task(_pass(reader, there_writer, both, self.before))
                 group.create_task(_pass(there, writer, both, self.after))
         finally:
             for one in both:
