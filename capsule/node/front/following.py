@@ -99,6 +99,8 @@ class Following:
         self._line = line
         self._executions: set[str] = set()
         self._replays: dict[str, _Replay] = {}
+        self._answered = asyncio.Event()  # the last `resume`, and all before it
+        self._answered.set()
         self.handlers: dict[str, Callable[[Any, Envelope], None]] = {"execute": self._execute, "resume": self._resume}
 
     def on_event(self, session: str, log: EventLog, event: Event) -> None:
@@ -195,7 +197,7 @@ class Following:
         try:
             hosted = self._line.session(envelope.session)
             if hosted.ledger is not None:
-                self._desk.tasks.start(self._catch_up(hosted, hosted.ledger, message.after, execution, "resume"))
+                self._desk.tasks.start(self._resume_in_turn(hosted, hosted.ledger, message.after, execution))
                 return
             log = hosted.logs.get(execution)
             if log is None:
@@ -206,13 +208,35 @@ class Following:
             return
         self._take_up(hosted, *log.since(message.after), message.after, execution)
 
-    async def _catch_up(self, hosted: Hosted, ledger: Ledger, after: int, execution: str, action: str) -> None:
-        """Tell what is logged behind a number; then what comes."""
+    async def _resume_in_turn(self, hosted: Hosted, ledger: Ledger, after: int, execution: str) -> None:
+        before, answered = self._answered, asyncio.Event()
+        self._answered = answered
+        try:
+            await self._catch_up(hosted, ledger, after, execution, "resume", before)
+        finally:
+            await before.wait()
+            answered.set()
+
+    async def _catch_up(
+        self,
+        hosted: Hosted,
+        ledger: Ledger,
+        after: int,
+        execution: str,
+        action: str,
+        before: asyncio.Event | None = None,
+    ) -> None:
+        """Tell what is logged behind a number; then what comes.
+
+        A refusal waits for the answers `before` it: what is not known is sent again then, and is to run in its order.
+        """
         session = hosted.session.id
         try:
             missing, events, last = await _logged(hosted, ledger, execution, after)
             check_after(after, last)
         except CapsuleError as error:
+            if before is not None:
+                await before.wait()
             self._line.refuse(error, session, execution, action)
             return
         if self._line.reads(session):
