@@ -132,11 +132,11 @@ class Link:
         self.control.pause()
 
     def resume(self) -> None:
-        """Read again."""
+        """Read again: first the verdicts, which may have no fence, so that what came behind them is not before them."""
         self.paused = False
-        self.capture.resume()
         self.shell.resume()
         self.control.resume()
+        self.capture.resume()
 
     def end(self) -> None:
         """The worker is dead: from now on, take all messages."""
