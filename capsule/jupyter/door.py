@@ -309,12 +309,12 @@ class Lease(asyncio.Protocol):
 
 
 def _options(request: Start, address: str) -> SessionOptions:
-    path = [place for place in request.env.get("PYTHONPATH", "").split(os.pathsep) if place]
+    places = [place for place in request.env.get("PYTHONPATH", "").split(os.pathsep) if place]
     return SessionOptions.build(
         environment=request.environment,
         cwd=request.cwd,
         env={**request.env, **NOTEBOOK, NODE: address},
-        path=tuple(path),
+        path=(*places, ""),  # modules beside the notebook are found behind them
         ipython=(COLOURS, *_for_ipython(request.arguments)),
     )
 

@@ -288,11 +288,7 @@ def main() -> NoReturn:
     """Stand in for a kernel: relay signals, end when it ends, and the other way round; and when the starter ends."""
     arguments = sys.argv[1:]
     file, directory, config, name, rest = _parse(arguments)
-    try:
-        with open(file, encoding="utf-8") as source:
-            connection = json.load(source)
-    except (OSError, ValueError) as error:
-        _give_up(2, f"the connection file {file} cannot be read: {getattr(error, 'strerror', None) or error}")
+    connection = _connection(file)
     try:
         cwd = os.getcwd()
     except OSError as error:
@@ -328,6 +324,18 @@ def main() -> NoReturn:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _connection(file: str) -> dict[str, Any]:
+    """What a connection file says; ends the process if it cannot be read."""
+    try:
+        with open(file, encoding="utf-8") as source:
+            connection = json.load(source)
+    except (OSError, ValueError) as error:
+        _give_up(2, f"the connection file {file} cannot be read: {getattr(error, 'strerror', None) or error}")
+    if not isinstance(connection, dict):
+        _give_up(2, f"the connection file {file} cannot be read: it holds no object")
+    return connection
 
 
 def _watch_starter() -> list[int]:

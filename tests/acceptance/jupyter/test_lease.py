@@ -248,7 +248,7 @@ def test_a_stand_in_ends_with_the_program_that_jupyter_names(
             assert gone(processes)
 
 
-@pytest.mark.parametrize("content", [None, "{", "\0"])
+@pytest.mark.parametrize("content", [None, "{", "\0", "[]"])
 def test_a_stand_in_tells_of_a_connection_file_that_cannot_be_read(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "file.json"
     if content is not None:

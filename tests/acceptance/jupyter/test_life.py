@@ -55,13 +55,16 @@ def ports_in(file: str) -> dict[str, int]:
 
 
 def test_a_kernel_has_the_directory_and_variables_that_it_is_given(home: support.Home, tmp_path: Path) -> None:
-    env = {**os.environ, "GIVEN": "here", "PYTHONPATH": str(tmp_path)}
-    (tmp_path / "beside.py").write_text("word = 'found'")
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    for place in (elsewhere, here):
+        place.mkdir()
+        (place / f"{place.name}.py").write_text("word = 'found'")
+    env = {**os.environ, "GIVEN": "yes", "PYTHONPATH": str(elsewhere)}
     for name in support.ROUTES:
-        with managed(name, cwd=str(tmp_path), env=env) as manager, connected(manager) as client:
-            seen = "os.getcwd(), os.environ['GIVEN'], beside.word, 'MPLBACKEND' in os.environ"
-            _, told = run(client, f"import os, beside, json\nprint(json.dumps([{seen}]))")
-            assert json.loads(text_of(told)) == [str(tmp_path), "here", "found", True]
+        with managed(name, cwd=str(here), env=env) as manager, connected(manager) as client:
+            seen = "os.getcwd(), os.environ['GIVEN'], elsewhere.word, here.word, 'MPLBACKEND' in os.environ"
+            _, told = run(client, f"import os, elsewhere, here, json\nprint(json.dumps([{seen}]))")
+            assert json.loads(text_of(told)) == [str(here), "yes", "found", "found", True]
 
 
 # Restart and end
