@@ -1,4 +1,4 @@
-"""A session that a notebook uses is one like any other: a Python client can look on, or drive it."""
+"""A session that a notebook uses is one like any other: a Python client can look on, or take it over."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ def test_who_looks_on_sees_what_the_notebook_runs(name: str) -> None:
                 seen.append(next(events))
         assert [one.text for one in seen if isinstance(one, capsule.Output)] == ["for both\n"]
         assert support.run(client, "1 + 1")[0]["status"] == "ok"
+
+
+def test_who_does_not_look_on_only_takes_the_session_with_its_variables_and_the_kernel_ends() -> None:
+    with support.kernel(support.PROVISIONER) as (manager, client):
+        address, session = place(client)
+        support.run(client, "x = 20")
+        with capsule.Client(address) as other, other.attach(session) as taken:
+            while manager.is_alive():
+                pass
+            assert taken.run("x + 1").text == "21"
+        manager.restart_kernel()
+        client.wait_for_ready(timeout=support.LONG)
+        assert support.run(client, "x")[0]["ename"] == "NameError"
 
 
 def test_the_variable_says_where_the_node_is() -> None:
