@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.config.loader import DeferredConfigString
 
+from capsule_kernels.verdicts import summed_up
 from capsule_protocol.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterator
 
     from traitlets.config import Configurable
 
@@ -24,7 +24,7 @@ _IN_MEMORY = ":memory:"
 _HISTORY_FILE = ("HistoryManager", "hist_file")
 
 
-def configure(shell: ZMQInteractiveShell, arguments: Iterable[str]) -> None:
+def configure(shell: ZMQInteractiveShell, arguments: Collection[str]) -> None:
     """Apply them to the shell and its parts. Raises ArgumentError for what IPython does not have, and OSError."""
     owners = _owners(shell)
     config: Any = Config()
@@ -36,15 +36,23 @@ def configure(shell: ZMQInteractiveShell, arguments: Iterable[str]) -> None:
         elif owner != _HISTORY_FILE[0] or trait != "enabled":  # whether there is a file says that
             config[owner][trait] = DeferredConfigString(value)
     try:
-        for part in (shell, *shell.configurables):
-            part.update_config(config)
-    except (TraitError, ValueError, TypeError) as error:
-        raise ArgumentError("ipython", str(error).strip(), allowed="a value that the trait takes") from error
+        for part in _configurables(shell):
+            if part is shell or not config.keys().isdisjoint(kind.__name__ for kind in type(part).__mro__):
+                part.update_config(config)
+    except Exception as error:  # of a trait, or of what IPython does with its value
+        named = ", ".join(dict.fromkeys(argument.partition("=")[0] for argument in arguments))
+        text = f"{summed_up(error)} (of {named})"
+        raise ArgumentError("ipython", text, allowed="values that the traits take") from error
+
+
+def _configurables(shell: ZMQInteractiveShell) -> Iterator[Configurable]:
+    """The shell and its parts, and the formatters, which are parts of one of them."""
+    yield from (shell, *shell.configurables, *shell.display_formatter.formatters.values())
 
 
 def _owners(shell: ZMQInteractiveShell) -> dict[str, type[Configurable]]:
     """The kinds of what can be configured, by the names of their classes and of the classes that these are made of."""
-    parts = [type(part) for part in (shell, *shell.configurables)]
+    parts = [type(part) for part in _configurables(shell)]
     return {kind.__name__: part for part in parts for kind in part.__mro__ if hasattr(kind, "class_traits")}
 
 

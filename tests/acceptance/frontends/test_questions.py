@@ -177,6 +177,11 @@ async def test_the_backend_of_figures_is_configured_too(anywhere: AsyncClient) -
         assert [sorted(display.data) for display in result.displays] == [["image/svg+xml", "text/plain"]]
 
 
+async def test_the_formatters_of_ipython_can_be_configured(anywhere: AsyncClient) -> None:
+    async with anywhere.session(ipython=["--PlainTextFormatter.float_precision=%.2f"]) as session:
+        assert (await session.run("3.14159")).text == "3.14"
+
+
 @pytest.mark.parametrize(
     "argument",
     [
@@ -186,6 +191,8 @@ async def test_the_backend_of_figures_is_configured_too(anywhere: AsyncClient) -
         "--Nothing.at_all=1",
         "--Completer.nothing=1",
         "--InteractiveShell.ast_node_interactivity=some",
+        "--InteractiveShell.colors=nothing",
+        "--InteractiveShell.loop_runner=nowhere",
         "--HistoryManager.hist_file=/nowhere/history.sqlite",
     ],
 )
