@@ -269,7 +269,9 @@ def _start(python: str, directory: str, config: str) -> None:
         os.close(told)
     with os.fdopen(ready, "rb") as waiting:
         if waiting.read(1) != b"1":
-            raise LeaseError("node_unreachable", f"no node could be started with {python}: {_last_line(log)}", _INSTALL)
+            why = _last_line(log)
+            hint = _INSTALL if "No module named" in why else ""
+            raise LeaseError("node_unreachable", f"no node could be started with {python}: {why}", hint)
 
 
 _INSTALL = "Has this interpreter Capsule installed? The kernelspec names it."

@@ -447,6 +447,14 @@ DIFFERENT: dict[str, tuple[list[Ask], str]] = {
         "shows the source of its cell",
     ),
     "asyncio.run": ([run("import asyncio; asyncio.run(asyncio.sleep(0))")], "works in a cell that does not await"),
+    "a module beside the notebook that has the name of one of Python's": (
+        [
+            run("_ = open('wave.py', 'w').write('mine = 1')"),
+            run("import wave; hasattr(wave, 'mine')"),
+            run("import os; os.remove('wave.py')"),
+        ],
+        "is found first, as by a script; with ipykernel Python's is",
+    ),
     "surrogates": ([run("print('\\ud800')")], "are written as \\ud800; ipykernel loses what was printed with them"),
     "sys.stdin": ([run("import sys; sys.stdin.readline()", "line")], "asks the front end; ipykernel's is at its end"),
     "getpass without a front end": (
@@ -476,7 +484,7 @@ DIFFERENT: dict[str, tuple[list[Ask], str]] = {
         "are there; ipykernel's are null",
     ),
     "completions": (
-        asked("complete", "for x in ran"),
+        asked("complete", "for x in ran", "zz = 'a'\nzz.upp"),  # the first without jedi there, the second with it
         "are IPython's own, without jedi, with types and signatures of what is there",
     ),
     "a comm that nobody knows": ([said("nobody", {})], "changes nothing; ipykernel logs it on stderr"),

@@ -93,13 +93,15 @@ def test_kernels_come_and_go_while_their_nodes_do(fresh: support.Home, monkeypat
         ask().close()
 
 
-def test_an_interpreter_without_capsule_is_told(fresh: support.Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("said", "hint"), [("No module named capsule", "kernelspec"), ("the store is damaged", "")])
+def test_a_node_that_does_not_start_is_told(fresh: support.Home, tmp_path: Path, said: str, hint: str) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho No module named capsule >&2\nexit 1\n")
+    python.write_text(f"#!/bin/sh\necho {said} >&2\nexit 1\n")
     python.chmod(0o755)
-    with pytest.raises(lease.LeaseError, match="No module named capsule") as caught:
+    with pytest.raises(lease.LeaseError, match=said) as caught:
         lease.open_kernel(str(python), REQUEST)
     assert caught.value.code == "node_unreachable"
+    assert (hint in caught.value.hint) if hint else not caught.value.hint
 
 
 def test_a_directory_that_others_can_enter_is_refused(fresh: support.Home) -> None:
