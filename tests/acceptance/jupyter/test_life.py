@@ -146,6 +146,18 @@ def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Ho
         assert run(client, "1")[0]["status"] == "ok"
 
 
+def test_an_interrupt_of_code_that_does_not_react_ends_the_kernel(home: support.Home) -> None:
+    with managed(support.PROVISIONER) as manager, connected(manager) as client:
+        client.execute("print('running', flush=True)\nsum(range(10**12))")
+        while client.get_iopub_msg(timeout=LONG)["msg_type"] != "stream":
+            pass
+        manager.interrupt_kernel()
+        while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
+            pass
+        assert message["content"]["ename"] == "killed"
+        assert wait_for_end(manager)
+
+
 def test_what_configures_ipykernels_application_keeps_no_kernel_from_starting(home: support.Home) -> None:
     arguments = [
         "--InteractiveShellApp.exec_lines=['1']",
