@@ -44,9 +44,6 @@ def test_who_does_not_look_on_only_takes_the_session_with_its_variables_and_the_
             while manager.is_alive():
                 pass
             assert taken.run("x + 1").text == "21"
-        manager.restart_kernel()
-        client.wait_for_ready(timeout=support.LONG)
-        assert support.run(client, "x")[0]["ename"] == "NameError"
 
 
 def test_the_variable_says_where_the_node_is() -> None:
