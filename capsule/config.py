@@ -64,6 +64,7 @@ class SessionOptions(Config):
     backpressure: Backpressure = "block"
     buffer_bytes: Annotated[int, Field(ge=65_536, le=MAX_BYTES)] = 8 * 2**20
     interrupt_grace: Seconds = 1.0
+    interrupt_kills: bool = True
     start_timeout: Seconds = 30.0
     input_timeout: Seconds | None = None
     drain_timeout: Seconds = 10.0

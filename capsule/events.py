@@ -148,7 +148,10 @@ class InputRequest(Event):
 
 @dataclass(frozen=True, slots=True)
 class Status(Event):
-    """A step of the ladder that ends an execution: `interrupting`, `interrupting_again`, `killing`."""
+    """A step of the ladder that ends an execution.
+
+    `interrupting`, `interrupting_again`, `killing`, or `unresponsive` where nothing is killed.
+    """
 
     state: str
     reason: str

@@ -46,6 +46,7 @@ class WorkerOptions(TypedDict, total=False):
     backpressure: Backpressure
     buffer_bytes: int
     interrupt_grace: float
+    interrupt_kills: bool
     start_timeout: float
     input_timeout: float | None
     drain_timeout: float

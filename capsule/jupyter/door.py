@@ -316,6 +316,7 @@ def _options(request: Start, address: str) -> SessionOptions:
         env={**request.env, **NOTEBOOK, NODE: address},
         path=(*places, ""),  # modules beside the notebook are found behind them
         ipython=(COLOURS, *_for_ipython(request.arguments)),
+        interrupt_kills=False,  # who wants that restarts the kernel: a notebook's variables may be the work of hours
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from capsule.comms import CommRequest
-from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Finished, Output
+from capsule.events import ClearOutput, CommMessage, DebugEvent, Display, Finished, Output, Status
 from capsule.node.execution import ExecuteRequest
 from capsule_protocol.errors import ArgumentError
 
@@ -58,15 +58,22 @@ class Shown(NamedTuple):
     buffers: Sequence[bytes] = ()
 
 
+UNRESPONSIVE = (
+    "The code does not react to the interrupt: it is in a call that Python cannot leave, or goes on in spite of it. "
+    "It is interrupted as soon as it can be; to end it at once, restart the kernel.\n"
+)
+"""Told in a cell's output."""
+
+
 def shown(event: Event) -> Shown | None:
     """The message that tells of an event; None if Jupyter has no word for it."""
     match event:
         case Output():
             return Shown("stream", {"name": event.stream, "text": event.text})
-        case Display() if (error := event.data.get(ERROR)) is not None and _is_error(error):
-            return Shown("error", {name: error[name] for name in ("ename", "evalue", "traceback")})
         case Display():
             return _display(event)
+        case Status(state="unresponsive"):
+            return Shown("stream", {"name": "stderr", "text": UNRESPONSIVE})
         case ClearOutput():
             return Shown("clear_output", {"wait": event.wait})
         case DebugEvent():
@@ -84,6 +91,9 @@ def shown(event: Event) -> Shown | None:
 
 
 def _display(event: Display) -> Shown:
+    error = event.data.get(ERROR)
+    if error is not None and _is_error(error):
+        return Shown("error", {name: error[name] for name in ("ename", "evalue", "traceback")})
     content: Content = {"data": bundle(event.data), "metadata": event.metadata}
     if event.execution_count:
         return Shown("execute_result", {**content, "execution_count": event.execution_count})

@@ -261,15 +261,18 @@ class Dispatch:
         head = lane.head
         if head is None:
             return
-        if head.cancelled:  # if the worker began it before it heard of that, it must be interrupted
-            self._end(head, "interrupt")
-        else:
+        if not head.cancelled:
             head.begin()
+        elif head.ladder is None:  # if the worker began it before it heard of that, it must be interrupted
+            self._end(head, "interrupt")
 
     def _end(self, execution: Execution, reason: Reason) -> None:
         worker = self._tenancy.worker
-        if worker is None or execution.verdict is not None or execution.ladder is not None:
+        before = execution.ladder
+        if worker is None or execution.verdict is not None or (before is not None and not before.yields_to(reason)):
             return
+        if before is not None:
+            before.stop()
         aside = bool(execution.request.subshell)
 
         def interrupt_it() -> None:
@@ -279,13 +282,18 @@ class Dispatch:
                 worker.interrupt(execution.serial, timed_out=reason == "timeout")
 
         # What the main shell runs, and all state, is not to be lost because a subshell waits in C.
-        kills = not aside or reason != "interrupt"
+        kills = reason != "interrupt" or (self.options.interrupt_kills and not aside)
 
-        def end_it() -> None:
-            worker.kill("exit") if kills else self._give_up(execution)
+        def last() -> None:
+            if kills:
+                worker.kill("exit")
+            elif aside:
+                self._give_up(execution)
+            else:  # the interrupt waits where the code may still see it
+                execution.status("unresponsive", reason)
 
         grace = self.options.interrupt_grace
-        execution.ladder = Ladder(self._loop, execution, reason, grace, interrupt_it, end_it, kills=kills)
+        execution.ladder = Ladder(self._loop, execution, reason, grace, interrupt_it, last, kills=kills)
         execution.ladder.start()
 
     def _give_up(self, execution: Execution) -> None:

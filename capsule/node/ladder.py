@@ -1,6 +1,6 @@
 """The ladder that ends an execution: interrupt, after a grace interrupt again, after another grace kill.
 
-What a subshell runs nobody is killed for, when it is only interrupted: the last step then gives it up.
+Where nobody is to be killed for an interrupt, the last step gives up what a subshell runs, and else waits.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from capsule.node.execution import Execution
 
 Reason = Literal["interrupt", "timeout", "output_limit"]
-"""Why the execution is to end; a later reason does not replace an earlier one."""
+"""Why the execution is to end; a later reason does not replace an earlier one that kills."""
 
 
 class Ladder:
     """Climbed by timers until the verdict comes. Each step is told to the client before it is taken."""
 
-    __slots__ = ("_execution", "_grace", "_interrupt", "_kill", "_kills", "_loop", "_timer", "killed", "reason")
+    __slots__ = ("_execution", "_grace", "_interrupt", "_last", "_loop", "_timer", "killed", "kills", "over", "reason")
 
     def __init__(
         self,
@@ -29,20 +29,22 @@ class Ladder:
         reason: Reason,
         grace: float,
         interrupt: Callable[[], None],
-        kill: Callable[[], None],
+        last: Callable[[], None],
         *,
         kills: bool = True,
     ) -> None:
-        """`kill` is the last step; unless it `kills`, it ends nothing but the waiting."""
+        """`last` is the last step, which kills the worker if it `kills`."""
         self._loop = loop
         self._execution = execution
         self._grace = grace
         self._interrupt = interrupt
-        self._kill = kill
-        self._kills = kills
+        self._last = last
         self._timer: asyncio.TimerHandle | None = None
         self.reason = reason
+        self.kills = kills
         self.killed = False
+        self.over = False
+        """It has come to its end, which may not be that of the execution."""
 
     def start(self) -> None:
         """The first step."""
@@ -57,6 +59,10 @@ class Ladder:
             self._timer.cancel()
             self._timer = None
 
+    def yields_to(self, reason: Reason) -> bool:
+        """Whether another one may begin: this one has come to nothing, or will not kill, which that one does."""
+        return not self.kills and (self.over or reason != "interrupt")
+
     def _again(self) -> None:
         self._execution.status("interrupting_again", self.reason)
         self._interrupt()
@@ -64,7 +70,8 @@ class Ladder:
 
     def _end(self) -> None:
         self._timer = None
-        if self._kills:
+        self.over = True
+        if self.kills:
             self._execution.status("killing", self.reason)
-        self.killed = self._kills
-        self._kill()
+        self.killed = self.kills
+        self._last()

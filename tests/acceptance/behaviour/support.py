@@ -18,6 +18,7 @@ from capsule.events import Event, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from capsule import AsyncSession, Result
 
@@ -28,6 +29,16 @@ HANG = 60.0
 def cell(source: str) -> str:
     """The text of a cell, written indented in a test."""
     return textwrap.dedent(source).strip("\n")
+
+
+def in_c_until(path: Path) -> str:
+    """Code that tells that it runs, and in which Python has no say before this file is there; then it notes its end."""
+    return f"""
+import collections, functools, os
+print("running", flush=True)
+collections.deque(iter(functools.partial(os.access, {str(path)!r}, os.F_OK), True), 0)
+ended = True
+"""
 
 
 @dataclass

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from capsule.events import InputRequest, Status
+from capsule.events import Finished, InputRequest, Output, Status
 from capsule.node.box import Box
-from tests.acceptance.behaviour.support import HANG, begin, gone, ok, run, still_well
+from tests.acceptance.behaviour.support import HANG, begin, gone, in_c_until, ok, run, still_well
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from capsule import AsyncClient, AsyncSession
 
 CAN_BE_LEFT = {
@@ -189,6 +191,62 @@ CANNOT_BE_LEFT = {
     ),
     "C code that holds the GIL": f"collections.deque({SAY.format(then='iter(ctypes.PyDLL(None).pause, None)')}, 0)",
 }
+
+
+IGNORES_TWO = """
+caught = 0
+while caught < 3:
+    try: print('go'); time.sleep(1000)
+    except KeyboardInterrupt: caught += 1
+caught
+"""
+"""So many are there until somebody asks for one more."""
+
+
+@pytest.mark.anyio
+async def test_where_nothing_is_killed_for_it_an_interrupt_may_be_asked_for_again(client: AsyncClient) -> None:
+    async with client.session(interrupt_grace=0.3, interrupt_kills=False) as session:
+        await ok(session, "import time\nkept = 1")
+        steps = []
+        async with asyncio.timeout(HANG), session.stream(IGNORES_TWO) as events:
+            async for event in events:
+                if isinstance(event, Status):
+                    steps.append(event.state)
+                if (isinstance(event, Output) and not steps) or steps[-1:] == ["unresponsive"]:
+                    await session.interrupt()
+                if isinstance(event, Finished):
+                    assert (event.verdict, event.text) == ("ok", "3")
+        assert steps == ["interrupting", "interrupting_again", "unresponsive", "interrupting"]
+        assert (await session.run("kept")).text == "1"
+
+
+@pytest.mark.anyio
+async def test_where_nothing_is_killed_for_it_a_call_is_interrupted_when_it_ends(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    async with client.session(interrupt_grace=0.1, interrupt_kills=False) as session:
+        await ok(session, "kept, ended = 1, False")
+        async with asyncio.timeout(HANG), session.stream(in_c_until(tmp_path / "end")) as events:
+            async for event in events:
+                if isinstance(event, Output):
+                    await session.interrupt()
+                if isinstance(event, Status) and event.state == "unresponsive":
+                    (tmp_path / "end").touch()
+                if isinstance(event, Finished):
+                    assert event.verdict == "interrupted"
+        assert (await session.run("(kept, ended)")).text == "(1, False)"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_time_limit_kills_also_what_an_interrupt_does_not(client: AsyncClient, *, later: bool) -> None:
+    async with client.session(interrupt_grace=0.1 if later else 2.0, interrupt_kills=False) as session:
+        await ok(session, "import itertools, posix")
+        running = await begin(session, f"sum({SAY.format(then='range(10**12)')})", timeout=1.0)
+        await session.interrupt()
+        result = await running.result()
+        assert result.verdict == "timeout"
+        assert (await session.info()).state == "dead"
 
 
 @pytest.mark.anyio

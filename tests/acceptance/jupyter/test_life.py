@@ -16,6 +16,8 @@ import pytest
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import run_sync
 
+from capsule.jupyter.translate import UNRESPONSIVE
+from tests.acceptance.behaviour.support import in_c_until
 from tests.acceptance.jupyter import support
 from tests.acceptance.jupyter.support import (
     LONG,
@@ -146,16 +148,23 @@ def test_a_kernel_that_dies_is_noticed_and_can_be_started_again(home: support.Ho
         assert run(client, "1")[0]["status"] == "ok"
 
 
-def test_an_interrupt_of_code_that_does_not_react_ends_the_kernel(home: support.Home) -> None:
+def test_an_interrupt_that_cannot_come_through_yet_is_told_and_the_variables_stay(
+    home: support.Home, tmp_path: Path
+) -> None:
     with managed(support.PROVISIONER) as manager, connected(manager) as client:
-        client.execute("print('running', flush=True)\nsum(range(10**12))")
+        run(client, "kept = 1; ended = False")
+        client.execute(in_c_until(tmp_path / "end"))
         while client.get_iopub_msg(timeout=LONG)["msg_type"] != "stream":
             pass
         manager.interrupt_kernel()
+        while (message := client.get_iopub_msg(timeout=LONG))["content"].get("name") != "stderr":
+            pass
+        assert message["content"]["text"] == UNRESPONSIVE
+        (tmp_path / "end").touch()
         while (message := client.get_iopub_msg(timeout=LONG))["msg_type"] != "error":
             pass
-        assert message["content"]["ename"] == "killed"
-        assert wait_for_end(manager)
+        assert message["content"]["ename"] == "KeyboardInterrupt"
+        assert text_of(run(client, "print(kept, ended)")[1]) == "1 False\n"
 
 
 def test_what_configures_ipykernels_application_keeps_no_kernel_from_starting(home: support.Home) -> None:
