@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from capsule.client.arguments import check_timeout
 from capsule.client.inputs import Answers, OnInput, reply
+from capsule.client.patience import at_most
 from capsule.client.remote.execution import RemoteExecution
 from capsule.client.results import Collector, Result
 from capsule.events import Event, Finished, InputRequest
@@ -80,7 +81,7 @@ class AsyncExecution:
         """
         limit = check_timeout(timeout)
         if isinstance(self._inner, RemoteExecution):  # a node in this process has it already
-            async with asyncio.timeout(limit):
+            async with at_most(limit, self.execution_id, "is not accepted"):
                 try:
                     await self._inner.until_accepted()
                 except SessionError as error:
@@ -95,7 +96,7 @@ class AsyncExecution:
         limit = check_timeout(timeout)
         self._collecting = True
         self._session.collect_before(self)
-        async with asyncio.timeout(limit):
+        async with at_most(limit, self.execution_id, "has no verdict"):
             await self.drain(on_event)
         self._raise_failure()
         assert self._collector.result is not None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from capsule.client.arguments import check_timeout
+from capsule.client.patience import at_most
 from capsule.client.results import Collector, Result
 from capsule.seen import Seen
 from capsule_protocol.errors import ArgumentError
@@ -48,7 +48,7 @@ class AsyncExecutionHandle:
     async def result(self, timeout: float | None = None) -> Result:
         """Wait for its verdict, at most so many seconds: then TimeoutError, and it goes on."""
         collector = Collector()
-        async with asyncio.timeout(check_timeout(timeout)):
+        async with at_most(check_timeout(timeout), self.execution_id, "has no verdict"):
             async for event in self.events():
                 collector.feed(event)
         assert collector.result is not None

@@ -106,6 +106,8 @@ class History:
         kind, raw, output = body.get("kind", "tail"), body.get("raw", True), body.get("output", False)
         if kind == "range":
             entries = self._range(body.get("session", 0), body.get("start") or 1, body.get("stop"), raw, output)
+        elif body.get("n") == 0:
+            entries = ()
         elif self.has_file:
             entries = self._ask_file(kind, body, raw=raw, output=output)
         else:

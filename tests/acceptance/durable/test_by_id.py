@@ -156,7 +156,7 @@ def test_all_handles_wait_no_longer_than_they_are_told(served: Served, place: Pa
     with Client(served.address) as client, client.session() as session:
         running = session.submit(f"import os\nprint('begun')\nwhile not os.path.exists({str(go)!r}): pass\n1")
         by_id = client.execution(running.execution_id)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=rf"{running.execution_id} has no verdict after 0.05 s, and goes on"):
             running.result(timeout=0.05)
         with pytest.raises(TimeoutError):
             by_id.result(timeout=0.05)

@@ -322,6 +322,8 @@ QUESTIONS: dict[str, list[Ask]] = {
     "history": [
         run("'h1'"),
         Ask("history_request", {"hist_access_type": "tail", "n": 1, "output": False, "raw": True}),
+        Ask("history_request", {"hist_access_type": "tail", "n": 0, "output": False, "raw": True}),
+        Ask("history_request", {"hist_access_type": "search", "n": 0, "pattern": "*", "output": False, "raw": True}),
         Ask(
             "history_request", {"hist_access_type": "search", "n": 1, "pattern": "*'h1'*", "output": False, "raw": True}
         ),
