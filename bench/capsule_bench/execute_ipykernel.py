@@ -58,7 +58,11 @@ class Kernel:
     def __init__(self, config: Config | None = None) -> None:
         self.manager = KernelManager(kernel_name="python3", config=config)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the kernel
-        self.manager.start_kernel(extra_arguments=ARGUMENTS, stderr=self._errors)
+        try:
+            self.manager.start_kernel(extra_arguments=ARGUMENTS, stderr=self._errors)
+        except BaseException:
+            self._errors.close()
+            raise
         self.client = self.manager.client()
         self.client.start_channels(stdin=False, hb=False)
 

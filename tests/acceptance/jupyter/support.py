@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from jupyter_client.manager import KernelManager, start_new_kernel
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
 
 from capsule.jupyter import kernelspecs
 from capsule.jupyter.lease import SOCKET
@@ -86,6 +87,7 @@ def home() -> Iterator[Home]:
     made = Home(root)
     before = {name: os.environ.get(name) for name in made.variables}
     os.environ.update(made.variables)
+    KernelProvisionerFactory.clear_instance()  # it keeps what the variables said when it was made
     try:
         made.install()
         yield made
@@ -98,6 +100,7 @@ def home() -> Iterator[Home]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+        KernelProvisionerFactory.clear_instance()
         shutil.rmtree(root)
 
 
