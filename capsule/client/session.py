@@ -194,7 +194,10 @@ class AsyncSession(AsyncCheckpoints):
             raise
 
     async def interrupt(self) -> bool:
-        """Interrupt the running execution; False if none runs. Its verdict comes to whoever waits for it."""
+        """Interrupt the running execution, or the question that is answered; False if there is neither.
+
+        Its verdict, or the error `execution_interrupted`, comes to whoever waits for it.
+        """
         self.check_open()
         return await self._inner.interrupt()
 

@@ -155,7 +155,10 @@ class Session(Comms):
         return self._portal.call(self._inner.run_all, checked, timeout=timeout, stop_on_error=stop_on_error, **options)
 
     def interrupt(self) -> bool:
-        """Interrupt the running execution; False if none runs. Its verdict comes to whoever waits for it."""
+        """Interrupt the running execution, or the question that is answered; False if there is neither.
+
+        Its verdict, or the error `execution_interrupted`, comes to whoever waits for it.
+        """
         return self._portal.call(self._inner.interrupt)
 
     def cancel(self, execution_id: str) -> bool:

@@ -150,6 +150,8 @@ class Shell:
 
     def interrupt(self) -> Coroutine[Any, Any, None]:
         """End what runs at the moment of the call. If that has just ended, then what has begun behind it."""
+        if self._interrupt_question():
+            return self._end_first([])
         waiting = (self._current, *self._waiting)
         return self._end_first([request.execution.id for request in waiting if request and request.execution])
 
@@ -160,6 +162,11 @@ class Shell:
             self._streams.show(told, self._common.parents.of(event.execution_id))
 
     # --- inside ---
+
+    def _interrupt_question(self) -> bool:
+        """Whether a question, asked here, is answered at this moment: it is interrupted before this returns."""
+        asks = self._current is not None and self._current.kind in translate.QUESTIONS and not self._subshell
+        return asks and self._session is not None and self._session.interrupt_question()
 
     async def _end_first(self, executions: list[str]) -> None:
         for execution in executions:

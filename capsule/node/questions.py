@@ -30,6 +30,7 @@ class Questions:
         self._loop = loop
         self._open: dict[str, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
         self._forsaken: dict[str, None] = {}
+        self._behind: dict[str, int] = {}
 
     def __len__(self) -> int:
         """How many have no answer yet, those included whose asker has left."""
@@ -42,8 +43,12 @@ class Questions:
         kind: str,
         body: dict[str, Any],
         timeout: float | None,
+        behind: int | None = None,
     ) -> dict[str, Any]:
-        """Send a question and wait for its answer."""
+        """Send a question and wait for its answer.
+
+        `behind`: the serial of the last execution that has been sent, if it is one for the worker's main thread.
+        """
         if kind not in ALLOWED:
             raise CapsuleError(
                 "unsupported", f"a session cannot be asked {kind!r}; allowed: {', '.join(sorted(ALLOWED))}"
@@ -54,6 +59,8 @@ class Questions:
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         send(Envelope(kind, body, number, session))
         self._open[number] = (f"{kind}_reply", answer)
+        if behind is not None:
+            self._behind[number] = behind
         try:
             async with asyncio.timeout(timeout):
                 return await answer
@@ -65,8 +72,17 @@ class Questions:
             if waited and (not answer.done() or answer.cancelled()):
                 self._forsake(number)
 
+    def first(self, head: int | None) -> str | None:
+        """The id of the question that the main thread answers now, or will next, if it has no other work before.
+
+        `head` is the serial of the oldest execution that it has. One whose asker has left is answered all the same.
+        """
+        number, behind = next(iter(self._behind.items()), (None, 0))
+        return number if head is None or behind < head else None
+
     def take(self, reply_to: str, envelope: Envelope) -> None:
         """An answer. One that nobody waits for any more is let pass, once."""
+        self._behind.pop(reply_to, None)
         expected, answer = self._open.get(reply_to, ("", None))
         if answer is None:
             if reply_to not in self._forsaken:
@@ -86,11 +102,14 @@ class Questions:
         """Its answer may come yet; of those that do not come for long, the oldest is forgotten."""
         self._forsaken[number] = None
         if len(self._forsaken) > MAX_FORSAKEN:
-            del self._forsaken[next(iter(self._forsaken))]
+            oldest = next(iter(self._forsaken))
+            del self._forsaken[oldest]
+            self._behind.pop(oldest, None)
 
     def fail(self, error: CapsuleError) -> None:
         """Nobody will answer."""
         self._forsaken.clear()
+        self._behind.clear()
         for _, answer in self._open.values():
             if not answer.done():
                 answer.set_exception(error)

@@ -146,8 +146,17 @@ class Session:
         return self._dispatch.stopped
 
     async def interrupt(self) -> bool:
-        """Interrupt the running execution; False if there is none. The verdict tells how that went."""
-        return self._dispatch.interrupt()
+        """Interrupt the execution or question that is under way; False if none is. Verdict or answer tell the rest."""
+        return self.interrupt_question() or self._dispatch.interrupt()
+
+    def interrupt_question(self) -> bool:
+        """Interrupt the question that the main shell answers; False if it runs something, or does nothing."""
+        worker, head = self._tenancy.worker, self._lineup.head
+        question = self._questions.first(None if head is None else head.serial)
+        if worker is None or question is None or (head is not None and worker.started(head.serial)):
+            return False
+        worker.interrupt_question(question)
+        return True
 
     async def cancel(self, execution_id: str) -> bool:
         """Take an execution out of the queue, or interrupt it if it runs; False if it has ended or is not known."""
@@ -188,8 +197,9 @@ class Session:
             return await self._subshells.answer(body, timeout)
         subshell = body.get("subshell", "")
         self._lineup.check(subshell)
-        send = worker.send_urgent if subshell or type in URGENT else worker.send
-        return await self._questions.ask(send, self.id, type, body, timeout)
+        if subshell or type in URGENT:
+            return await self._questions.ask(worker.send_urgent, self.id, type, body, timeout)
+        return await self._questions.ask(worker.send, self.id, type, body, timeout, worker.serial)
 
     @property
     def files(self) -> SessionFiles:

@@ -243,6 +243,12 @@ class Worker:
         self._box.signal_worker(shared.INTERRUPT_SIGNAL)
         self._box.interrupt_children(serial)
 
+    def interrupt_question(self, question: str) -> None:
+        """Interrupt the answer to a question of this id; if it has been given, nothing happens."""
+        if self._box is not None and not self.gone.is_set():
+            self._link.page.set(shared.TARGET, shared.target_of(question))
+            self._box.signal_worker(shared.INTERRUPT_SIGNAL)
+
     def started(self, serial: int) -> bool:
         """Whether the worker says that it began this execution."""
         return serial <= self._link.page.get(shared.STARTED)

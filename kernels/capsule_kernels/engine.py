@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsule_kernels import caps, files, system
-from capsule_kernels.attribution import NOBODY, OWNER
+from capsule_kernels.attribution import OWNER
 from capsule_kernels.caches import InputCache, SourceCache
 from capsule_kernels.cells import CellRunner, cell_of
 from capsule_kernels.configuring import configure
@@ -24,7 +24,6 @@ from capsule_kernels.link import Link, failure, unknown_type
 from capsule_kernels.memory import resident_bytes
 from capsule_kernels.streams import flush_c_output
 from capsule_kernels.subshells import Parts, Subshells
-from capsule_kernels.verdicts import summed_up
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.errors import ArgumentError, LocalProtocolError
 
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capsule_kernels.about import CapsuleMagic
+    from capsule_kernels.answering import Answering
     from capsule_kernels.calls import Calls
     from capsule_kernels.capture import Outlet
     from capsule_kernels.checkpoints import Checkpoints
     from capsule_kernels.comms import Comms
     from capsule_kernels.debugging import Debugging
-    from capsule_kernels.introspect import Answer
     from capsule_kernels.loops import SessionLoop
     from capsule_kernels.publisher import Publisher
     from capsule_kernels.shell import ZMQInteractiveShell
@@ -64,7 +63,7 @@ class Engine:
     publisher: Publisher
     stdin: Stdin
     loop: SessionLoop
-    answers: dict[str, Answer]
+    answering: Answering
     comms: Comms
     calls: Calls
     debugging: Debugging
@@ -94,7 +93,7 @@ class Engine:
             self.comms,
             self.runner,
             self._send_verdict,
-            self._answer,
+            self.answering.aside,
             _end_fork,
         )
         self.subshells = Subshells(parts)
@@ -106,7 +105,7 @@ class Engine:
             "open": self._open,
             "execute": self._execute,
             "shutdown": self._shutdown,
-            **dict.fromkeys(self.answers, self._answer),
+            **dict.fromkeys(self.answering.answers, self.answering.here),
             **dict.fromkeys(self.checkpoints.kinds, self._checkpoint),
         }
         control = {
@@ -117,7 +116,7 @@ class Engine:
             "adopt": self._adopt,
             "debug": self.debugging.take,
             **dict.fromkeys(ABOUT_CALLS, self.calls.hear),
-            **self.subshells.control(self.answers),
+            **self.subshells.control(self.answering.answers),
         }
         self.link.start(control)
         while self.serving:
@@ -198,20 +197,6 @@ class Engine:
         except LocalProtocolError as error:
             too_large = _too_large_body(body, error)
             self.link.tell(verdict._replace(type="error", body=too_large))
-
-    def _answer(self, envelope: Envelope) -> None:
-        before = OWNER.set(NOBODY)
-        try:
-            body = self.answers[envelope.type](envelope.body)
-            reply = Envelope(f"{envelope.type}_reply", {**body, "reply_to": envelope.id}, session=envelope.session)
-        except BaseException as error:  # noqa: BLE001  # user objects answer and may raise anything
-            reply = failure(envelope, "execution_error", summed_up(error))
-        finally:
-            OWNER.reset(before)
-        try:
-            self.link.send(reply)
-        except LocalProtocolError as error:
-            self.link.send(failure(envelope, "execution_error", summed_up(error)))
 
     def _hello(self, envelope: Envelope) -> None:
         """The welcome says that what the environment asks of each worker is done, if it asks for anything.

@@ -29,7 +29,7 @@ class Guard:
         self._guards.interrupts.when_whole(frame, partial(self._call, number, frame))
 
     def _call(self, number: int, frame: FrameType | None) -> None:
-        if self._guards.interrupts.armed:
+        if self._guards.interrupts.runs_code:
             self.handler(number, frame)
         else:
             self._guards.call_between_cells(partial(self.handler, number, frame))

@@ -1,5 +1,8 @@
 """Interrupts: the node's signal becomes a KeyboardInterrupt in the cell it is meant for, and in nothing else.
 
+Or in the question that is answered between two cells: it is armed as a cell is, under a number of its own. There a
+signal for a cell that has not begun counts as well, for that waits behind the question.
+
 The node writes the serial of the execution into the shared page and then signals the process, so a signal that comes
 late finds another serial armed, or none, and does nothing. A cell is armed from before its first bytecode to after its
 last. Four places need care:
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING
 from IPython.core import formatters
 from IPython.lib import pretty
 
-from capsule_protocol.page import INTERRUPT_SIGNAL, TARGET, Page
+from capsule_protocol.page import INTERRUPT_SIGNAL, QUESTION, TARGET, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +72,7 @@ class Interrupts:
         self._let_go: Callable[[], object] = self._raise
         self._trace_again: Callable[[], object] = self._raise
         self._untraced = False
+        self._newest = 0
         self.pending: deque[Callable[[], object]] = deque()
         self.armed = 0
         self.stalled = False
@@ -88,6 +92,11 @@ class Interrupts:
         """Whether the armed execution has been interrupted."""
         return self._raised
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether it is a cell that is armed, and no question."""
+        return self.armed != 0 and self.armed < QUESTION
+
     def attach(self, page: Page) -> None:
         """This is the worker's page, and the calling thread is its main thread."""
         self._page = page
@@ -99,13 +108,18 @@ class Interrupts:
         signal.signal(signal.SIGINT, self.on_sigint)
 
     def arm(self, serial: int) -> None:
-        """Let the execution be interrupted from here on; raises KeyboardInterrupt if the node has asked already."""
+        """Let the execution be interrupted from here on; raises KeyboardInterrupt if the node has asked already.
+
+        A question is armed in the same way, with what TARGET is for it.
+        """
         self._raised = self.stalled = False
         self._put_off = 0
         self.cancel = None
-        if self._untraced:
-            self._untraced = False
-            self._trace_again()
+        if serial < QUESTION:
+            self._newest = serial
+            if self._untraced:
+                self._untraced = False
+                self._trace_again()
         self.armed = serial
         if self._page.get(TARGET) == serial:
             raise KeyboardInterrupt
@@ -117,6 +131,11 @@ class Interrupts:
         self.cancel = None
         if self.pending:
             self.pending = deque(call for call in self.pending if call != self._raise)
+
+    def insist(self) -> None:
+        """Raise the interrupt of what is armed again, if something has swallowed it."""
+        if self._raised and self.armed and threading.get_ident() == self._main:
+            raise KeyboardInterrupt
 
     def stall(self, waiting: bool, /) -> None:
         """The capture or the link waits, or goes on: an interrupt may end a wait of the main thread, no other one."""
@@ -138,11 +157,12 @@ class Interrupts:
 
     def on_interrupt(self, _signum: int, frame: FrameType | None) -> None:
         """The node's signal."""
-        if self.armed and self._page.get(TARGET) == self.armed:
+        target = self._page.get(TARGET)
+        if self.armed and (target == self.armed or (self.armed >= QUESTION > target > self._newest)):
             self._interrupt(frame)
 
     def on_sigint(self, _signum: int, frame: FrameType | None) -> None:
-        """A SIGINT that user code or somebody else sent: it can mean only the cell that runs."""
+        """A SIGINT that user code or somebody else sent: it can mean only what runs."""
         if self.armed:
             self._interrupt(frame)
 

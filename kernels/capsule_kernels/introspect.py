@@ -26,8 +26,10 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 class Introspection:
     """Answers questions about the session's code and values; offsets count Unicode code points."""
 
-    def __init__(self, shell: ZMQInteractiveShell) -> None:
+    def __init__(self, shell: ZMQInteractiveShell, insist: Callable[[], object]) -> None:
+        """`insist` raises an interrupt again which IPython's completer has taken for an answer."""
         self._shell = shell
+        self._insist = insist
         self._first_names = set(shell.user_ns) | set(shell.user_ns_hidden)
 
     def answers(self) -> dict[str, Answer]:
@@ -55,10 +57,12 @@ class Introspection:
 
     def _completions(self, code: str, cursor: int) -> list[Found]:
         with provisionalcompleter():
-            return [
+            found = [
                 Found(one.start, one.end, one.text, one.type or "", one.signature or "")
                 for one in islice(self._shell.Completer.completions(code, cursor), MATCHES)
             ]
+        self._insist()
+        return found
 
     def _on_its_line(self, code: str, cursor: int) -> list[Found]:
         """Attributes by the cursor's line alone: in the body of a function or a class IPython finds none."""

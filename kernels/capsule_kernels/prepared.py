@@ -28,6 +28,6 @@ class Prepared:
         self.loop = SessionLoop(opened=False)
         executors = ThreadedExecutor(self.loop), AsyncExecutor(self.loop, interrupts)
         self.runner = CellRunner(shell, interrupts, executors)
-        self.introspection = Introspection(shell)
+        self.introspection = Introspection(shell, interrupts.insist)
         self.checkpoints = Checkpoints(shell, interrupts)
         self.magic = CapsuleMagic(shell, self.introspection.namespace)

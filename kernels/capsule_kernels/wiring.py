@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from capsule_kernels import streams
+from capsule_kernels.answering import Answering
 from capsule_kernels.asking import Ask
 from capsule_kernels.calls import Calls
 from capsule_kernels.capture import Outlet
@@ -48,6 +49,7 @@ def assemble(prepared: Prepared, link: Link, outlet: Outlet) -> Engine:
     """Make the parts. They know each other, and nothing else in the process knows them."""
     publisher = Publisher(link, outlet)
     comms = Comms(publisher)
+    answers = {**prepared.introspection.answers(), "comm_info": comms.answer}
     return Engine(
         shell=prepared.shell,
         link=link,
@@ -55,7 +57,7 @@ def assemble(prepared: Prepared, link: Link, outlet: Outlet) -> Engine:
         publisher=publisher,
         stdin=Stdin(publisher, outlet),
         loop=prepared.loop,
-        answers={**prepared.introspection.answers(), "comm_info": comms.answer},
+        answering=Answering(answers, link, prepared.interrupts),
         comms=comms,
         calls=Calls(publisher, link, outlet),
         debugging=Debugging(prepared.shell, link, publisher, prepared.interrupts),

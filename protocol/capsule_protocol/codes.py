@@ -35,7 +35,7 @@ CODES: dict[str, CodeInfo] = {
     "credit_exceeded": CodeInfo("a stream carried more bytes than its reader had given credit for"),
     # The verdicts that are not ok
     "execution_error": CodeInfo("the code raised an exception"),
-    "execution_interrupted": CodeInfo("the execution was interrupted on request"),
+    "execution_interrupted": CodeInfo("the execution, or the answer to a question, was interrupted on request"),
     "execution_timeout": CodeInfo("the execution took longer than its time-out", "Raise `timeout`."),
     "execution_cancelled": CodeInfo("the execution was cancelled before it started", retryable=True),
     "execution_killed": CodeInfo(

@@ -11,12 +11,15 @@ import fcntl
 import mmap
 import os
 import signal
+import zlib
 
 INTERRUPT_SIGNAL: int = signal.SIGRTMIN + 5
 """What the node sends to a worker after it set TARGET: SIGINT is left to user code."""
 
 TARGET = 0
-"""Serial of the execution whose interruption the node asks for."""
+"""Serial of the execution whose interruption the node asks for, or what `target_of` says of a question."""
+QUESTION: int = 1 << 63
+"""Where the numbers of questions begin: no serial is as high."""
 RUNNING = 8
 """Serial of the execution whose code runs now; 0: none."""
 FLOOR = 16
@@ -37,6 +40,11 @@ INTERRUPTED = 80
 TEXT_OFFSET = 4096
 TEXT_SIZE = 65536
 PAGE_SIZE = TEXT_OFFSET + 2 * TEXT_SIZE
+
+
+def target_of(question: str) -> int:
+    """What TARGET is when a question is to be interrupted, by the id of its message."""
+    return QUESTION | zlib.crc32(question.encode())
 
 
 def create() -> int:

@@ -107,7 +107,7 @@ class RemoteSession:
         return execution
 
     async def interrupt(self) -> bool:
-        """Interrupt the running execution; False if there is none."""
+        """Interrupt the running execution, or the question that is answered; False if there is neither."""
         return bool((await self._ask("interrupt", {}))["info"]["done"])
 
     async def cancel(self, execution_id: str) -> bool:

@@ -81,6 +81,10 @@ class InsideSession:
         self._check_open()
         return await self._hosted.cancel(execution)
 
+    def interrupt_question(self) -> bool:
+        """Interrupt the question that the main shell answers; False if it runs something, or does nothing."""
+        return self._refusal is None and self._hosted.session.interrupt_question()
+
     async def ask(self, type: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: A002 - the protocol's word
         """Ask the worker something between two executions. Raises CapsuleError."""
         self._check_open()

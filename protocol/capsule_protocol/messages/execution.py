@@ -162,7 +162,7 @@ class Cancel(Message):
 
 
 class Interrupt(Message):
-    """Interrupt what the session in the header runs now; a worker is told which execution of a subshell it is."""
+    """Interrupt what the session in the header does now; a worker is told which execution of a subshell it is."""
 
     TYPE: ClassVar[str] = "interrupt"
 

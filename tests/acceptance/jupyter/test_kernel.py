@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from tests.acceptance.jupyter.support import LONG, connected, drain, managed, re
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from jupyter_client.blocking.client import BlockingKernelClient
 
@@ -367,6 +370,50 @@ def test_an_interrupt_ends_one_execution_and_none_that_waits_behind_it(
     assert reply_to(client, running)["ename"] == "KeyboardInterrupt"
     for request in waiting:
         assert reply_to(client, request)["status"] == "ok"
+
+
+ASKED = """
+import time
+class Asked:
+    def takes_long(self):
+        with open({path!r}, 'w') as told:
+            told.write('go')
+        time.sleep(1000)
+    def __dir__(self):
+        self.takes_long()
+        return []
+    def getdoc(self):
+        self.takes_long()
+d = Asked()
+"""
+
+
+@pytest.mark.parametrize("behind", [0, 3])
+@pytest.mark.parametrize("question", ["complete", "inspect"])
+@pytest.mark.parametrize("by", ["signal", "message"])
+def test_an_interrupt_ends_a_question_and_nothing_that_waits_behind_it(
+    client: BlockingKernelClient, manager: KernelManager, tmp_path: Path, by: str, question: str, behind: int
+) -> None:
+    path = tmp_path / "told"
+    os.mkfifo(path)
+    told = os.open(path, os.O_RDWR)
+    assert run(client, ASKED.format(path=str(path)))[0]["status"] == "ok"
+    asked = client.complete("d.") if question == "complete" else client.inspect("d")
+    assert select.select([told], [], [], LONG)[0]
+    os.close(told)
+    waiting = [client.execute(f"print({n})") for n in range(behind)]
+    wait_until_taken(client)
+    if by == "signal":
+        manager.interrupt_kernel()
+    else:
+        client.control_channel.send(client.session.msg("interrupt_request"))
+        assert client.get_control_msg(timeout=LONG)["content"] == {"status": "ok"}
+    reply = reply_to(client, asked)
+    assert (reply["status"], reply["evalue"]) == ("error", f"{question} was interrupted on request")
+    for n, request in enumerate(waiting):
+        assert reply_to(client, request)["status"] == "ok"
+        assert text_of(drain(client, request)) == f"{n}\n"
+    assert run(client, "1")[0]["status"] == "ok"
 
 
 @pytest.mark.parametrize("name", [support.PROVISIONER, support.PLAIN])

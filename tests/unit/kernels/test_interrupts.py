@@ -12,11 +12,12 @@ import pytest
 
 from capsule_kernels import capture, link
 from capsule_kernels.handlers import Guards
-from capsule_protocol.page import INTERRUPT_SIGNAL, TARGET
+from capsule_protocol.page import INTERRUPT_SIGNAL, TARGET, target_of
 from tests.unit.kernels.alone import alone
 from tests.unit.kernels.rig import Pipes
 
 SERIAL = 7
+ASKED = target_of("m_1")
 
 
 def installed() -> Pipes:
@@ -72,6 +73,67 @@ def test_the_next_cell_forgets_the_interrupt_of_the_last_one() -> None:
     pipes.interrupts.disarm()
     pipes.interrupts.arm(SERIAL + 1)
     assert not pipes.interrupts.asked
+
+
+@pytest.mark.parametrize("target", [ASKED, SERIAL + 1])
+@alone
+def test_a_question_is_interrupted_for_itself_and_for_the_code_that_waits_behind_it(target: int) -> None:
+    pipes = installed()
+    pipes.interrupts.arm(SERIAL)
+    pipes.interrupts.disarm()
+    pipes.interrupts.arm(ASKED)
+    with pytest.raises(KeyboardInterrupt):
+        pipes.interrupt(target)
+    assert pipes.interrupts.asked
+
+
+@pytest.mark.parametrize("target", [target_of("m_2"), SERIAL])
+@alone
+def test_a_question_is_not_interrupted_for_another_one_or_for_code_before_it(target: int) -> None:
+    pipes = installed()
+    pipes.interrupts.arm(SERIAL)
+    pipes.interrupts.disarm()
+    pipes.interrupts.arm(ASKED)
+    pipes.interrupt(target)
+    assert not pipes.interrupts.asked
+
+
+@alone
+def test_a_question_that_has_ended_leaves_no_interrupt_to_the_code_behind_it() -> None:
+    pipes = installed()
+    pipes.interrupts.arm(ASKED)
+    pipes.interrupts.disarm()
+    pipes.interrupt(ASKED)
+    pipes.interrupts.arm(SERIAL)
+    pipes.interrupt(ASKED)
+    assert not pipes.interrupts.asked
+
+
+@alone
+def test_who_swallows_an_interrupt_is_told_again_until_its_end() -> None:
+    pipes = installed()
+    pipes.interrupts.arm(ASKED)
+    pipes.interrupts.insist()
+    with pytest.raises(KeyboardInterrupt):
+        pipes.interrupt(ASKED)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pipes.interrupts.insist()
+    thread = threading.Thread(target=pipes.interrupts.insist)
+    thread.start()
+    thread.join()
+    pipes.interrupts.disarm()
+    pipes.interrupts.insist()
+
+
+@alone
+def test_what_a_handler_raises_within_a_question_is_shown_and_ends_nothing() -> None:
+    shown: list[str] = []
+    pipes = guarded(shown)
+    signal.signal(signal.SIGALRM, raise_alarm)
+    pipes.interrupts.arm(ASKED)
+    os.kill(os.getpid(), signal.SIGALRM)
+    assert shown == ["Alarm()"]
 
 
 @pytest.mark.parametrize("armed", [False, True])

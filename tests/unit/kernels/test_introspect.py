@@ -12,7 +12,7 @@ from tests.unit.kernels.rig import Session
 
 
 def ask(session: Session, question: str, /, **body: Any) -> dict[str, Any]:
-    return session.engine.answers[question](body)
+    return session.engine.answering.answers[question](body)
 
 
 @alone

@@ -341,6 +341,31 @@ async def test_a_session_is_busy_while_a_question_is_open(session: Session) -> N
     assert session.state == "ready"
 
 
+async def test_code_that_has_begun_is_interrupted_though_the_answer_before_it_was_not_read(
+    session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "begun"
+    os.mkfifo(path)
+    begun = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_reader(begun, told.set)
+    try:
+        asking = asyncio.ensure_future(session.ask("complete", {"code": "imp", "cursor": 3}))
+        await asyncio.sleep(0)
+        running = session.submit(ExecuteRequest(f"open({str(path)!r}, 'w').write('go')\nwhile True: pass"))
+        session._tenancy.pause()
+        async with asyncio.timeout(LONG):
+            await told.wait()
+            assert not asking.done()
+            assert await session.interrupt()
+            session._tenancy.resume()
+            assert (await running.finished()).verdict == "interrupted"
+            assert "import" in (await asking)["matches"]
+    finally:
+        asyncio.get_running_loop().remove_reader(begun)
+        os.close(begun)
+
+
 async def test_a_reader_that_stands_still_delays_no_interrupt(session: Session) -> None:
     execution = session.submit(ExecuteRequest("while True: print('x' * 1000)"))
     async with asyncio.timeout(LONG):

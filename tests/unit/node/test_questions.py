@@ -56,6 +56,35 @@ async def test_a_question_that_could_not_be_sent_is_not_open() -> None:
     assert len(questions) == 0
 
 
+async def test_the_first_question_is_the_oldest_that_is_open_and_before_the_code() -> None:
+    questions = Questions(asyncio.get_running_loop())
+    sent: list[str] = []
+
+    async def ask(behind: int | None) -> asyncio.Task[object]:
+        before = len(sent)
+        body: dict[str, object] = {}
+        note = lambda envelope: sent.append(envelope.id)  # noqa: E731 - reads as what it does
+        asking = asyncio.ensure_future(questions.ask(note, "s_1", "complete", body, None, behind))
+        while len(sent) == before:
+            await asyncio.sleep(0)
+        return asking
+
+    assert questions.first(None) is None
+    asking = [await ask(behind) for behind in (None, 3, 4)]
+    assert questions.first(None) == questions.first(4) == sent[1]
+    assert questions.first(3) is None
+    asking[1].cancel()
+    await asyncio.wait([asking[1]])
+    assert questions.first(None) == sent[1]
+    questions.take(sent[1], Envelope("complete_reply", {"reply_to": sent[1]}))
+    assert questions.first(None) == questions.first(5) == sent[2]
+    assert questions.first(4) is None
+    questions.fail(WorkerLost("worker_lost", "the worker ended"))
+    await asyncio.wait(asking)
+    assert [type(one.exception()) for one in (asking[0], asking[2])] == [WorkerLost] * 2
+    assert questions.first(None) is None
+
+
 async def test_a_question_too_many_is_refused_and_the_others_stay() -> None:
     questions = Questions(asyncio.get_running_loop())
     sent: list[Envelope] = []
