@@ -156,6 +156,7 @@ class Session:
         if worker is None or question is None or (head is not None and worker.started(head.serial)):
             return False
         worker.interrupt_question(question)
+        self._loop.call_later(self.options.interrupt_grace, self._interrupt_again, worker, question)
         return True
 
     async def cancel(self, execution_id: str) -> bool:
@@ -330,6 +331,11 @@ class Session:
         if self._state == "ready" and worker is not None:
             return worker
         raise self._refusal()
+
+    def _interrupt_again(self, worker: Worker, question: str) -> None:
+        """As the ladder of an execution does: a signal just before a system call does not end its wait."""
+        if self._questions.first(None) == question:
+            worker.interrupt_question(question)
 
     def _check_runnable(self, request: ExecuteRequest) -> None:
         check_request(request, self.options.message_bytes)

@@ -132,6 +132,23 @@ async def test_a_question_whose_asker_has_left_can_be_interrupted(session: Async
     assert (await behind.result()).verdict == "ok"
 
 
+async def test_a_question_that_goes_on_is_interrupted_again(anywhere: AsyncClient, slow: Slow) -> None:
+    code = """
+        class Stubborn(Asked):
+            def takes_long(self):
+                try: super().takes_long()
+                except BaseException: time.sleep(1000)
+        d = Stubborn()
+    """
+    async with anywhere.session(interrupt_grace=0.2) as session:
+        await ok(session, slow.code)
+        await ok(session, code)
+        asking = await slow.ask(session, "complete")
+        assert await session.interrupt()
+        assert await code_of(asking) == "execution_interrupted"
+        assert (await ok(session, "len(times)")).text == "1"
+
+
 async def test_time_that_runs_out_behind_a_question_ends_both(session: AsyncSession, slow: Slow) -> None:
     """The worker was killed: it did not begin what it was to end."""
     await ok(session, slow.code)
