@@ -124,17 +124,22 @@ class AsyncClient:
         return node.info() if isinstance(node, Node) else await node.info()
 
     async def attach(
-        self, name: str, *, watch: bool = False, on_background: OnBackground | None = None
+        self, name: str, *, watch: bool = False, share: bool = False, on_background: OnBackground | None = None
     ) -> AsyncSession:
         """A session of a node elsewhere that is there already, by name or id; whoever had it loses it.
 
         With `watch` it stays whose it is, and this client looks on: `session.watch()` gives all events, and all that
-        would change the session raises SessionError `session_watched`. Raises SessionError `session_unknown`,
-        `too_many_watchers`, and ArgumentError where the node is in this process.
+        would change the session raises SessionError `session_watched`. With `share` it stays whose it is too, and this
+        client has code of its own run in it, in one line with what others run: what would end the session, or concerns
+        their code, raises SessionError `session_shared`, and to close it is to leave it. Raises SessionError
+        `session_unknown`, `too_many_watchers`, and ArgumentError for both, and where the node is in this process.
         """
         check_callback(on_background, "on_background")
         watched = check_flag(watch, "watch")
-        found = await self._elsewhere("attach").attach(check_text(name, "name"), watch=watched)
+        shared = check_flag(share, "share")
+        if watched and shared:
+            raise ArgumentError("share", "does not go with watch", allowed="one way to have a session")
+        found = await self._elsewhere("attach").attach(check_text(name, "name"), watch=watched, share=shared)
         return AsyncSession(found, on_background)
 
     def execution(self, execution_id: str) -> AsyncExecutionHandle:

@@ -92,15 +92,17 @@ class Client:
         """How many sessions there are, and the pools by environment, as they are now."""
         return self._portal.call(self._inner.info)
 
-    def attach(self, name: str, *, watch: bool = False, on_background: OnBackground | None = None) -> Session:
+    def attach(
+        self, name: str, *, watch: bool = False, share: bool = False, on_background: OnBackground | None = None
+    ) -> Session:
         """A session of a node elsewhere that is there already, by name or id; whoever had it loses it.
 
-        With `watch` it stays whose it is, and this client looks on: `session.watch()` gives all events.
-        Raises SessionError `session_unknown`, and ArgumentError where the node is in this process.
+        With `watch` it stays whose it is, and this client looks on: `session.watch()` gives all events. With `share`
+        it does too, and this client has code of its own run in it. Raises SessionError `session_unknown`, and
+        ArgumentError for both, and where the node is in this process.
         """
-        return Session(
-            self, self._portal, self._portal.call(self._inner.attach, name, watch=watch, on_background=on_background)
-        )
+        found = self._portal.call(self._inner.attach, name, watch=watch, share=share, on_background=on_background)
+        return Session(self, self._portal, found)
 
     def execution(self, execution_id: str) -> ExecutionHandle:
         """An execution of a node elsewhere, by the id that its handle or its result has; its session may be closed.

@@ -44,6 +44,7 @@ class ExecuteRequest:
     `if_epoch`: only if that is the session's epoch. `user_expressions` and `payloads`: the verdict tells of them. With
     a `comm` or a `turn` there is no code. With a `subshell` it runs there, beside what runs elsewhere. `submitter`: the
     principal who asks for it, on which depends who may approve its calls, and nothing else; "": the session's owner.
+    `client`: which of those that have the session asks for it, by its secret, which is not written down.
     """
 
     code: str
@@ -62,6 +63,7 @@ class ExecuteRequest:
     turn: Turn | None = None
     subshell: str = ""
     submitter: str = field(default="", compare=False)
+    client: str = field(default="", compare=False, repr=False)
 
 
 def check_request(request: ExecuteRequest, message_bytes: int) -> None:

@@ -123,6 +123,10 @@ CODES: dict[str, CodeInfo] = {
     "session_watched": CodeInfo(
         "this client only watches the session", "Attach to it without `watch` to have it run code."
     ),
+    "session_shared": CodeInfo(
+        "this client only shares the session, which another one drives",
+        "Attach to it without `share` to have it for itself, or ask whoever drives it.",
+    ),
     "too_many_watchers": CodeInfo("the session has as many watchers as it may", retryable=True),
     "execution_unknown": CodeInfo(
         "the node has no execution of this id, or has forgotten it", "Run it again if that does no harm."

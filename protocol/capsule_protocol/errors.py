@@ -228,6 +228,7 @@ _CLASS_OF: dict[str, type[CapsuleError]] = {
             "session_elsewhere",
             "session_killed",
             "session_watched",
+            "session_shared",
             "subshell_unknown",
             "too_many_subshells",
             "too_many_watchers",

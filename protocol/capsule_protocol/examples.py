@@ -153,6 +153,7 @@ _BODIES: list[tuple[Message, tuple[Buffer, ...]]] = [
     (Close(), ()),
     (Attach(name="mine"), ()),
     (Attach(name="mine", watch=True), ()),
+    (Attach(name="mine", share=True), ()),
     (Detach(), ()),
     (Restart(), ()),
     (Info(), ()),

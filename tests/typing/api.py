@@ -79,6 +79,7 @@ async def asynchronous() -> None:
             assert_type(session, AsyncSession)
         session = await client.session(backpressure="drop_oldest", on_background=watch)
         assert_type(session, AsyncSession)
+        assert_type(await client.attach("n", share=True), AsyncSession)
     assert_type(await session.run("1", timeout=1, quiet=True, on_event=watch, on_input=answer), Result)
     assert_type(await session.run("1", on_event=watch_later, on_input=answer_later), Result)
     assert_type(await session.run("1", on_input=choose), Result)

@@ -10,6 +10,7 @@ from capsule.client.remote.checkpoints import RemoteCheckpoints
 from capsule.client.remote.link import Link
 from capsule.client.remote.logs import Logs
 from capsule.client.remote.session import PATIENCE, REQUEST_TIMEOUT, RemoteSession
+from capsule.client.remote.shared import SharedSession
 from capsule.client.remote.watch import RemoteWatch
 from capsule.node.info import NodeInfo, PromiseSummary, SessionSummary, SettledPromise
 from capsule.node.tasks import Tasks
@@ -53,13 +54,13 @@ class RemoteNode:
         """A ready session. Raises what the node says, or NodeError; a caller that is cancelled leaves none behind."""
         return await self._tasks.run_or_undo(self._open(options), RemoteSession.close)
 
-    async def attach(self, name: str, *, watch: bool = False) -> RemoteSession:
+    async def attach(self, name: str, *, watch: bool = False, share: bool = False) -> RemoteSession:
         """A session that is there already, by name or id. Raises SessionError `session_unknown`."""
         await self._link.connect()
         if watch:
             return await self._watch(name)
-        reply = await self._link.request("attach", {"name": name}, timeout=REQUEST_TIMEOUT)
-        return self._adopt(reply, REQUEST_TIMEOUT)
+        reply = await self._link.request("attach", {"name": name, "share": share}, timeout=REQUEST_TIMEOUT)
+        return self._adopt(reply, REQUEST_TIMEOUT, share=share)
 
     async def _watch(self, name: str) -> RemoteSession:
         made: list[RemoteWatch] = []
@@ -175,8 +176,9 @@ class RemoteNode:
             await self._link.request("open", body, timeout=limit + PATIENCE, buffers=tuple(files.values())), limit
         )
 
-    def _adopt(self, reply: dict[str, Any], start_timeout: float) -> RemoteSession:
-        session = RemoteSession(self._link, reply["session"], reply["name"], reply["epoch"], start_timeout)
+    def _adopt(self, reply: dict[str, Any], start_timeout: float, *, share: bool = False) -> RemoteSession:
+        kind = SharedSession if share else RemoteSession
+        session = kind(self._link, reply["session"], reply["name"], reply["epoch"], start_timeout)
         self._sessions[session.id] = session
         self._link.adopt(session)
         return session

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from capsule.events import Finished
     from capsule_bridge import Action, Promise
 
-_OPTIONS = tuple(field.name for field in fields(ExecuteRequest))
+_OPTIONS = tuple(field.name for field in fields(ExecuteRequest) if field.name != "client")
 _values_of = attrgetter(*_OPTIONS)
 _ACTIONS: dict[str, Action] = {"ok": "resolve", "interrupted": "cancel"}
 

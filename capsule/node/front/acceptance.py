@@ -68,6 +68,11 @@ class Acceptance:
         """Which executions that are."""
         return self._under_way.keys()
 
+    def client_of(self, execution: str) -> str:
+        """Who has asked for it, "" if it is none of them."""
+        request = self._under_way.get(execution)
+        return "" if request is None else request.client
+
     @property
     def requests(self) -> Collection[ExecuteRequest]:
         """What is being written down, in its order."""

@@ -33,6 +33,8 @@ AT_ONCE: Final = 64
 class Line(Protocol):
     """What it needs of its connection."""
 
+    client: str
+
     @property
     def owner(self) -> str:
         """The principal whose it is."""
@@ -173,6 +175,7 @@ class Following:
             comm_request(message.comm, envelope),
             subshell=message.subshell,
             submitter=self._line.owner,
+            client=self._line.client,
         )
         self.execute(request, envelope.session, envelope.execution, message.key)
 
@@ -253,7 +256,7 @@ class Following:
             self._line.accept(session, execution, None)
         log = hosted.logs.get(execution)
         if log is not None:
-            log.loosen(False)  # noqa: FBT003 - positional only
+            hosted.take_up(log, self._line.client)
         if missing:
             self._line.tell(session, execution, Gap(execution, after + missing, missing))
         if len(events) > AT_ONCE:

@@ -15,6 +15,7 @@ from capsule.node.front.acceptance import Acceptance
 from capsule.node.front.aside import Aside
 from capsule.node.front.followed import Followed
 from capsule.node.front.log import EventLog
+from capsule.node.front.sharers import Sharers
 from capsule.node.front.watch import MAX_WATCHERS, Watch
 from capsule.node.requests import check_same
 from capsule.node.verdicts import unreadable
@@ -22,7 +23,7 @@ from capsule_bridge import promise_id
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Container, Coroutine
 
     from capsule.events import Event
     from capsule.node.durable import Entry, Ledger
@@ -43,7 +44,7 @@ LAST_WORDS = 1.0
 
 
 class Reader(Protocol):
-    """Who is told of a session's events: the connection of its client."""
+    """Who is told of a session's events: the connection of its client, or of one that shares it."""
 
     client: str
 
@@ -63,6 +64,8 @@ class Reader(Protocol):
 class Hosted:
     """One session of the front: its owner, its reader if there is one, and the logs of its executions.
 
+    Beside the reader others may share it: each is told of what it has asked for itself. An execution is the client's
+    who asked for it, as long as that one has the session; then, of whoever takes it up.
     `asleep`: an earlier node had it, and nobody has asked for it since.
     """
 
@@ -89,6 +92,7 @@ class Hosted:
         self._timer: asyncio.TimerHandle | None = None
         self._kept: deque[str] = deque()
         self._watches: list[Watch] = []
+        self._sharers = Sharers()
         self._unfinished: dict[EventLog, None] = {}  # in the order of acceptance
         self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
@@ -209,6 +213,9 @@ class Hosted:
         if log.scribe is not None:
             log.scribe.fence, log.scribe.complete = fence, self.complete  # before it writes anything
         self._unfinished[log] = None
+        self._give(log, log.client)
+        if not self._has(log.client):  # it has gone while this was being accepted
+            log.loosen(True)  # noqa: FBT003 - positional only
         log.pump()
         return log
 
@@ -234,10 +241,22 @@ class Hosted:
         else:
             log.execution.release()
 
-    def acknowledge(self, execution: str, number: int) -> None:
-        """The client has dealt with the events up to this one."""
+    def holds(self, execution: str, client: str) -> bool:
+        """Whether it is this client's, or could be, because whoever has asked for it has not got the session."""
         log = self.logs.get(execution)
-        if log is not None:
+        asker = self._acceptance.client_of(execution) if log is None else log.client
+        return asker in {"", client} or not self._has(asker)
+
+    def take_up(self, log: EventLog, client: str) -> None:
+        """This client follows it from now on: it is its own, unless it is another one's."""
+        if self.holds(log.execution.id, client):
+            self._give(log, client)
+            log.loosen(False)  # noqa: FBT003 - positional only
+
+    def acknowledge(self, execution: str, number: int, client: str) -> None:
+        """This client has dealt with the events up to this one; it counts if the execution is its own."""
+        log = self.logs.get(execution)
+        if log is not None and self.holds(execution, client):
             log.acknowledge(number)
             self._drop_if_over(execution, log)
 
@@ -250,7 +269,7 @@ class Hosted:
             before.on_closed(self, SessionError("session_taken", message))
         if reader.client != self._client:
             self._client = reader.client
-            self._loosen()
+            self._loosen(but=self._sharers)
 
     def expect(self, lifetime: float) -> None:
         """Who opened the session was gone before it was there: its client may come for it, in so many seconds."""
@@ -260,7 +279,7 @@ class Hosted:
     def detach(self, lifetime: float | None) -> None:
         """Nobody reads, on purpose: executions wait for nobody. The session is closed after `lifetime` seconds."""
         self.reader = None
-        self._loosen()
+        self._loosen(but=self._sharers)
         self._start_timer(lifetime)
 
     def lose(self, reader: Reader, lifetime: float) -> None:
@@ -269,10 +288,21 @@ class Hosted:
             self.reader = None
             self._start_timer(lifetime)
 
+    def share(self, sharer: Reader) -> None:
+        """Let this connection use the session beside its reader. Raises SessionError `too_many_watchers`."""
+        self._check_watchers()
+        self._sharers.add(sharer)
+
+    def unshare(self, sharer: Reader) -> None:
+        """It uses the session no more: what it has asked for goes on, and waits for nobody. Idempotent."""
+        if self._sharers.remove(sharer):
+            for log in self.logs.values():
+                if log.client == sharer.client:
+                    log.loosen(True)  # noqa: FBT003 - positional only
+
     def watch(self, onlooker: Onlooker) -> Watch:
         """Tell also this connection what executions tell. Raises SessionError `too_many_watchers`."""
-        if len(self._watches) >= MAX_WATCHERS:
-            raise SessionError("too_many_watchers", f"{MAX_WATCHERS} clients watch the session already")
+        self._check_watchers()
         watch = Watch(self, onlooker)
         self._watches.append(watch)
         return watch
@@ -305,9 +335,10 @@ class Hosted:
     async def _end(self, error: SessionError) -> None:
         self._stop_timer()
         await self.session.close()
-        if self._watches:
+        if self._watches or self._sharers:
             self._loosen()
             await self.hear_last_words()
+        self._sharers.end(self, error)
         watches, self._watches = self._watches, []
         for watch in watches:
             watch.onlooker.on_watched_closed(self.session.id, error)
@@ -337,9 +368,23 @@ class Hosted:
         self._quiet.clear()
         await self._quiet.wait()
 
-    def _loosen(self) -> None:
+    def _has(self, client: str) -> bool:
+        """Whether it is a sharer, or whoever reads, or was the last one to; or nobody knows who it is."""
+        return client in {"", self._client} or client in self._sharers
+
+    def _give(self, log: EventLog, client: str) -> None:
+        log.client = client
+        self._sharers.note(log.execution.id, client)
+
+    def _check_watchers(self) -> None:
+        if len(self._watches) + len(self._sharers) >= MAX_WATCHERS:
+            raise SessionError("too_many_watchers", f"{MAX_WATCHERS} clients watch or share the session already")
+
+    def _loosen(self, but: Container[str] = ()) -> None:
+        """What runs waits for no acknowledgement, except for what is one of these clients'."""
         for log in self.logs.values():
-            log.loosen(True)  # noqa: FBT003 - positional only
+            if log.client not in but:
+                log.loosen(True)  # noqa: FBT003 - positional only
 
     def _remember(self, execution: str) -> None:
         self._kept.append(execution)
@@ -364,13 +409,15 @@ class Hosted:
                 self._tasks.start(self.session.cancel(log.execution.id))
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
+        self._sharers.on_event(self.session.id, log, event)
         for watch in list(self._watches):
             watch.on_event(log, event)
         self._aside.go_on()
 
     def _on_background(self, event: Event) -> None:
-        if self.reader is not None:
-            self.reader.on_background(self.session.id, event)
+        reader = self._sharers.who_reads(event.execution_id, self.reader)
+        if reader is not None:
+            reader.on_background(self.session.id, event)
         if self._watches:
             self._aside.add(event, self._unfinished)
 
@@ -381,6 +428,7 @@ class Hosted:
     def _on_state(self, state: str, reason: str) -> None:
         if self.reader is not None:
             self.reader.on_state(self.session.id, state, reason)
+        self._sharers.on_state(self.session.id, state, reason)
         for watch in list(self._watches):
             watch.onlooker.on_state(self.session.id, state, reason)
 

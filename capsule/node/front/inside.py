@@ -7,6 +7,7 @@ executions are written down, its are. Only no connection can be lost, and nothin
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from capsule.client.remote.execution import RemoteExecution
@@ -189,11 +190,11 @@ class _Seat:
         except SessionError as error:
             self.refuse(error, self._hosted.session.id, execution, "execute")
         else:
-            self._following.execute(request, self._hosted.session.id, execution)
+            self._following.execute(replace(request, client=self.client), self._hosted.session.id, execution)
 
     def acknowledge(self, execution: str, number: int) -> None:
         """The events up to this one are dealt with."""
-        self._hosted.acknowledge(execution, number)
+        self._hosted.acknowledge(execution, number, self.client)
         self._following.acknowledge(execution, number)
 
     def turn_down(self, error: SessionError) -> None:

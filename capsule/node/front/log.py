@@ -34,7 +34,7 @@ class EventLog:
     except for the first `written` ones, which are already. It begins behind number `after`: what comes before, another
     node has told. While `loose` (its client has detached) nothing waits for acknowledgements. With `keep`, events are
     kept when they were acknowledged too: the execution has an idempotency key, and may be asked for again; with a
-    ledger that is not needed.
+    ledger that is not needed. `client` is whose acknowledgements count, "" if that is not known.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class EventLog:
         after: int = 0,
     ) -> None:
         self.execution = execution
+        self.client = execution.request.client
         self.keep = keep
         self.ended = False
         self.last = after

@@ -11,6 +11,8 @@ from capsule.node.auth.principals import ANONYMOUS
 from capsule.node.front.following import Following
 from capsule.node.front.requests import Requests
 from capsule.node.front.streams import Streams
+from capsule.node.questions import ALLOWED as QUESTIONS
+from capsule.node.questions import URGENT
 from capsule.seen import Seen
 from capsule.text import one_line
 from capsule.wire import Wired, to_message
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("capsule.front")
 
+OF_ONES_OWN = frozenset({"execute", "resume", "event_ack", "input_reply", "cancel", "info", "detach"})
+SHARED = OF_ONES_OWN | (QUESTIONS - URGENT)
+"""What may be asked of a session that is shared: it concerns the client's own executions, or changes nothing."""
 FEATURES = frozenset({"introspection", "comms", "progress", "stdin", "resume", "streams"})
 """What this node can do for a client."""
 
@@ -60,6 +65,7 @@ class Peer:
         self._refusal = refusal
         self._connection = Connection("client", "node", features=FEATURES, limits=limits)
         self._attached: dict[str, Hosted] = {}
+        self._shared: set[str] = set()  # those of them that another client drives
         self._watches: dict[str, Watch] = {}
         self._seen = Seen()
         self.streams = Streams(self, desk.tasks)
@@ -108,7 +114,10 @@ class Peer:
         except SessionError as error:
             self._turn_down(error, envelope)
             return
-        if handler is not None:
+        if envelope.session in self._shared and envelope.type not in SHARED:
+            why = f"this client shares the session: {envelope.type!r} is for whoever drives it"
+            self._turn_down(SessionError("session_shared", why), envelope)
+        elif handler is not None:
             handler(message, envelope)
         elif not self._requests.start(message, envelope):
             self.fail(SessionError("unsupported", f"this node does not do {envelope.type!r}"), envelope)
@@ -129,6 +138,7 @@ class Peer:
         self._following.lose()
         for hosted in self._attached.values():
             hosted.lose(self, self._desk.config.reconnect_timeout)
+            hosted.unshare(self)
         for watch in self._watches.values():
             watch.hosted.unwatch(watch)
 
@@ -173,6 +183,7 @@ class Peer:
         """Another connection of the owner's reads from now on, or nobody ever again."""
         session = hosted.session.id
         self.streams.leave(session)
+        self._shared.discard(session)
         if self._attached.pop(session, None) is None:
             return  # it has closed the session meanwhile
         for execution in self._following.leave(hosted):
@@ -236,7 +247,7 @@ class Peer:
         hosted = self._attached.get(envelope.session)
         if hosted is not None:
             for execution, number in message.executions.items():
-                hosted.acknowledge(execution, number)
+                hosted.acknowledge(execution, number, self.client)
                 self._following.acknowledge(execution, number)
         elif envelope.session in self._watches:
             self._watches[envelope.session].acknowledge(message.executions)
@@ -244,7 +255,7 @@ class Peer:
     def _input_reply(self, message: Any, envelope: Envelope) -> None:
         hosted = self._attached.get(envelope.session)
         log = hosted.logs.get(envelope.execution) if hosted is not None else None
-        if log is not None:
+        if hosted is not None and log is not None and hosted.holds(envelope.execution, self.client):
             try:
                 log.execution.reply_input(
                     message.request, message.value, message.error, lambda error: self._turn_down(error, envelope)
@@ -282,10 +293,24 @@ class Peer:
             raise SessionError("session_watched", "this client only watches the session")
         return self._desk.registry.find(self.principal, session)
 
+    def may_cancel(self, hosted: Hosted, execution: str) -> bool:
+        """Whether this execution, or all of them (""), are its to cancel."""
+        shares = hosted.session.id in self._shared
+        return not shares or (execution != "" and hosted.holds(execution, self.client))
+
+    def share(self, hosted: Hosted) -> None:
+        """Use it beside whoever reads it. Raises as `watch`."""
+        self._check_free(hosted, "share")
+        if not self.client:
+            raise ArgumentError("share", "is for who says which client it is", allowed="`client` in `hello`")
+        if not self.gone:
+            hosted.share(self)
+            self._attached[hosted.session.id] = hosted
+            self._shared.add(hosted.session.id)
+
     def watch(self, hosted: Hosted) -> Watch:
         """Look on. Raises SessionError; a connection has a session in one way only."""
-        if hosted.session.id in self._attached or hosted.session.id in self._watches:
-            raise ArgumentError("watch", "this client has the session already", allowed="one way to have a session")
+        self._check_free(hosted, "watch")
         watch = hosted.watch(self)
         if self.gone:
             hosted.unwatch(watch)
@@ -294,11 +319,13 @@ class Peer:
         return watch
 
     def stop_watching(self, session: str) -> bool:
-        """Look on no more; False if it did not."""
-        watch = self._watches.pop(session, None)
+        """Look on, or share, no more; False if it did neither."""
+        watch, shared = self._watches.pop(session, None), session in self._shared
         if watch is not None:
             watch.hosted.unwatch(watch)
-        return watch is not None
+        if shared:
+            self.let_go(session)
+        return shared or watch is not None
 
     def take_over(self, hosted: Hosted) -> None:
         """Read a session from now on; a connection that is gone leaves it to the one that came after it."""
@@ -315,6 +342,8 @@ class Peer:
         hosted = self._attached.pop(session, None)
         if hosted is not None:
             self._following.leave(hosted)
+            self._shared.discard(session)
+            hosted.unshare(self)
 
     def answer(
         self,
@@ -372,6 +401,10 @@ class Peer:
         self._transmit(envelope)
 
     # --- inside ---
+
+    def _check_free(self, hosted: Hosted, way: str) -> None:
+        if hosted.session.id in self._attached or hosted.session.id in self._watches:
+            raise ArgumentError(way, "this client has the session already", allowed="one way to have a session")
 
     def _turn_down(self, error: SessionError, envelope: Envelope) -> None:
         """The principal may not do this, or not now."""

@@ -62,8 +62,14 @@ class Caller(Protocol):
     def watch(self, hosted: Hosted) -> Watch:
         """Look on. Raises SessionError."""
 
+    def share(self, hosted: Hosted) -> None:
+        """Use it beside whoever reads it. Raises SessionError."""
+
+    def may_cancel(self, hosted: Hosted, execution: str) -> bool:
+        """Whether this execution, or all of them (""), are its to cancel."""
+
     def stop_watching(self, session: str) -> bool:
-        """Look on no more; False if it did not."""
+        """Look on, or share, no more; False if it did neither."""
 
     def let_go(self, session: str) -> None:
         """Read a session no more."""
@@ -154,6 +160,8 @@ class Requests:
         self._ready(hosted, envelope)
 
     async def _attach(self, message: Any, envelope: Envelope) -> None:
+        if message.watch and message.share:
+            raise ArgumentError("share", "does not go with watch", allowed="one way to have a session")
         hosted = await self._desk.registry.seek(self._peer.principal, message.name)
         await self._desk.registry.wake(hosted)
         await hosted.complete.wait()  # its client asks for what it had under way next
@@ -161,6 +169,9 @@ class Requests:
             watch = self._peer.watch(hosted)
             self._ready(hosted, envelope)
             watch.begin()
+        elif message.share:
+            self._peer.share(hosted)
+            self._ready(hosted, envelope)
         else:
             self._peer.take_over(hosted)
             self._ready(hosted, envelope)
@@ -209,6 +220,9 @@ class Requests:
 
     async def _cancel(self, message: Any, envelope: Envelope) -> None:
         hosted = self._peer.session(envelope.session)
+        if not self._peer.may_cancel(hosted, message.execution):
+            message = "this client shares the session: it cancels what it has asked for itself"
+            raise SessionError("session_shared", message)
         if message.execution:
             info: dict[str, Any] = {"done": await hosted.cancel(message.execution)}
         else:

@@ -53,12 +53,14 @@ class Close(Message):
 class Attach(Message):
     """Take over a session, by id or name: its events come here from now on. Answered by `ready`.
 
-    With `watch` it stays whose it is, and only what its executions tell comes here too.
+    With `watch` it stays whose it is, and only what its executions tell comes here too. With `share` it does too, and
+    this client has code of its own run in it.
     """
 
     TYPE: ClassVar[str] = "attach"
     name: str
     watch: bool = False
+    share: bool = False
 
 
 class Detach(Message):

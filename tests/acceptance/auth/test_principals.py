@@ -174,6 +174,7 @@ async def test_a_viewer_may_watch_and_not_take_over(node: Guarded, keys: dict[st
                 assert event.text == "seen\n"
                 break
         assert (await code_of(viewer.attach("watched"))).code == "permission_denied"
+        assert (await code_of(viewer.attach("watched", share=True))).code == "permission_denied"
         assert (await code_of(stranger.attach("watched", watch=True))).code == "session_unknown"
         await watched.close()
         assert (await session.run("1")).text == "1"

@@ -1,4 +1,4 @@
-"""A session that a notebook uses is one like any other: a Python client can look on, or take it over."""
+"""A session that a notebook uses is one like any other: a Python client can look on, share it, or take it over."""
 
 from __future__ import annotations
 
@@ -34,6 +34,57 @@ def test_who_looks_on_sees_what_the_notebook_runs(name: str) -> None:
                 seen.append(next(events))
         assert [one.text for one in seen if isinstance(one, capsule.Output)] == ["for both\n"]
         assert support.run(client, "1 + 1")[0]["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", support.ROUTES)
+def test_a_client_works_in_a_notebooks_session_while_the_notebook_goes_on(name: str) -> None:
+    with support.kernel(name) as (manager, client):
+        address, session = place(client)
+        support.run(client, "table = {'a': 1}")
+        with capsule.Client(address) as other, other.attach(session, share=True) as shared:
+            for number in range(3):
+                assert shared.run(f"table['b'] = {number}\nprint(table)").stdout == f"{{'a': 1, 'b': {number}}}\n"
+                reply, told = support.run(client, "print(table['b'])")
+                assert support.text_of(told) == f"{number}\n"
+            assert "table" in shared.namespace()
+            assert reply["execution_count"] == shared.run("1").execution_count - 1
+            running = shared.submit("import time\ntime.sleep(0.3)\ntable.clear()")
+            running.accepted()
+            reply, told = support.run(client, "print(table)")  # it waits for its turn
+            assert (reply["status"], support.text_of(told)) == ("ok", "{}\n")
+            assert [one["msg_type"] for one in told] == ["execute_input", "stream"]
+        assert manager.is_alive()
+        assert support.run(client, "1 + 1")[0]["status"] == "ok"
+
+
+def test_what_a_client_runs_there_is_not_shown_in_the_notebook() -> None:
+    with support.kernel(support.PROVISIONER) as (_, client):
+        address, session = place(client)
+        with capsule.Client(address) as other, other.attach(session, share=True) as shared:
+            shared.run("print('not for it')\nimport threading\ngo = threading.Event()")
+            shared.run("threading.Thread(target=lambda: (go.wait(), print('nor this'), go.clear())).start()")
+            _, told = support.run(client, "go.set()\nwhile go.is_set(): pass\nprint('this')")
+            assert support.text_of(told) == "this\n"
+
+
+def test_the_end_of_a_kernel_is_told_to_who_shares_its_session() -> None:
+    with support.kernel(support.PROVISIONER) as (manager, client):
+        address, session = place(client)
+        with capsule.Client(address) as other, other.attach(session, share=True) as shared:
+            running = shared.submit("print('runs')\nwhile True: pass")
+            events = iter(running.events())
+            while not isinstance(next(events), capsule.Output):
+                pass
+            manager.restart_kernel(now=True)
+            assert running.result().verdict in {"interrupted", "killed"}  # Jupyter interrupts it first
+            with pytest.raises(capsule.SessionError) as caught:
+                shared.run("1")
+            assert caught.value.code == "session_closed"
+        client.wait_for_ready(support.LONG)
+        _, session = place(client)
+        support.run(client, "x = 1")
+        with capsule.Client(address) as other, other.attach(session, share=True) as shared:
+            assert shared.run("x").text == "1"
 
 
 def test_who_does_not_look_on_only_takes_the_session_with_its_variables_and_the_kernel_ends() -> None:

@@ -88,6 +88,29 @@ async def test_events_come_in_their_order_and_nothing_of_them_is_kept(front: Fro
     assert not hosted.logs
 
 
+async def test_who_has_not_asked_for_an_execution_does_not_acknowledge_it(front: Front, session: InsideSession) -> None:
+    execution = session.submit(ExecuteRequest("1"))
+    (hosted,) = front.registry
+    await hosted.settled()
+    (log,) = hosted.logs.values()
+    hosted.acknowledge(execution.id, log.last, "c_another")
+    assert hosted.logs
+    await events_of(execution)
+    assert not hosted.logs
+
+
+async def test_what_is_lined_up_for_a_client_that_is_gone_by_then_waits_for_nobody(
+    front: Front, session: InsideSession
+) -> None:
+    (hosted,) = front.registry
+    flood = ExecuteRequest("for _ in range(20_000): print('x' * 1023)", client="c_gone")
+    log = hosted.submit(flood, "x_flood", None)
+    async with asyncio.timeout(LONG):
+        await hosted.settled()
+    assert log.ended
+    assert (await verdict_of(session.submit(ExecuteRequest("1")))).text == "1"
+
+
 async def test_who_reads_slowly_gets_all_of_it(session: InsideSession) -> None:
     size = 8 * 2**20
     told = await events_of(session.submit(ExecuteRequest(f"for _ in range({size // 1024}): print('x' * 1023)")))
