@@ -18,6 +18,7 @@ from capsule.jupyter import translate
 from capsule.jupyter.kept import Kept
 from capsule.jupyter.parents import Parents
 from capsule.jupyter.streams import Streams
+from capsule.node.front.inside import InsideSession
 from capsule_protocol.errors import CapsuleError, SessionError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Shell:
     def interrupt(self) -> Coroutine[Any, Any, None]:
         """End what runs at the moment of the call. If that has just ended, then what has begun behind it."""
         if self._interrupt_question():
-            return self._end_first([])
+            return _done()
         waiting = (self._current, *self._waiting)
         return self._end_first([request.execution.id for request in waiting if request and request.execution])
 
@@ -169,6 +170,9 @@ class Shell:
         return asks and self._session is not None and self._session.interrupt_question()
 
     async def _end_first(self, executions: list[str]) -> None:
+        session = self._session
+        if not self._subshell and isinstance(session, InsideSession) and await session.interrupt_sharer():
+            return  # what waits behind that is not to be ended instead
         for execution in executions:
             if self._session is None or await self._session.cancel(execution):
                 return
@@ -317,3 +321,7 @@ class Shell:
                 for told in list(again):
                     self._show(told, parent)
         return [asked for asked in payload if asked.get("source") != translate.OUTPUT]
+
+
+async def _done() -> None:
+    """Nothing is left to do."""

@@ -158,6 +158,14 @@ class Hosted:
             await self._acceptance.passed()
         return await self.session.interrupt()
 
+    async def interrupt_sharer(self) -> bool:
+        """As `Session.interrupt`, if what runs is none of the reader's; else False."""
+        for log in self._unfinished:
+            execution = log.execution
+            if execution.state == "running" and not execution.request.subshell:
+                return log.client != self._client and await self.session.cancel(execution.id)
+        return False
+
     async def cancel(self, execution: str) -> bool:
         """As `Session.cancel`, also while it is being accepted."""
         if execution in self._acceptance:

@@ -86,6 +86,11 @@ class InsideSession:
         """Interrupt the question that the main shell answers; False if it runs something, or does nothing."""
         return self._refusal is None and self._hosted.session.interrupt_question()
 
+    async def interrupt_sharer(self) -> bool:
+        """Interrupt what another client, who shares the session, runs in it; False if nothing of the kind runs."""
+        self._check_open()
+        return await self._hosted.interrupt_sharer()
+
     async def ask(self, type: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: A002 - the protocol's word
         """Ask the worker something between two executions. Raises CapsuleError."""
         self._check_open()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -65,6 +67,41 @@ def test_what_a_client_runs_there_is_not_shown_in_the_notebook() -> None:
             shared.run("threading.Thread(target=lambda: (go.wait(), print('nor this'), go.clear())).start()")
             _, told = support.run(client, "go.set()\nwhile go.is_set(): pass\nprint('this')")
             assert support.text_of(told) == "this\n"
+
+
+def test_an_interrupt_ends_what_a_client_runs_there_and_not_what_waits_for_it() -> None:
+    with support.kernel(support.PROVISIONER) as (manager, client):
+        address, session = place(client)
+        with capsule.Client(address) as other, other.attach(session, share=True) as shared:
+            running = shared.submit("print('runs')\nwhile True: pass")
+            events = iter(running.events())
+            while not isinstance(next(events), capsule.Output):
+                pass
+            waits = client.execute("'waited'")
+            manager.interrupt_kernel()
+            assert running.result().verdict == "interrupted"
+            assert support.reply_to(client, waits)["status"] == "ok"
+
+
+ASKS = """
+import sys, capsule
+def answer(_):
+    print("asked", flush=True)
+    return sys.stdin.read()
+capsule.Client(sys.argv[1]).attach(sys.argv[2], share=True).run("input()", on_input=answer)
+"""
+
+
+def test_a_client_that_is_gone_while_it_was_asked_something_does_not_hold_a_notebook_up_for_good() -> None:
+    with support.kernel(support.PROVISIONER) as (manager, client):
+        command = [sys.executable, "-c", ASKS, *place(client)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"asked\n"
+            process.kill()
+        waits = client.execute("'waited'")
+        manager.interrupt_kernel()
+        assert support.reply_to(client, waits)["status"] == "ok"
 
 
 def test_the_end_of_a_kernel_is_told_to_who_shares_its_session() -> None:
