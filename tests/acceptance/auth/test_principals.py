@@ -201,6 +201,22 @@ async def test_an_operator_sees_the_sessions_of_all(node: Guarded, keys: dict[st
             await running.run("1")
 
 
+async def test_an_operator_shares_the_session_of_another_and_a_stranger_does_not(
+    node: Guarded, keys: dict[str, str]
+) -> None:
+    async with (
+        node.client(keys["user"]) as owner,
+        node.client(keys["operator"]) as operator,
+        node.client(keys["other"]) as stranger,
+        owner.session() as session,
+        await operator.attach(session.id, share=True) as shared,
+    ):
+        await session.run("x = 1")
+        assert (await shared.run("x + 1")).text == "2"
+        assert (await code_of(stranger.attach(session.id, share=True))).code == "session_unknown"
+        assert (await session.run("x")).text == "1"
+
+
 async def test_an_operator_finds_the_sessions_of_others_by_their_names(node: Guarded, keys: dict[str, str]) -> None:
     async with (
         node.client(keys["user"]) as owner,
