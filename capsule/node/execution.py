@@ -228,6 +228,11 @@ class Execution:
         """Of each stream, the beginning of a character that is not whole."""
         return self._rests
 
+    @property
+    def inherited(self) -> bool:
+        """Whether its worker has it from another node, which may have cancelled it as well."""
+        return self._heard is not None
+
     def go_on(self, number: int, rests: list[bytes], heard: Heard) -> None:
         """Go on behind the events that another node has told; of what comes, `heard` is known already."""
         self._channel.go_on(number)

@@ -113,7 +113,7 @@ class Inbox:
         if message.reply_to:
             self._questions.take(message.reply_to, envelope)
             return
-        execution = self._settled(envelope)
+        execution = self._settled(envelope, message.code)
         if execution.verdict is not None:
             self._settle(execution, given_up=True)
             return
@@ -130,12 +130,13 @@ class Inbox:
         )
         self._settle(execution)
 
-    def _settled(self, envelope: Envelope) -> Execution:
+    def _settled(self, envelope: Envelope, code: str = "") -> Execution:
         """The execution that a verdict is for: the oldest one of a shell, or one that was cancelled before its turn."""
         execution = self._lineup.sent(envelope.execution)
         if execution is None:
             raise _unknown(envelope)
-        if not self._lineup.is_due(execution) and not execution.cancelled:
+        cancelled = execution.cancelled or (execution.inherited and code == "execution_cancelled")
+        if not self._lineup.is_due(execution) and not cancelled:
             raise RemoteProtocolError("unexpected_message", "a verdict came before that of an earlier execution")
         return execution
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +105,37 @@ async def test_all_that_was_accepted_runs_once_and_in_order(home: Path) -> None:
                 await session.close()
     assert [result.text for result in results] == ["'first'", *map(str, range(20))]
     assert done.read_text().split() == [str(n) for n in range(20)]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+async def test_what_was_cancelled_for_a_node_that_died_costs_no_state(home: Path, before: bool) -> None:
+    """The worker says so before the next node has come, or after."""
+    with lingering(home) as first:
+        async with first.client() as client, asyncio.timeout(LONG):
+            session = await client.session()
+            gate = home / "gate"
+            os.mkfifo(gate)
+            running = session.submit(f"open({str(gate)!r}).read()")
+            waiting = [session.submit(str(n)) for n in range(3)]
+            for each in waiting:
+                await each.accepted()
+            while (await session.info()).queue:  # the worker has it all then
+                await asyncio.sleep(0.005)
+            pid = (await session.info()).pid
+            os.kill(pid, signal.SIGSTOP)
+            assert await session.cancel(waiting[1].execution_id)
+            killed(first)
+            if before:
+                os.kill(pid, signal.SIGCONT)
+            with lingering(home):
+                if not before:
+                    os.kill(pid, signal.SIGCONT)
+                assert (await waiting[1].result()).verdict == "interrupted"
+                gate.write_text("read")
+                results = [await each.result() for each in (running, waiting[0], waiting[2])]
+                assert (await session.info()).pid == pid
+                await session.close()
+    assert [result.text for result in results] == ["'read'", "0", "2"]
 
 
 async def test_a_question_is_answered_after_the_restart(home: Path) -> None:
