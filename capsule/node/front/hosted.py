@@ -177,8 +177,14 @@ class Hosted:
         """As `Session.cancel_all`, with what is being accepted."""
         names = {*self._acceptance.names, *self.session.unfinished}
         if self._acceptance:
-            await self._acceptance.passed()
-        return await self.session.cancel_all(names)
+            await asyncio.sleep(0)  # as there: a time limit needs a task
+            with suppress(TimeoutError):  # what runs is not to go on for as long as a store takes
+                async with asyncio.timeout(self.session.options.interrupt_grace):
+                    await self._acceptance.passed()
+        late = names.intersection(self._acceptance.names)
+        for execution in late:
+            self._acceptance.cancel(execution)
+        return len(late) + await self.session.cancel_all(names)
 
     async def line_up(
         self, ledger: Ledger, entry: Entry, request: ExecuteRequest, *, stopped: bool = False

@@ -1,7 +1,8 @@
 """A `capsule` that kills itself on the way of an execution: `python dying.py POINT HITS CAPSULE ARGUMENTS`.
 
 It does so when, after SIGUSR1, it comes by the point for the so manieth time. With `in doubt` and `no room` the store
-fails instead. With `crowd` it dies as soon as more than so many executions are being written down.
+fails instead, and with `slow` it writes nothing from one SIGUSR1 to the next. With `crowd` it dies as soon as more than
+so many executions are being written down.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -55,9 +57,12 @@ class Death:
     def __init__(self, passes: int) -> None:
         self._left = passes
         self._armed = False
+        self._again = threading.Event()
         signal.signal(signal.SIGUSR1, self._arm)
 
     def _arm(self, *_: object) -> None:
+        if self._armed:
+            self._again.set()
         self._armed = True
 
     def pass_by(self) -> None:
@@ -75,6 +80,11 @@ class Death:
         """As a disk does that is full, until somebody makes room."""
         if at == "begun" and not self._armed:
             raise OSError(28, "No space left on device")
+
+    def wait(self, at: FaultPoint) -> None:
+        """As a disk does that takes its time."""
+        if at == "begun" and self._armed:
+            self._again.wait()
 
 
 def lay(death: Death, owner: type, name: str, behind: bool, counts: Callable[..., bool]) -> None:
@@ -130,7 +140,7 @@ if __name__ == "__main__":
     elif point == "crowd":
         bear(int(passes))
     else:
-        faults = {"in doubt": coming.fail, "no room": coming.refuse}
+        faults = {"in doubt": coming.fail, "no room": coming.refuse, "slow": coming.wait}
         fault = faults.get(point, lambda at: coming.pass_by() if at == point else None)
         vars(durability)["SqliteStore"] = functools.partial(SqliteStore, fault=fault)
     main()
