@@ -29,6 +29,10 @@ class Answering:
         self._link = link
         self._interrupts = interrupts
 
+    def skip(self, serial: int) -> None:
+        """On the main thread: an execution was cancelled, and what is asked from here on is behind it."""
+        self._interrupts.skip(serial)
+
     def here(self, envelope: Envelope) -> None:
         """On the main thread: an interrupt ends it, whatever the user's objects, or IPython, make of that."""
         before = OWNER.set(NOBODY)

@@ -162,6 +162,7 @@ class Engine:
             self.started = serial
             if envelope.execution in self.cancelled:
                 self.cancelled.discard(envelope.execution)
+                self.answering.skip(serial)
                 return
         self.busy = True
         self.stdin.allowed = body.get("allow_input", False)

@@ -125,6 +125,10 @@ class Interrupts:
             raise KeyboardInterrupt
         self.settle()
 
+    def skip(self, serial: int) -> None:
+        """This execution was cancelled, and has had its turn: no question waits before it from here on."""
+        self._newest = serial
+
     def disarm(self) -> None:
         """Nothing is raised any more."""
         self.armed = 0

@@ -12,9 +12,10 @@ import pytest
 
 from capsule_kernels import capture, link
 from capsule_kernels.handlers import Guards
+from capsule_protocol.envelope import Envelope
 from capsule_protocol.page import INTERRUPT_SIGNAL, TARGET, target_of
 from tests.unit.kernels.alone import alone
-from tests.unit.kernels.rig import Pipes
+from tests.unit.kernels.rig import Pipes, Session
 
 SERIAL = 7
 ASKED = target_of("m_1")
@@ -96,6 +97,19 @@ def test_a_question_is_not_interrupted_for_another_one_or_for_code_before_it(tar
     pipes.interrupts.arm(ASKED)
     pipes.interrupt(target)
     assert not pipes.interrupts.asked
+
+
+@alone
+def test_a_question_is_not_interrupted_for_code_before_it_that_was_cancelled() -> None:
+    """The signal for it comes late: the node had not heard yet that it never began."""
+    session = Session()
+    session.engine.cancelled.add("x_1")
+    session.engine._execute(Envelope("execute", {"code": "1"}, execution="x_1", sequence=SERIAL))
+    session.interrupts.arm(ASKED)
+    session.interrupt(SERIAL)
+    assert not session.interrupts.asked
+    session.interrupts.disarm()
+    session.close()
 
 
 @alone
