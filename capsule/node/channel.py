@@ -85,6 +85,7 @@ class Channel:
         "_on_ready",
         "_on_room",
         "_outcomes",
+        "_patient_bound",
         "_pending_drop",
         "_size",
         "_waiter",
@@ -103,6 +104,7 @@ class Channel:
         self._execution_id = execution_id
         self._mode: str = mode
         self._bound = bound
+        self._patient_bound = 0  # what it is again, if the execution is not ended after all
         self._on_full = on_full
         self._on_room = on_room
         self._entries: deque[_Text | _Other] = deque()
@@ -218,9 +220,16 @@ class Channel:
         beyond the bound and a margin for what is under way.
         """
         if self._mode == "block":
-            self._mode = "drop_newest"
+            self._mode, self._patient_bound = "drop_newest", self._bound
             self._bound = max(self._size, self._bound) + MARGIN_BYTES
             self._make_room()
+
+    def calm(self) -> None:
+        """The execution goes on, whatever was done to end it: wait for a slow reader again, if it did."""
+        if self._patient_bound:
+            self._bound, self._patient_bound = self._patient_bound, 0
+            if self._mode == "drop_newest":  # and nobody has left
+                self._mode = "block"
 
     def take(self) -> Event | None:
         """The next event, or None when there is none now."""

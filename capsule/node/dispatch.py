@@ -291,6 +291,7 @@ class Dispatch:
                 self._give_up(execution)
             else:  # the interrupt waits where the code may still see it
                 execution.status("unresponsive", reason)
+                execution.calm()
 
         grace = self.options.interrupt_grace
         execution.ladder = Ladder(self._loop, execution, reason, grace, interrupt_it, last, kills=kills)

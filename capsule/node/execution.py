@@ -321,6 +321,10 @@ class Execution:
         """The execution is being ended: do not wait for a slow reader any more."""
         self._channel.hurry()
 
+    def calm(self) -> None:
+        """It is not being ended any more, and goes on."""
+        self._channel.calm()
+
     def finish(self, verdict: Verdict, *, error: ErrorInfo | None = None, **said: Unpack[Said]) -> None:
         """The verdict; only the first one counts."""
         if self.verdict is not None:

@@ -237,6 +237,41 @@ async def test_where_nothing_is_killed_for_it_a_call_is_interrupted_when_it_ends
         assert (await session.run("(kept, ended)")).text == "(1, False)"
 
 
+GOES_ON = """
+import os, time
+said = False
+while True:
+    try:
+        if not said:
+            said = True
+            print("running", flush=True)
+        while not os.access({end!r}, os.F_OK): time.sleep(0.01)
+        break
+    except KeyboardInterrupt: pass
+for _ in range(12_000): print("x" * 999)
+"""
+
+
+@pytest.mark.anyio
+async def test_where_nothing_is_killed_for_it_code_that_goes_on_loses_no_output(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    code = GOES_ON.format(end=str(tmp_path / "end"))
+    async with (
+        asyncio.timeout(HANG),
+        client.session(interrupt_grace=0.1, interrupt_kills=False, buffer_bytes=65_536) as session,
+        session.stream(code) as events,
+    ):
+        async for event in events:
+            if isinstance(event, Output) and event.text == "running\n":
+                await session.interrupt()
+            if isinstance(event, Status) and event.state == "unresponsive":
+                (tmp_path / "end").touch()
+                await asyncio.sleep(1.0)  # a slow reader
+            if isinstance(event, Finished):
+                assert (event.verdict, event.dropped) == ("ok", 0)
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("later", [False, True])
 async def test_a_time_limit_kills_also_what_an_interrupt_does_not(client: AsyncClient, *, later: bool) -> None:

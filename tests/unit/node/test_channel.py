@@ -177,6 +177,33 @@ def test_who_is_being_ended_waits_for_no_reader_but_stays_bounded() -> None:
     assert kept <= 2000 + MARGIN_BYTES
 
 
+def test_who_goes_on_in_spite_of_being_ended_waits_for_the_reader_again() -> None:
+    calls = Calls()
+    channel = calls.channel("block")
+    write(channel, "a" * 500)
+    channel.hurry()
+    write(channel, "b" * 1000)
+    assert calls.made == []
+    channel.calm()
+    write(channel, "c" * 1000)
+    assert calls.made == ["full"]
+    write(channel, "d" * MARGIN_BYTES)
+    take_all(channel)
+    assert calls.made == ["full", "room"]
+    assert channel.dropped == 0
+
+
+def test_who_has_left_does_not_come_back() -> None:
+    calls = Calls()
+    channel = calls.channel("block")
+    channel.hurry()
+    channel.discard()
+    channel.calm()
+    write(channel, "a" * 2000)
+    assert calls.made == []
+    assert take_all(channel) == []
+
+
 def test_discard_keeps_the_last_event_only_and_numbers_it_as_if_all_had_been_read() -> None:
     calls = Calls()
     channel = calls.channel("block")
