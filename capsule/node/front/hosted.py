@@ -39,6 +39,8 @@ MAX_KEPT = 1000
 """Executions with an idempotency key that a session remembers; the oldest are forgotten."""
 MAX_LOGS = 10_000
 """Executions of a session whose verdict no client has acknowledged."""
+MAX_LEFT = 1000
+"""Executions that have ended, whose clients have left the session, that it keeps; the oldest are let go of."""
 LAST_WORDS = 1.0
 """Seconds that the reader of a session which is killed has to take what was said before the end."""
 
@@ -93,6 +95,8 @@ class Hosted:
         self._kept: deque[str] = deque()
         self._watches: list[Watch] = []
         self._sharers = Sharers()
+        self._detached = False
+        self._left: dict[str, None] = {}  # oldest first; some may be somebody's again
         self._unfinished: dict[EventLog, None] = {}  # in the order of acceptance
         self._aside = Aside(self._tell_aside)
         self._quiet = asyncio.Event()
@@ -277,6 +281,7 @@ class Hosted:
     def attach(self, reader: Reader) -> None:
         """This connection reads from now on. Of another client, it may not know what runs: that waits for nobody."""
         self._stop_timer()
+        self._detached = False
         before, self.reader = self.reader, reader
         if before is not None and before is not reader:
             message = f"another client has taken the session {self.session.name!r} over"
@@ -284,6 +289,7 @@ class Hosted:
         if reader.client != self._client:
             self._client = reader.client
             self._loosen(but=self._sharers)
+            self._let_go()
 
     def expect(self, lifetime: float) -> None:
         """Who opened the session was gone before it was there: its client may come for it, in so many seconds."""
@@ -292,7 +298,7 @@ class Hosted:
 
     def detach(self, lifetime: float | None) -> None:
         """Nobody reads, on purpose: executions wait for nobody. The session is closed after `lifetime` seconds."""
-        self.reader = None
+        self.reader, self._detached = None, True
         self._loosen(but=self._sharers)
         self._start_timer(lifetime)
 
@@ -313,6 +319,7 @@ class Hosted:
             for log in self.logs.values():
                 if log.client == sharer.client:
                     log.loosen(True)  # noqa: FBT003 - positional only
+            self._let_go()
 
     def watch(self, onlooker: Onlooker) -> Watch:
         """Tell also this connection what executions tell. Raises SessionError `too_many_watchers`."""
@@ -383,8 +390,8 @@ class Hosted:
         await self._quiet.wait()
 
     def _has(self, client: str) -> bool:
-        """Whether it is a sharer, or whoever reads, or was the last one to; or nobody knows who it is."""
-        return client in {"", self._client} or client in self._sharers
+        """Whether it is a sharer, or whoever reads, or has only lost its connection; or nobody knows who it is."""
+        return client in self._sharers or (not self._detached and client in {"", self._client})
 
     def _give(self, log: EventLog, client: str) -> None:
         log.client = client
@@ -408,6 +415,28 @@ class Hosted:
             log.keep = False
             self._drop_if_over(oldest, log)
 
+    def _let_go(self) -> None:
+        for log in list(self.logs.values()):
+            self._let_go_if_left(log)
+
+    def _let_go_if_left(self, log: EventLog) -> None:
+        """Who has left may never come back: of what has ended for them, only so much is kept."""
+        if not (log.ended and self._is_left(log)):
+            return
+        self._left.pop(log.execution.id, None)
+        self._left[log.execution.id] = None
+        if len(self._left) > MAX_LEFT:
+            oldest = next(iter(self._left))
+            del self._left[oldest]
+            left = self.logs.get(oldest)
+            if left is not None and self._is_left(left):
+                left.acknowledge(left.last)
+                self._drop_if_over(oldest, left)
+
+    def _is_left(self, log: EventLog) -> bool:
+        """Whether it is of a client that neither shares the session nor was the last one to drive it."""
+        return log.client not in {"", self._client} and log.client not in self._sharers
+
     def _drop_if_over(self, execution: str, log: EventLog) -> None:
         if log.over:
             del self.logs[execution]
@@ -421,6 +450,7 @@ class Hosted:
                 self.on_verdict(event.verdict)
             if log.overruled:
                 self._tasks.start(self.session.cancel(log.execution.id))
+            self._let_go_if_left(log)
         if self.reader is not None:
             self.reader.on_event(self.session.id, log, event)
         self._sharers.on_event(self.session.id, log, event)

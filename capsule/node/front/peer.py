@@ -289,9 +289,12 @@ class Peer:
 
     def own(self, session: str) -> Hosted:
         """A session, by name or id, that its principal may use, whoever reads it. Raises SessionError."""
-        if session in self._watches:
+        hosted = self._desk.registry.find(self.principal, session)
+        if hosted.session.id in self._watches:
             raise SessionError("session_watched", "this client only watches the session")
-        return self._desk.registry.find(self.principal, session)
+        if hosted.session.id in self._shared:
+            raise SessionError("session_shared", "this client shares the session, which another one drives")
+        return hosted
 
     def may_cancel(self, hosted: Hosted, execution: str) -> bool:
         """Whether this execution, or all of them (""), are its to cancel."""

@@ -12,7 +12,11 @@ import pytest
 
 from capsule import ArgumentError, AsyncClient, SessionError
 from capsule.events import Output, Started
+from capsule.node.front.hosted import MAX_LEFT
 from capsule.node.front.watch import MAX_WATCHERS
+from capsule_protocol.codec import encode
+from capsule_protocol.envelope import Envelope
+from capsule_protocol.framing import pack
 from tests.acceptance.serve.raw import Raw
 from tests.acceptance.serve.support import LONG, Served, through_proxy
 from tests.acceptance.serve.whole import check, collect, survive_cuts
@@ -29,6 +33,8 @@ ENDLESS = "print('runs')\nwhile True: pass"
 FLOOD = "for n in range(500): print('x' * 30_000, flush=True)\nn"
 FLOODED = 500 * 30_001
 """Bytes: more than may wait, in all places together, for a client that reads nothing."""
+AT_ONCE = 250
+"""Executions that a session takes at once."""
 SHARE = """
 import sys, capsule
 session = capsule.Client(sys.argv[1]).attach("shared", share=True)
@@ -205,6 +211,76 @@ async def test_a_sharer_that_leaves_leaves_its_code_to_itself(served: Served, dr
         assert await text_of(driver, "n") == "499"
         async with await client.attach("shared", share=True) as again:
             assert await text_of(again, "n + 1") == "500"
+
+
+def test_what_sharers_leave_unread_does_not_stay_for_ever(served: Served, request: pytest.FixtureRequest) -> None:
+    with Raw(served.address) as raw, Raw(served.address) as other:
+        raw.greet("c_driver")
+        session = raw.open()
+        other.greet("c_sharer")
+        names = [f"e_{number}" for number in range(MAX_LEFT + 1)]
+        for start in range(0, len(names), AT_ONCE):
+            share(other, session)
+            for name in names[start : start + AT_ONCE]:
+                other.say("execute", {"code": "1"}, session, name)
+            for _ in names[start : start + AT_ONCE]:
+                until_verdict(other)
+            other.say("detach", {}, session, id_="m_detach")
+            assert other.answer("m_detach").type == "status"
+        share(other, session)
+        told = []
+        for name in (names[0], names[1]):
+            other.say("resume", {"after": 0}, session, name)
+            told.append(until_verdict(other).body.get("code"))
+        assert told == (["execution_unknown", None] if "forgetful" in request.node.name else [None, None])
+        raw.say("close", {}, session, id_="m_close")
+        assert raw.answer("m_close").type == "status"
+
+
+def test_what_its_client_asks_for_before_it_detaches_waits_for_nobody(served: Served) -> None:
+    with Raw(served.address) as raw, Raw(served.address) as other:
+        raw.greet("c_driver")
+        session = raw.open()
+        other.greet("c_sharer")
+        share(other, session)
+        asked = Envelope("execute", {"code": FLOOD}, "", session, "e_flood")
+        left = Envelope("detach", {}, "m_detach", session)
+        raw.write(b"".join(part for one in (asked, left) for part in pack(encode(one))))  # while it is being accepted
+        assert raw.answer("m_detach").type == "status"
+        other.say("execute", {"code": "n"}, session, "e_behind")
+        assert until_verdict(other).body.get("data") == {"text/plain": "499"}
+        raw.say("attach", {"name": session}, id_="m_attach")
+        assert raw.answer("m_attach").type == "ready"
+        raw.say("close", {}, session, id_="m_close")
+        assert raw.answer("m_close").type == "status"
+
+
+@pytest.mark.parametrize("way", ["share", "watch"])
+def test_a_name_is_no_way_around_how_a_client_has_the_session(served: Served, way: str) -> None:
+    with Raw(served.address) as raw, Raw(served.address) as other:
+        raw.greet("c_driver")
+        session = raw.open(name="named")
+        other.greet("c_other")
+        other.say("attach", {"name": "named", way: True}, id_="m_attach")
+        assert other.answer("m_attach").type == "ready"
+        for name in ("named", session):
+            other.say("save", {"file": "all"}, name, id_="m_save")
+            assert other.answer("m_save").body["code"] == ("session_shared" if way == "share" else "session_watched")
+        raw.say("close", {}, session, id_="m_close")
+        assert raw.answer("m_close").type == "status"
+
+
+def share(raw: Raw, session: str) -> None:
+    raw.say("attach", {"name": session, "share": True}, id_="m_share")
+    assert raw.answer("m_share").type == "ready"
+
+
+def until_verdict(raw: Raw) -> Envelope:
+    """The next verdict, or refusal."""
+    while (message := raw.hear()) is not None:
+        if message.type in {"result", "error"}:
+            return message
+    raise AssertionError("the node has hung up")
 
 
 async def test_a_sharer_comes_back_after_a_lost_connection(
