@@ -248,7 +248,8 @@ class Link:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 reply = await waiting.answer
         except CapsuleError as error:
-            if error.retryable or error.code == "connection_lost":  # to attach twice is to attach once
+            # To attach twice is to attach once. A place that others have now keeps no other session waiting.
+            if error.code != "too_many_watchers" and (error.retryable or error.code == "connection_lost"):
                 logger.info("session %s could not be attached again: %s", session.id, error)
                 return error
             session.end(error)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from capsule import ArgumentError, AsyncClient, SessionError
 from capsule.events import Output, Started
 from capsule.node.front.hosted import MAX_LEFT
 from capsule.node.front.watch import MAX_WATCHERS
+from capsule.node.lineup import WINDOW
 from capsule_protocol.codec import encode
 from capsule_protocol.envelope import Envelope
 from capsule_protocol.framing import pack
@@ -224,14 +226,14 @@ def test_what_sharers_leave_unread_does_not_stay_for_ever(served: Served, reques
             for name in names[start : start + AT_ONCE]:
                 other.say("execute", {"code": "1"}, session, name)
             for _ in names[start : start + AT_ONCE]:
-                until_verdict(other)
+                until(other, "result", "error")
             other.say("detach", {}, session, id_="m_detach")
             assert other.answer("m_detach").type == "status"
         share(other, session)
         told = []
         for name in (names[0], names[1]):
             other.say("resume", {"after": 0}, session, name)
-            told.append(until_verdict(other).body.get("code"))
+            told.append(until(other, "result", "error").body.get("code"))
         assert told == (["execution_unknown", None] if "forgetful" in request.node.name else [None, None])
         raw.say("close", {}, session, id_="m_close")
         assert raw.answer("m_close").type == "status"
@@ -248,7 +250,7 @@ def test_what_its_client_asks_for_before_it_detaches_waits_for_nobody(served: Se
         raw.write(b"".join(part for one in (asked, left) for part in pack(encode(one))))  # while it is being accepted
         assert raw.answer("m_detach").type == "status"
         other.say("execute", {"code": "n"}, session, "e_behind")
-        assert until_verdict(other).body.get("data") == {"text/plain": "499"}
+        assert until(other, "result", "error").body.get("data") == {"text/plain": "499"}
         raw.say("attach", {"name": session}, id_="m_attach")
         assert raw.answer("m_attach").type == "ready"
         raw.say("close", {}, session, id_="m_close")
@@ -275,10 +277,10 @@ def share(raw: Raw, session: str) -> None:
     assert raw.answer("m_share").type == "ready"
 
 
-def until_verdict(raw: Raw) -> Envelope:
-    """The next verdict, or refusal."""
+def until(raw: Raw, *types: str) -> Envelope:
+    """The next message of one of these types."""
     while (message := raw.hear()) is not None:
-        if message.type in {"result", "error"}:
+        if message.type in types:
             return message
     raise AssertionError("the node has hung up")
 
@@ -427,6 +429,26 @@ async def test_both_go_on_when_the_service_was_killed(place: Path) -> None:
                 assert second.stop() == 0
 
 
+def test_what_waits_at_a_node_that_is_killed_does_not_wait_for_its_client(place: Path) -> None:
+    with Served(place / "waits") as first:
+        with Raw(first.address) as raw:
+            raw.greet("c_driver")
+            session = raw.open(name="woken")
+            for name in (f"e_{number}" for number in range(WINDOW)):
+                raw.say("execute", {"code": "input()", "allow_input": True}, session, name)
+            raw.say("execute", {"code": FLOOD}, session, "e_flood")  # more than is sent to the worker, and lost with it
+            while until(raw, "ack").execution != "e_flood":
+                pass
+            first.kill()
+            first.process.wait()
+        with Served(first.directory) as second, Raw(second.address) as other:
+            other.greet("c_sharer")
+            share(other, session)
+            other.say("execute", {"code": "n"}, session, "e_behind")
+            assert until(other, "result", "error").body.get("data") == {"text/plain": "499"}
+            assert second.stop() == 0
+
+
 async def test_there_is_a_limit(served: Served, driver: AsyncSession) -> None:
     clients = [served.client() for _ in range(MAX_WATCHERS)]
     for number, client in enumerate(clients):
@@ -438,3 +460,30 @@ async def test_there_is_a_limit(served: Served, driver: AsyncSession) -> None:
         async with await client.attach("shared", share=True) as sharer:
             assert await text_of(sharer, "1") == "1"
     assert await text_of(driver, "2") == "2"
+
+
+@pytest.mark.parametrize("way", ["share", "watch"])
+async def test_a_place_that_was_taken_meanwhile_costs_its_client_no_other_session(
+    served: Served, driver: AsyncSession, tmp_path: Path, way: str
+) -> None:
+    async with through_proxy(served, tmp_path) as (proxy, client):
+        own = await client.session()
+        guest = await client.attach("shared", share=way == "share", watch=way == "watch")
+        proxy.shut = True
+        proxy.cut()
+        clients = [served.client() for _ in range(MAX_WATCHERS)]
+        async with asyncio.timeout(LONG):
+            for one in clients:
+                await _attach(one)
+            proxy.shut = False
+            assert await text_of(own, "1") == "1"
+        assert await code_of(guest.info()) == "too_many_watchers"
+        await asyncio.gather(*(one.close() for one in clients))
+
+
+async def _attach(client: AsyncClient) -> None:
+    """As soon as there is a place: the node may not have heard yet that a connection was cut."""
+    while True:
+        with suppress(SessionError):
+            await client.attach("shared", watch=True)
+            return
