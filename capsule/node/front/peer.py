@@ -426,7 +426,7 @@ class Peer:
         hosted = self._attached.get(envelope.session)
         if hosted is None and envelope.session in self._watches:
             hosted = self._watches[envelope.session].hosted
-        return envelope if hosted is None else envelope._replace(epoch=hosted.session.epoch)
+        return envelope if hosted is None else Envelope._make((*envelope[:-1], hosted.session.epoch))
 
     def _transmit(self, envelope: Envelope) -> None:
         if not self.gone:
