@@ -451,10 +451,11 @@ DIFFERENT: dict[str, tuple[list[Ask], str]] = {
     "asyncio.run": ([run("import asyncio; asyncio.run(asyncio.sleep(0))")], "works in a cell that does not await"),
     "a module beside the notebook that has the name of one of Python's": (
         [
-            run("_ = open('wave.py', 'w').write('mine = 1')"),
+            run("import sys\nif sys.path.count('') > 1: sys.path.remove('')"),  # a cell of before has put it there
+            run("_ = open('tabnanny.py', 'w').write('mine = 1')"),
             # What was listed at the same tick of the clock as the file was written is taken for new.
-            run("import importlib; importlib.invalidate_caches(); import wave; hasattr(wave, 'mine')"),
-            run("import os; os.remove('wave.py')"),
+            run("import importlib; importlib.invalidate_caches(); import tabnanny; hasattr(tabnanny, 'mine')"),
+            run("import os; os.remove('tabnanny.py')"),
         ],
         "is found first, as by a script; with ipykernel Python's is",
     ),
