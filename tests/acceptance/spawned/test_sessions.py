@@ -68,9 +68,13 @@ async def test_a_time_out_ends_a_cell(session: AsyncSession) -> None:
     await still_well(session)
 
 
+HOARDS = "import time\nkept = bytearray(b'x') * 400 * 2**20\ntime.sleep(1000)"
+"""It is looked at what a worker uses, and code that has ended by then has its own verdict."""
+
+
 async def test_too_much_memory_and_too_many_processes_end_the_session(client: AsyncClient) -> None:
     async with client.session(memory_bytes=256 * MIB) as session:
-        assert (await run(session, "kept = bytearray(b'x') * 400 * 2**20")).verdict == "oom"
+        assert (await run(session, HOARDS)).verdict == "oom"
     async with client.session(max_processes=8) as session:
         result = await run(
             session, "import os, time\nfor _ in range(30): os.fork() or time.sleep(1000)\ntime.sleep(1000)"
