@@ -131,6 +131,17 @@ class RemoteSession:
         await self._ask("detach", {})
         self.end(SessionError("session_closed", f"this client has detached from the session {self.name!r}"))
 
+    async def leave(self, does: str) -> None:
+        """Have it no more, which goes on; `does`: what this client does with it so far. Idempotent."""
+        if self._state == "closed":
+            return
+        try:
+            if self._line.connected:
+                await self._line.request("detach", {}, self.id, timeout=REQUEST_TIMEOUT, again=False)
+        except CapsuleError as error:
+            logger.info("session %s could not be left: %s", self.id, error)  # the connection ends it
+        self.end(SessionError("session_closed", f"this client {does} the session {self.name!r} no more"))
+
     async def close(self) -> None:
         """End the session at the node. Idempotent."""
         if self._state == "closed":

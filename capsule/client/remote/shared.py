@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
-from capsule.client.remote.session import REQUEST_TIMEOUT, RemoteSession
-from capsule_protocol.errors import CapsuleError, SessionError
-
-logger = logging.getLogger("capsule.client")
+from capsule.client.remote.session import RemoteSession
 
 
 class SharedSession(RemoteSession):
@@ -16,14 +12,7 @@ class SharedSession(RemoteSession):
 
     async def close(self) -> None:
         """Leave the session, which goes on, as does what this client has it run. Idempotent."""
-        if self._state == "closed":
-            return
-        try:
-            if self._line.connected:
-                await self._line.request("detach", {}, self.id, timeout=REQUEST_TIMEOUT, again=False)
-        except CapsuleError as error:
-            logger.info("session %s could not be left: %s", self.id, error)  # the connection ends it
-        self.end(SessionError("session_closed", f"this client shares the session {self.name!r} no more"))
+        await self.leave("shares")
 
     # --- for the link ---
 

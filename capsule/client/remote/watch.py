@@ -58,14 +58,7 @@ class RemoteWatch(RemoteSession):
 
     async def close(self) -> None:
         """Look on no more; the session goes on. Idempotent."""
-        if self._state == "closed":
-            return
-        try:
-            if self._line.connected:
-                await self._line.request("detach", {}, self.id, timeout=REQUEST_TIMEOUT, again=False)
-        except CapsuleError as error:
-            logger.info("watching session %s could not be ended: %s", self.id, error)  # the connection ends it
-        self.end(SessionError("session_closed", f"this client watches the session {self.name!r} no more"))
+        await self.leave("watches")
 
     # --- for the link ---
 
